@@ -1,0 +1,51 @@
+# Two commands: `make repro` (set up, then the whole pipeline) and `make test` (set up, then the tests).
+
+PYTHON ?= python3
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+BIN := .venv/bin
+# Two processes on two cores must not wait for one another by spinning; DVC's shared cache stays with the user.
+export OMP_WAIT_POLICY := PASSIVE
+export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
+export DVC_NO_ANALYTICS := 1
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help repro test lint setup clean
+
+help:  ## Show this help
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+repro: setup data  ## Set up, fetch the data, run every stage that is not up to date, print the results
+	dvc repro
+	@python -m stages.results
+
+test: setup  ## Set up, lint and run the tests
+	ruff check .
+	ruff format --check .
+	mypy
+	python -m pytest
+
+setup: $(BIN)/.installed  ## Make .venv with the locked packages; a second call installs nothing
+
+data: setup
+	@dvc status --quiet data.dvc 2>/dev/null || dvc pull data.dvc
+
+lint: setup  ## Format and lint
+	ruff format .
+	ruff check --fix .
+	mypy
+
+# torch first, since its build depends on the machine: the default wheel where there is an NVIDIA driver or none is needed (macOS),
+# a CPU wheel elsewhere. uv knows where those are; pip is asked first, for machines that have one at hand.
+$(BIN)/.installed: constraints.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@if $(BIN)/python -c 'from importlib.metadata import version; import sys; sys.exit(version("torch").split("+")[0] != "$(TORCH)")' 2>/dev/null; then :; \
+	elif nvidia-smi >/dev/null 2>&1 || [ "$$(uname -s)" != Linux ] || \
+	  $(BIN)/pip install --dry-run --quiet --no-deps --report - torch==$(TORCH) 2>/dev/null | grep -q '"version": "$(TORCH)+cpu"'; \
+	then $(BIN)/pip install --quiet -c constraints.txt torch==$(TORCH); \
+	else $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu torch==$(TORCH); fi
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:  ## Remove the environment and scratch files; results and data stay
+	rm -rf .venv .scratch

@@ -1,0 +1,137 @@
+"""Loading a base model and its adapter, ready for packed rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babelcart.config import Model
+from babelcart.errors import UserError
+from babelcart.packing import Pack, use_packed_attention
+from babelcart.weights import PIN
+
+if TYPE_CHECKING:
+    import torch
+
+    from babelcart.prompts import LabelTokens
+
+
+def device() -> str:
+    """``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _source(folder: Path) -> dict[str, Any]:
+    """Arguments of ``from_pretrained`` for a folder that the `base` stage wrote."""
+    try:
+        pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no base model; run `dvc repro base`") from None
+    if "repo" in pin:
+        return {"pretrained_model_name_or_path": pin["repo"], "revision": pin["revision"], "trust_remote_code": False}
+    return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
+
+
+def _quiet() -> None:
+    """Silence what libraries say that no user can act on, and their progress bars where nobody watches."""
+    import logging
+    import sys
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    # bitsandbytes and peft speak up even where nothing is quantised or checkpointed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a base model."""
+    from transformers import AutoTokenizer
+
+    _quiet()
+    return AutoTokenizer.from_pretrained(**_source(folder))
+
+
+def load_base(folder: Path, model: Model) -> Any:
+    """The frozen base model in its dtype and quantization, on the best device, with packed attention."""
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    dtype = getattr(torch, model.dtype)
+    settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device()}}
+    if model.quantization == "nf4":
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    base = AutoModelForCausalLM.from_pretrained(**_source(folder), **settings)
+    base.requires_grad_(False)
+    use_packed_attention(base)
+    return base
+
+
+def add_adapter(base: Any, model: Model, seed: int) -> Any:
+    """LoRA on every linear layer of the text model, its first values fixed by `seed`."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    targets = text_linears(base)
+    torch.manual_seed(seed)  # before the adapter is built: its init is random
+    config = LoraConfig(
+        r=model.r, lora_alpha=model.lora_alpha, lora_dropout=model.lora_dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    # Sorted: peft keeps a set, and its order would differ from run to run in the saved configuration.
+    return get_peft_model(base, config, autocast_adapter_dtype=False)
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """A base model with a trained adapter."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
+
+
+def text_linears(base: Any) -> list[str]:
+    """Full names of the linear layers of the decoder: never the head, never a vision tower."""
+    import torch
+
+    decoder = base.get_decoder()
+    inside = {id(module) for module in decoder.modules()}
+    return sorted(name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in inside)
+
+
+def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
+    """Logits of "not relevant" and "relevant" after the last token of each row.
+
+    Only the supervised positions and only the two label rows of the output matrix are computed, never the vocabulary.
+
+    Returns
+    -------
+    torch.Tensor
+        ``(rows, 2)`` float32; column 1 is "relevant".
+    """
+    import torch
+
+    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+    decoder = whole.get_decoder()
+    pack = pack.to(whole.get_output_embeddings().weight.device)
+    hidden = decoder(input_ids=pack.input_ids, position_ids=pack.position_ids, pack=pack, use_cache=False).last_hidden_state
+    rows = whole.get_output_embeddings().weight[[labels.negative, labels.positive]]
+    logits = (hidden[0, pack.last] @ rows.T).float()
+    cap = getattr(whole.config.get_text_config(), "final_logit_softcapping", None)
+    return torch.tanh(logits / cap) * cap if cap else logits
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write an adapter in peft's format; equal adapters give equal bytes."""
+    config = model.peft_config["default"]
+    # peft turns the target list into a set, whose order differs from process to process.
+    config.target_modules = sorted(config.target_modules)
+    config.base_model_name_or_path = Path(config.base_model_name_or_path or "").as_posix()
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # a template that says nothing of this adapter

@@ -1,0 +1,34 @@
+"""What a run cost: seconds, peak memory and versions. Kept beside an artifact, never in metrics: it differs every time."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from babelcart.files import write_json
+
+
+@contextmanager
+def measured(path: Path) -> Iterator[dict[str, Any]]:
+    """Time a block and, if it succeeds, write the report to `path`; the block may add keys of its own."""
+    report: dict[str, Any] = {}
+    start = time.monotonic()
+    yield report
+    import torch
+
+    seconds = time.monotonic() - start
+    report |= {
+        "seconds": round(seconds, 1),
+        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
+    }
+    if torch.cuda.is_available():
+        report["peak_device_memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    write_json(path, report)

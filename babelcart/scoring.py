@@ -1,0 +1,51 @@
+"""p(relevant) of rows: the one score that training, `predict` and everything after them use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from babelcart.batching import by_length, token_budget
+from babelcart.models import label_logits
+from babelcart.packing import TokenRow, pack_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from babelcart.prompts import LabelTokens
+
+
+def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens: int, description: str | None = None) -> np.ndarray:
+    """Probability that each candidate answers its query.
+
+    The softmax over the two label tokens, as in Nogueira et al., "Document Ranking with a Pretrained Sequence-to-Sequence
+    Model" (2020).
+
+    Parameters
+    ----------
+    model
+        A transformers or peft model with packed attention (`babelcart.models`).
+    rows : sequence of TokenRow
+        Any order; the result does not depend on it beyond float error.
+    max_tokens : int
+        Tokens of a pack: bounds memory, changes nothing else.
+    description : str, optional
+        Shown beside the progress bar; without it there is none.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(rows,)`` float64 in [0, 1], in the order of `rows`.
+    """
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    probability = np.full(len(rows), np.nan)
+    model.eval()
+    with torch.inference_mode(), tqdm(total=len(rows), desc=description, unit="row", disable=None if description else True) as bar:
+        for numbers in token_budget(by_length(rows), rows, max_tokens):
+            logits = label_logits(model, pack_rows([rows[n] for n in numbers]), labels)
+            probability[numbers] = torch.softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()
+            bar.update(len(numbers))
+    return probability

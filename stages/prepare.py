@@ -1,0 +1,44 @@
+"""Read a task's raw files, check every row, and write clean tables to build/prepare/TASK.
+
+Reads data.TASK and prepare of params.yaml. Broken rows are named by file, line, field and value; more than
+prepare.max_broken_rows stop the stage and nothing is written. Train loses empty, duplicate and contradictory rows
+(counted in metrics/prepare/TASK.json); dev and test keep every row, since each must be answered.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babelcart import config, rows
+from babelcart.files import write_json, write_table
+from stages import cli
+
+
+@cli.command
+@cli.task
+def main(task: str) -> None:
+    params = config.load()
+    settings, files = params.prepare, params.data.files(task)
+    tables, problems, counts = {}, [], {}
+    for split in config.SPLITS:
+        paths = [Path(params.data.path) / name for name in getattr(files, split)]
+        table, found = rows.read_rows(paths, task, settings.columns, labelled=split == "train")
+        problems += found
+        labels = [Path(params.data.path) / name for name in getattr(files, f"{split}_labels", ())]
+        if labels:
+            known, found = rows.read_labels(labels)
+            problems += found
+            table["label"] = table["id"].map(known).astype("Int8")
+        counts[split] = {"rows": len(table), "broken": len(found)}
+        tables[split] = table
+    rows.refuse_broken(problems, settings.max_broken_rows)
+    tables["train"], counts["train"] = rows.clean(tables["train"], settings.contradictions)
+    counts["broken"] = {"rows": len(problems)}
+
+    for split, table in tables.items():
+        write_table(Path(f"build/prepare/{task}/{split}.parquet"), table)
+    write_json(Path(f"metrics/prepare/{task}.json"), counts)
+
+
+if __name__ == "__main__":
+    main()

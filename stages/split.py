@@ -1,0 +1,38 @@
+"""Split a task's train rows by query into train and validation (and test, where none is given).
+
+Reads build/prepare/TASK and split of params.yaml; writes train, validation, dev and test to build/split/TASK. No group of
+a query (its normal form, in any language) stands on two sides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babelcart import config, splits
+from babelcart.files import read_table, write_json, write_table
+from stages import cli
+
+
+@cli.command
+@cli.task
+def main(task: str) -> None:
+    settings = config.load().split
+    source, out = Path(f"build/prepare/{task}"), Path(f"build/split/{task}")
+    parts = splits.split_rows(
+        read_table(source / "train.parquet"),
+        validation_share=settings.validation_share,
+        test_share=settings.test_share,
+        train_languages=settings.train_languages,
+        seed=settings.seed,
+    )
+    if not settings.test_share:
+        parts["test"] = read_table(source / "test.parquet")
+    parts["dev"] = read_table(source / "dev.parquet")
+    for name, table in parts.items():
+        write_table(out / f"{name}.parquet", table)
+    counts = {name: {"rows": len(table), "languages": table["language"].nunique()} for name, table in parts.items()}
+    write_json(Path(f"metrics/split/{task}.json"), counts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Write a model's answers in the competition's form: submit_QC.txt, submit_QI.txt and submit.zip.
+
+Reads predictions/MODEL, the thresholds in metrics/MODEL and submit of params.yaml; writes to submissions/MODEL. Every file
+is checked against the rows it answers: no id missing, double or foreign, no text changed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from babelcart import config, submission
+from babelcart.files import read_table, write_text
+from stages import cli
+
+
+@cli.command
+@cli.model
+def main(model: str) -> None:
+    params = config.load()
+    out = Path("submissions") / model
+    files = {}
+    for task in params.tasks:
+        predictions = read_table(Path(f"predictions/{model}/{task}/{params.submit.split}.parquet"))
+        result = json.loads(Path(f"metrics/{model}/{task}.json").read_text(encoding="utf-8"))
+        path = out / f"submit_{task.upper()}.txt"
+        lines = submission.lines(predictions, task, result["validation"]["threshold"])
+        write_text(path, "".join(line + "\n" for line in lines))
+        submission.check(path, task, read_table(Path(f"build/split/{task}/{params.submit.split}.parquet")))
+        files[path.name] = path
+    submission.pack(files, out / "submit.zip")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Fine-tune a LoRA adapter of a base model on a task's training set.
+
+Reads build/negatives/TASK.parquet, models/MODEL/base, and train, prompts.TASK and models.MODEL of params.yaml; writes the
+adapter in peft's format to models/MODEL/TASK, and time, memory and versions beside it to models/MODEL/TASK.run.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babelcart import config
+from babelcart.files import read_table, write_json
+from stages import cli
+
+
+@cli.command
+@cli.task
+@cli.model
+def main(task: str, model: str) -> None:
+    from babelcart import models, prompts, run, training
+
+    params = config.load()
+    block, folder = params.model(model), Path("models") / model
+    rows = read_table(Path(f"build/negatives/{task}.parquet"))
+    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), getattr(params.prompts, task))
+    encoded = encoder.encode_many(zip(rows["language"], rows["origin_query"], rows["candidate"], strict=True))
+    with run.measured(folder / f"{task}.run.json") as report:
+        base = models.load_base(folder / "base", block)
+        adapted = models.add_adapter(base, block, params.train.seed)
+        rate = params.train.learning_rate if block.learning_rate is None else block.learning_rate
+        history = training.train(adapted, encoded, rows["label"].to_numpy(int), encoder.labels, params.train, rate)
+        report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
+    models.save_adapter(adapted, folder / task)
+    write_json(folder / task / "losses.json", [round(loss, 6) for loss in history.losses])
+
+
+if __name__ == "__main__":
+    main()

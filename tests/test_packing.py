@@ -1,0 +1,116 @@
+"""Packed rows score exactly as rows that run alone, for both model families."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from babelcart import models, prompts, scoring, training
+from babelcart.batching import by_length, token_budget
+from babelcart.config import Model, Prompt, Train, Weights
+from babelcart.packing import TokenRow, pack_rows
+from babelcart.weights import from_random
+
+PROMPT = Prompt(query="Relevant?\n{query}\n", candidate="{candidate}", suffix="\n:", positive=" yes", negative=" no")
+TEXTS = [
+    ("fr", "robe de soirée", "women's clothing,dresses,evening dresses"),
+    ("fr", "robe de soirée", "toys & hobbies,dolls,doll clothes"),
+    ("ja", "iphone 14 ケース 透明", "phones,phone cases"),
+    ("ja", "iphone 14 ケース 透明", "phones,screen protectors"),
+    ("ja", "iphone 14 ケース 透明", "automobiles, parts & accessories,exterior parts,aerials"),
+    ("ar", "فستان", "women's clothing,dresses"),
+    ("en", "a", "b"),
+]
+
+
+def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.Encoder]:
+    weights = Weights(licence="none", random=family)  # type: ignore[arg-type]
+    from_random(weights, [PROMPT.query, *(text for row in TEXTS for text in row)], folder)
+    block = Model(weights=weights, dtype="float32", r=4, lora_alpha=8)
+    model = models.load_base(folder, block)
+    if adapter:
+        model = models.add_adapter(model, block, seed=0)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():  # B starts at zero: give it values, or the adapter would do nothing
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model, prompts.Encoder(models.load_tokenizer(folder), PROMPT)
+
+
+@pytest.fixture(scope="module", params=["gemma3_text", "qwen2"])
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, prompts.Encoder]:
+    return build(tmp_path_factory.mktemp(request.param), request.param)
+
+
+def alone(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> torch.Tensor:
+    """Each row as transformers itself runs it: its own forward, its own mask, the whole vocabulary."""
+    whole = model.get_base_model()  # type: ignore[attr-defined]
+    implementation = whole.config._attn_implementation
+    whole.set_attn_implementation("eager")
+    whole.eval()
+    with torch.inference_mode():
+        logits = torch.cat([whole(input_ids=torch.tensor([row.query + row.candidate])).logits[:, -1] for row in rows])
+    whole.set_attn_implementation(implementation)
+    return logits[:, [labels.negative, labels.positive]]
+
+
+def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.Encoder]) -> None:
+    model, encoder = tiny
+    rows = encoder.encode_many(TEXTS)
+    assert max(len(row.query) + len(row.candidate) for row in rows) > 12, "no row is longer than the sliding window"
+    with torch.inference_mode():
+        packed = models.label_logits(model, pack_rows(rows), encoder.labels)
+    expected = alone(model, rows, encoder.labels)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40, 100, 10_000])
+def test_scores_do_not_depend_on_order_or_budget(tiny: tuple[object, prompts.Encoder], max_tokens: int) -> None:
+    model, encoder = tiny
+    rows = encoder.encode_many(TEXTS)
+    reference = scoring.score(model, rows, encoder.labels, 10_000)
+    order = list(range(len(rows)))
+    random.Random(max_tokens).shuffle(order)
+    shuffled = scoring.score(model, [rows[n] for n in order], encoder.labels, max_tokens)
+    torch.testing.assert_close(torch.tensor(shuffled), torch.tensor(reference[order]), rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_does_not_depend_on_the_token_budget(tmp_path: Path) -> None:
+    results = []
+    for max_tokens in (30, 10_000):
+        model, encoder = build(tmp_path / str(max_tokens), "gemma3_text", adapter=False)
+        adapted = models.add_adapter(model, Model(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4), seed=3)
+        settings = Train(epochs=2, batch_size=8, learning_rate=1e-2, max_tokens=max_tokens)
+        history = training.train(adapted, encoder.encode_many(TEXTS), [1, 0, 1, 0, 0, 1, 0], encoder.labels, settings, 1e-2)
+        results.append(history.losses)
+    torch.testing.assert_close(torch.tensor(results[0]), torch.tensor(results[1]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_prefix_is_laid_out_once() -> None:
+    rows = [TokenRow((9, 1, 2), (3,)), TokenRow((9, 1, 2), (4, 5)), TokenRow((9, 7), (3,))]
+    pack = pack_rows(rows)
+    assert pack.input_ids.tolist() == [[9, 1, 2, 3, 4, 5, 7, 3]]
+    assert pack.position_ids.tolist() == [[0, 1, 2, 3, 3, 4, 1, 2]]
+    assert pack.last.tolist() == [3, 5, 7]
+
+
+def test_budget_counts_a_shared_query_once() -> None:
+    rows = [TokenRow((1, 2, 3), (4,))] * 3 + [TokenRow((1, 5), (6,) * 20)]
+    batches = list(token_budget(by_length(rows), rows, 6))
+    assert [sorted(batch) for batch in batches] == [[0, 1, 2], [3]]
+
+
+@pytest.mark.parametrize("length", range(1, 30))
+def test_suffix_survives_truncation(tiny: tuple[object, prompts.Encoder], length: int) -> None:
+    _, encoder = tiny
+    prompt = Prompt(**{**vars(PROMPT), "max_candidate_tokens": length, "max_query_tokens": length})
+    cut = prompts.Encoder(encoder.tokenizer, prompt)
+    row = cut.encode("en", "long query " * 20, "long candidate " * 20)
+    suffix = encoder.tokenizer(PROMPT.suffix, add_special_tokens=False)["input_ids"]
+    assert list(row.candidate[-len(suffix) :]) == suffix
+    assert len(row.candidate) == length + len(suffix)
