@@ -68,7 +68,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Translate:
-    memory: str | None = None
+    memory: str
     source_languages: tuple[str, ...] = ()
     target_languages: tuple[str, ...] | None = None
     rows_per_language: int | None = None
@@ -317,7 +317,8 @@ def load(path: Path | str = "params.yaml") -> Params:
     UserError
         If the file is missing, is not YAML, or says something that is not accepted.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     path = Path(path)
     try:

@@ -130,11 +130,11 @@ def pack_rows(rows: Sequence[TokenRow]) -> Pack:
     key_position = torch.full((len(segments), longest_key), max(positions) + 1, dtype=torch.long)
     output_index = torch.empty(len(tokens), dtype=torch.long)
     for number, (start, length, ancestors) in enumerate(segments):
-        branch = len(ancestors) + length
+        whole = len(ancestors) + length
         query_index[number, :length] = torch.arange(start, start + length)
-        key_index[number, :branch] = torch.tensor([*ancestors, *range(start, start + length)])
-        query_position[number, :length] = torch.arange(len(ancestors), branch)
-        key_position[number, :branch] = torch.arange(branch)
+        key_index[number, :whole] = torch.tensor([*ancestors, *range(start, start + length)])
+        query_position[number, :length] = torch.arange(len(ancestors), whole)
+        key_position[number, :whole] = torch.arange(whole)
         output_index[start : start + length] = torch.arange(length) + number * longest_query
     return Pack(
         input_ids=torch.tensor([tokens]),

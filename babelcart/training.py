@@ -116,7 +116,7 @@ def train(
                 target = torch.tensor([int(labels[n]) for n in part], device=logits.device)
                 # Summed and divided by the step's rows: the same gradient however the step is divided.
                 part_loss = torch.nn.functional.cross_entropy(logits, target, reduction="sum") / len(step)
-                part_loss.backward()
+                part_loss.backward()  # type: ignore[no-untyped-call]
                 loss += part_loss.item()
                 history.tokens += pack.input_ids.shape[1]
             if not math.isfinite(loss):

@@ -399,7 +399,7 @@ class Writer:
         for _ in range(20):
             value = self.attribute(self.shop.entries[path], name)
             if value and value != getattr(need, name):
-                item = replace(item, **{name: value})
+                item = replace(item, **{name: value})  # type: ignore[arg-type]
                 break
         return replace(item, title=self.title(item))
 
