@@ -85,15 +85,21 @@ def add_adapter(base: Any, model: Model, seed: int) -> Any:
     config = LoraConfig(
         r=model.r, lora_alpha=model.lora_alpha, lora_dropout=model.lora_dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
-    # Sorted: peft keeps a set, and its order would differ from run to run in the saved configuration.
-    return get_peft_model(base, config, autocast_adapter_dtype=False)
+    return _fused(get_peft_model(base, config, autocast_adapter_dtype=False))
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
     """A base model with a trained adapter."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
+    return _fused(PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False))
+
+
+def _fused(adapted: Any) -> Any:
+    from babelcart.lora import use_fused_lora
+
+    use_fused_lora(adapted)
+    return adapted
 
 
 def text_linears(base: Any) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import html
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,7 @@ def expand(
     settings: Translate,
     memory: Mapping[Key, str],
     translate: Callable[[str, str, str], str | None] | None,
+    held_out: Collection[str] = (),
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Translated copies of labelled rows.
@@ -136,13 +137,16 @@ def expand(
         Looked up first.
     translate : callable or None
         Asked for what the memory lacks; None leaves such rows out.
+    held_out : collection of str
+        Normal forms of queries that must not come up: those of validation, dev and test. A copy that is one is left out.
 
     Returns
     -------
     tuple
         The copies, each with ``source_id``, ``source_language`` and ``origin`` "translated", in their source's group; and
-        per target the rows ``asked``, ``translated`` and ``missing``, and the distinct queries ``from_memory`` and ``from_engine``.
+        per target the rows ``asked``, ``translated``, ``missing`` and ``held_out``, and the distinct queries ``from_memory`` and ``from_engine``.
     """
+    import numpy as np
     import pandas as pd
 
     made: list[pd.DataFrame] = []
@@ -165,9 +169,11 @@ def expand(
             id=[f"{identifier}-{target}" for identifier in chosen["id"]], origin="translated",
         )  # fmt: skip
         copies = copies[copies["origin_query"].notna()]
+        missing = len(chosen) - len(copies)
+        copies = copies[np.array([normalise(query) not in held_out for query in copies["origin_query"]], dtype=bool)]
         made.append(copies)
         counts[target] = {
-            "asked": len(chosen), "translated": len(copies), "missing": len(chosen) - len(copies),
+            "asked": len(chosen), "translated": len(copies), "missing": missing, "held_out": len(chosen) - missing - len(copies),
             "from_memory": from_memory, "from_engine": from_engine,
         }  # fmt: skip
     result = pd.concat(made, ignore_index=True) if made else rows.iloc[:0].assign(source_id="", source_language="", origin="translated")

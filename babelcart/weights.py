@@ -129,7 +129,7 @@ def from_random(weights: Weights, texts: list[str], out: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>" if gemma else None)
     settings: dict[str, Any] = dict(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True,
+        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True, initializer_range=0.1,
     )  # fmt: skip
     if gemma:
         # The window is shorter than a row, so that tests see the sliding layers slide.

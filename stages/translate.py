@@ -12,6 +12,7 @@ from pathlib import Path
 
 from babelcart import config, translation
 from babelcart.files import read_table, write_json, write_table
+from babelcart.text import normalise
 from stages import cli
 
 
@@ -30,11 +31,15 @@ def main(task: str) -> None:
         targets = tuple(sorted(set(asked["language"]) - set(parts["train"]["language"])))
     memory = translation.read_memory(Path(settings.memory))
     engine = translation.engine(settings.engine) if settings.allow_network else None
+    held_out = {normalise(query) for name in ("validation", "dev", "test") for query in parts[name]["origin_query"]}
     counts = {}
-    for name in ("train", "validation"):
+    # Validation first: what train is given must not be one of its copies either.
+    for name in ("validation", "train"):
         native = parts[name].assign(source_id="", source_language="", origin="native")
         progress = functools.partial(tqdm, desc=f"translate {name}", unit="query", disable=None)
-        copies, counts[name] = translation.expand(native, targets, settings, memory, engine, progress)
+        avoid = held_out if name == "train" else ()
+        copies, counts[name] = translation.expand(native, targets, settings, memory, engine, avoid, progress)
+        held_out |= {normalise(query) for query in copies["origin_query"]}
         write_table(out / f"{name}.parquet", pd.concat([native, copies], ignore_index=True).astype(native.dtypes.to_dict()))
     write_json(Path(f"metrics/translate/{task}.json"), counts)
 

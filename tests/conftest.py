@@ -1,0 +1,81 @@
+"""A small project of twenty labelled rows a task, in a folder of its own, for the tests of the stages and of the graph."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from imports import ROOT
+from ruamel.yaml import YAML
+
+# query in English, in German, a category that answers it, an item that answers it
+SHELF = [
+    ("garden hose", "gartenschlauch", "home & garden,watering,hoses", "Expandable Water Pipe 15m With Spray Gun"),
+    ("evening dress", "abendkleid", "women's clothing,dresses,evening dresses", "Elegant Satin Gown Long Off Shoulder"),
+    ("phone case", "handyhülle", "phones, parts & accessories,phone accessories,cases", "Shockproof Silicone Back Cover"),
+    ("dog bed", "hundebett", "pet products,dog supplies,beds", "Soft Plush Sleeping Cushion For Puppies"),
+    ("led lamp", "led lampe", "lights & lighting,indoor lighting,lamps", "Dimmable Bedside Light USB Rechargeable"),
+]
+FIELD = {"QC": "category_path", "QI": "item_title"}
+
+
+def records(task: str, split: str) -> list[dict[str, Any]]:
+    """Each query with its answer and with another's: ten rows a language, English (train) and English and German (dev, test)."""
+    column = 2 if task == "QC" else 3
+    made = []
+    for language in ["en", "fr"] if split == "train" else ["en", "de"]:
+        for number, entry in enumerate(SHELF):
+            query = {"en": entry[0], "fr": entry[0] + " pas cher", "de": entry[1]}[language] + ("" if split == "train" else f" {split}")
+            for label, candidate in ((1, entry[column]), (0, SHELF[(number + 2) % 5][column])):
+                fields = {"id": str(len(made) + 1), "task": task, "language": language, "origin_query": query, FIELD[task]: candidate}
+                made.append({**fields, "label": str(label)})
+    return made
+
+
+def write_data(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for task in FIELD:
+        for split in ("train", "dev", "test"):
+            found = records(task, split)
+            if split != "train":
+                labels = [f"{record['id']},{record.pop('label')}\n" for record in found]
+                (folder / f"{split}_{task}_labels.csv").write_text("id,label\n" + "".join(labels), encoding="utf-8")
+            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in found]
+            (folder / f"{split}_{task}.txt").write_text("".join(lines), encoding="utf-8")
+    lines = [f"en,de,{entry[0]},{entry[1]}\n" for entry in SHELF[:4]]
+    (folder / "memory.csv").write_text("source,target,text,translation\n" + "".join(lines), encoding="utf-8")
+
+
+class Project:
+    """A folder with params.yaml, data/ and, for the graph, the code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def change(self, **sections: dict[str, Any] | list[Any]) -> None:
+        """Change params.yaml: ``change(train={"epochs": 2})``."""
+        path = self.folder / "params.yaml"
+        yaml = YAML()
+        params = yaml.load(path.read_text(encoding="utf-8"))
+        for section, values in sections.items():
+            if isinstance(values, dict):
+                for key, value in values.items():
+                    params[section][key] = value
+            else:
+                params[section] = values
+        with path.open("w", encoding="utf-8") as handle:
+            yaml.dump(params, handle)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = Project(tmp_path / "project")
+    made.folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", made.folder)
+    made.change(run=["tiny"], split={"validation_share": 0.3}, train={"epochs": 2, "max_rows": None})
+    write_data(made.folder / "data")
+    monkeypatch.chdir(made.folder)
+    return made
