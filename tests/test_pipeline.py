@@ -1,0 +1,89 @@
+"""The whole graph with the tiny model, through dvc itself: what a change reruns, and what it does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from imports import ROOT
+
+STAGES = {"base", "prepare", "split", "translate", "negatives", "baseline", "train", "predict", "evaluate", "submit"}
+
+
+class Graph:
+    def __init__(self, project: Project) -> None:
+        self.project, self.folder = project, project.folder
+        self.environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc/tmp/site")}
+        for name in ("babelcart", "stages"):
+            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", ".gitignore"):
+            shutil.copy(ROOT / name, self.folder)
+        self("git", "init", "--quiet", "--initial-branch=main")
+        self("git", "config", "user.email", "test@localhost")
+        self("git", "config", "user.name", "test")
+        self("dvc", "init", "--quiet")
+        self("dvc", "add", "--quiet", "data")
+        self.commit("start")
+
+    def __call__(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def commit(self, message: str) -> None:
+        self("git", "add", "--all")
+        self("git", "commit", "--quiet", "--message", message)
+
+    def repro(self) -> list[str]:
+        """The stages that ran, with their cell."""
+        return re.findall(r"Running stage '([^']+)'", self("dvc", "repro"))
+
+
+@pytest.fixture
+def graph(project: Project) -> Graph:
+    project.change(train={"epochs": 1})
+    return Graph(project)
+
+
+def test_the_graph_recomputes_only_what_a_change_touches(graph: Graph) -> None:
+    assert {stage.split("@")[0] for stage in graph.repro()} == STAGES
+    graph.commit("run")
+    assert graph("git", "status", "--porcelain") == ""
+    assert graph.repro() == []
+    assert "up to date" in graph("dvc", "status")
+
+    graph.project.change(evaluate={"threshold": 0.5})
+    assert {stage.split("@")[0] for stage in graph.repro()} == {"evaluate", "submit"}
+    assert "test.threshold" in graph("dvc", "metrics", "diff", "main")
+
+    # Another adapter on a branch of its own: nothing before train runs, and the first one comes back with its branch.
+    graph("git", "checkout", "--quiet", "--force", "main")
+    graph("dvc", "checkout", "--quiet")
+    adapter = graph.folder / "models/tiny/qc/adapter_model.safetensors"
+    first = adapter.read_bytes()
+    graph("git", "checkout", "--quiet", "-b", "rank")
+    params = graph.folder / "params.yaml"
+    params.write_text(params.read_text(encoding="utf-8").replace("    r: 8\n", "    r: 2\n"), encoding="utf-8")
+    assert {stage.split("@")[0] for stage in graph.repro()} <= {"train", "predict", "evaluate", "submit"}
+    graph.commit("r 2")
+    assert adapter.read_bytes() != first
+    graph("git", "checkout", "--quiet", "main")
+    graph("dvc", "checkout", "--quiet")
+    assert adapter.read_bytes() == first
+
+
+def test_a_second_model_trains_alone(graph: Graph) -> None:
+    graph.project.change(tasks=["qc"])
+    graph.repro()
+    params = (graph.folder / "params.yaml").read_text(encoding="utf-8")
+    block = params[params.index("  tiny:") :]
+    other = block.replace("tiny:", "tiny-qwen:").replace("gemma3_text", "qwen2")
+    (graph.folder / "params.yaml").write_text(params + "\n" + other, encoding="utf-8")
+    graph.project.change(run=["tiny", "tiny-qwen"])
+    assert all(stage.endswith("tiny-qwen") for stage in graph.repro())
+    assert Path(graph.folder / "models/tiny-qwen/qc/adapter_model.safetensors").exists()
