@@ -18,7 +18,7 @@ class LoraLinear(torch.autograd.Function):
     """``x W' + bias + scaling * x A' B'`` for a frozen weight; gradients for x, A and B."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scaling: float
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
@@ -30,7 +30,7 @@ class LoraLinear(torch.autograd.Function):
         return output.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         flat, low, weight, a, b = ctx.saved_tensors
         upper = gradient.reshape(-1, gradient.shape[-1])
         inner = (upper @ b) * ctx.scaling

@@ -56,7 +56,7 @@ TYPO_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Need:
-    """What a shopper wants. Empty fields do not matter to them."""
+    """What a shopper wants. Empty fields do not matter to them; without a path, all that fits a device or has a brand."""
 
     path: str
     audience: str = ""
@@ -92,9 +92,9 @@ class Shop:
         self.leaves = [entry for entry in entries if entry.kind != "group"]
         self.groups = [entry for entry in entries if entry.kind == "group"]
         self.domain: dict[str, str] = {}
-        for path in sorted(WORDS.glob("products-*.txt")):
+        for path in sorted(WORDS.glob("categories-*.txt")):
             for name, _ in blocks(path):
-                self.domain[name] = path.stem.removeprefix("products-")
+                self.domain[name] = path.stem.removeprefix("categories-")
         self.group_of: dict[str, str] = {}
         for leaf in self.leaves:
             above = [group.path for group in self.groups if leaf.path.startswith(group.path + ",")]
@@ -127,6 +127,13 @@ class Shop:
 
     def answers(self, need: Need) -> set[str]:
         """Paths, leaves and groups, that rightly hold what is needed."""
+        if not need.path:
+            kinds = {kind for kind, names in self.devices.items() if need.device in names}
+            return {
+                leaf.path
+                for leaf in self.leaves
+                if leaf.fits in kinds or (need.brand and need.brand in self.brands[self.domain[leaf.path]])
+            }
         entry = self.entries[need.path]
         found = set(self.inside[need.path]) if entry.kind == "group" else {need.path, *entry.also}
         if need.audience:
@@ -161,7 +168,11 @@ class Writer:
 
     def need(self, task: str) -> Need:
         r, shop = self.random, self.shop
-        if r.random() < (0.22 if task == "QC" else 0.12):
+        if r.random() < 0.03:
+            return Need("", device=r.choice([name for names in shop.devices.values() for name in names]))
+        if task == "QI" and r.random() < 0.03:
+            return Need("", brand=r.choice([name for names in shop.brands.values() for name in names]))
+        if r.random() < (0.3 if task == "QC" else 0.12):
             need = Need(self.weighted([group.path for group in shop.groups]))
         else:
             need = Need(self.weighted([leaf.path for leaf in shop.leaves]))
@@ -193,6 +204,8 @@ class Writer:
         r, shop = self.random, self.shop
         entry = shop.entries[path]
         asked = need or Need(path)
+        if asked.device and asked.device not in shop.devices.get(entry.fits, ()):
+            asked = replace(asked, device="")  # another kind of thing than the device is for
         features = {r.choice(list(shop.words["feature"])) for _ in range(r.choice((0, 1, 1, 2, 3)))} | ({asked.feature} - {""})
         item = Item(
             path=path,
@@ -229,6 +242,9 @@ class Writer:
     def say(self, need: Need, language: str, *, plain: bool = False) -> str:
         """The need as a query. `plain` is a translator's rendering: first forms, full orthography, no slips."""
         r = self.random
+        if not need.path:
+            text = self.device(need.device, language, plain=plain) if need.device else need.brand.lower()
+            return text if plain else self.slip(text, language)
         entry = self.shop.entries[need.path]
         # The words that people of a language leave in English.
         mixed = not plain and language != "en" and r.random() < 0.05
@@ -316,8 +332,7 @@ class Writer:
                 r.choice(shop.words["audience"][item.audience].get("title", (item.audience.title(),))),
             )
         if item.device:
-            others = [r.choice(shop.devices[entry.fits]) for _ in range(r.choice((0, 0, 0, 0)))]
-            parts.append(("สำหรับ " if thai else "For ") + " ".join(name.title() for name in [item.device, *others]))
+            parts.append(("สำหรับ " if thai else "For ") + item.device.title())
         if item.measure:
             parts.append(item.measure.upper() if entry.measure in ("size", "gb", "w", "v") else item.measure)
         if item.brand:
@@ -331,48 +346,57 @@ class Writer:
     # --- candidates --------------------------------------------------------------------------------------------------
 
     def other_path(self, need: Need, *, leaf: bool) -> str:
-        """A path that does not answer the need: near it, worded like it, or anywhere."""
+        """A path that does not answer the need: near it, worded like it, or anywhere.
+
+        Another need is drawn and one of *its* answers taken: a path is as common among the negatives as among the positives.
+        """
         r, shop = self.random, self.shop
-        entry, answers = shop.entries[need.path], shop.answers(need)
-        group = need.path if entry.kind == "group" else shop.group_of[need.path]
-        kind = r.choices(("sibling", "top", "belongs", "wording", "any"), (22, 20, 12, 16, 30))[0]
-        if kind == "sibling":
-            found = [path for path in shop.inside[group] if path not in answers]
-        elif kind == "top":
-            found = [other.path for other in shop.leaves if other.top == entry.top and other.path not in answers]
-        elif kind == "belongs":
-            found = [other.path for other in shop.leaves if other.of in (need.path, group) or other.path == entry.of]
-        elif kind == "wording":
-            found = sorted({path for word in shop.english(entry) for path in shop.sharing[word]})
-        else:
-            found = [other.path for other in (*shop.leaves, *shop.groups)]
-        found = [path for path in found if path not in answers and (not leaf or shop.entries[path].kind != "group")]
-        # An audience's part of what is asked, or a part of a group that answers, is no clear negative.
-        found = [
-            path for path in found if not any(path.startswith(answer + ",") for answer in answers if shop.entries[answer].kind != "group")
-        ]
-        return self.weighted(found) if found else self.other_path(need, leaf=leaf)
+        answers = shop.answers(need)
+        entry = shop.entries[need.path or self.weighted(sorted(answers))]
+        group = entry.path if entry.kind == "group" else shop.group_of[entry.path]
+        for _ in range(100):
+            kind = r.choices(("sibling", "top", "belongs", "wording", "any"), (22, 20, 12, 16, 30))[0]
+            if kind == "sibling":
+                found = shop.inside[group]
+            elif kind == "top":
+                found = [other.path for other in shop.leaves if other.top == entry.top]
+            elif kind == "belongs":
+                found = [other.path for other in shop.leaves if other.of in (entry.path, group) or other.path == entry.of]
+            elif kind == "wording":
+                found = sorted({path for word in shop.english(entry) for path in shop.sharing[word]})
+            else:
+                found = list(shop.entries)
+            found = [path for path in found if path not in answers]
+            if not found:
+                continue
+            path = self.weighted(sorted(shop.answers(Need(self.weighted(found)))))
+            part = any(path.startswith(answer + ",") for answer in answers)
+            whole = any(answer.startswith(path + ",") for answer in answers)
+            # Neither a part of what answers nor what it is a part of is a clear negative.
+            if path not in answers and not part and not whole and not (leaf and shop.entries[path].kind == "group"):
+                return path
+        raise ValueError(f"no negative for {need}")
 
     def categories(self, need: Need, share: float, count: int) -> list[tuple[str, int]]:
         """``(category path, label)`` of distinct candidates."""
-        shop = self.shop
-        positives = sorted(shop.answers(need))
-        if shop.entries[need.path].kind == "leaf":
-            positives = [need.path, *(path for path in positives if path != need.path)]
-        chosen: dict[str, int] = {}
-        for _ in range(count * 4):
-            if len(chosen) == count:
+        r, shop = self.random, self.shop
+        answers = sorted(shop.answers(need))
+        wanted = sum(r.random() < share for _ in range(count))
+        positives: list[str] = []
+        while len(positives) < min(wanted, len(answers)):
+            path = self.weighted([path for path in answers if path not in positives])
+            positives.append(path)
+        # Fewer answers than wanted: fewer negatives too, or a narrow query would have negatives alone.
+        left = count - wanted if not wanted else (count - wanted) * len(positives) / wanted
+        negatives: list[str] = []
+        while len(negatives) < int(left + r.random()):
+            path = self.other_path(need, leaf=False)
+            if path in negatives:
                 break
-            relevant = self.random.random() < share
-            if relevant:
-                left = [path for path in positives if path not in chosen]
-                if not left:
-                    continue
-                path = self.weighted(left)
-            else:
-                path = self.other_path(need, leaf=False)
-            chosen.setdefault(path, int(shop.category_answers(need, path)))
-        return list(chosen.items())
+            negatives.append(path)
+        chosen = positives + negatives
+        r.shuffle(chosen)
+        return [(path, int(shop.category_answers(need, path))) for path in chosen]
 
     def items(self, need: Need, share: float, count: int) -> list[tuple[str, int]]:
         """``(item title, label)`` of distinct candidates."""
@@ -392,7 +416,7 @@ class Writer:
     def conflict(self, need: Need, path: str) -> Item:
         """The right kind of item with one thing wrong: a colour, a device, a size. Without such a wish, another item."""
         asked = [name for name in ("color", "material", "device", "measure", "brand") if getattr(need, name)]
-        if not asked:
+        if not asked or not need.path:
             return self.item(self.other_path(need, leaf=True))
         name = self.random.choice(asked)
         item = self.item(path, need)
@@ -424,14 +448,17 @@ def make(shop: Shop, task: str, folder: Path) -> dict[tuple[str, str, str], str]
             writer = Writer(shop, f"{task} {split} {language}")
             wanted = round(rows / len(languages))
             mine: list[dict[str, Any]] = []
+            mine_queries: set[str] = set()
             while len(mine) < wanted:
                 need = writer.need(task)
-                slipped = split == "train" and language == "en" and writer.random.random() < 0.08
+                slipped = language == "en" and writer.random.random() < 0.08
                 spoken = writer.random.choice(("fr", "es", "pt")) if slipped else language
                 query = writer.say(need, spoken)
-                # A query stands in one split only, whatever its language.
-                if taken.setdefault(normal(query), split) != split or not normal(query):
+                # A query stands in one split only, whatever its language, and once in a language.
+                if not normal(query) or taken.get(normal(query), split) != split or query in mine_queries:
                     continue
+                taken[normal(query)] = split
+                mine_queries.add(query)
                 pairs = (writer.categories if task == "QC" else writer.items)(need, share, count_of(writer.random))
                 mine += [
                     {"language": TAG.get(language, language), "origin_query": query, CANDIDATE[task]: candidate, "label": str(label)}

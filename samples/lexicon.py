@@ -1,7 +1,7 @@
 """Read the hand-written word lists of the sample shop (``samples/words/*.txt``).
 
 A list is blocks separated by a blank line. The first line of a block is ``# `` and its name; every other line is
-``key: value | value``. ``products-*.txt`` name category paths, ``attributes.txt`` and ``devices.txt`` what may be said of
+``key: value | value``. ``categories-*.txt`` name category paths, ``attributes.txt`` and ``devices.txt`` what may be said of
 a product. Run it to check the lists: ``python samples/lexicon.py``.
 """
 
@@ -69,7 +69,7 @@ def one(values: dict[str, tuple[str, ...]], key: str) -> str:
     return values.get(key, ("",))[0]
 
 
-def read_products(folder: Path = WORDS, pattern: str = "products-*.txt") -> list[Entry]:
+def read_products(folder: Path = WORDS, pattern: str = "categories-*.txt") -> list[Entry]:
     """All category entries, checked against one another.
 
     Raises
@@ -109,7 +109,7 @@ def read_products(folder: Path = WORDS, pattern: str = "products-*.txt") -> list
     for entry in entries:
         if entry.kind != "group" and not any(entry.path.startswith(group + ",") for group in groups):
             errors.append(f"{entry.path!r}: no group block for the path above it")
-        if pattern == "products-*.txt":
+        if pattern == "categories-*.txt":
             for other in (*entry.also, *([entry.of] if entry.of else [])):
                 if other not in paths:
                     errors.append(f"{entry.path!r}: refers to {other!r}, which has no block")
@@ -119,9 +119,9 @@ def read_products(folder: Path = WORDS, pattern: str = "products-*.txt") -> list
 
 
 if __name__ == "__main__":
-    # One list alone (python samples/lexicon.py products-home.txt), or all of them.
+    # One list alone (python samples/lexicon.py categories-home.txt), or all of them.
     try:
-        checked = read_products(pattern=sys.argv[1] if len(sys.argv) > 1 else "products-*.txt")
+        checked = read_products(pattern=sys.argv[1] if len(sys.argv) > 1 else "categories-*.txt")
     except ValueError as error:
         sys.exit(str(error))
     leaves = [entry for entry in checked if entry.kind != "group"]
