@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.config import Evaluate
+from babelcart.config import within
 from babelcart.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """The section ``evaluate`` of params.yaml."""
+
+    threshold: float | Literal["best_f1"] = within(0, 1, default="best_f1")
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:

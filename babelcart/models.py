@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.config import Model
+from babelcart.config import within
 from babelcart.errors import UserError
 from babelcart.packing import Pack, use_packed_attention
 from babelcart.quiet import quiet
-from babelcart.weights import PIN
+from babelcart.weights import PIN, Weights
 
 if TYPE_CHECKING:
     import torch
 
     from babelcart.prompts import LabelTokens
+
+
+@dataclass(frozen=True)
+class Model:
+    """A block under ``models:``. LoRA settings have peft's names."""
+
+    weights: Weights
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    quantization: Literal["none", "nf4"] = "none"
+    r: int = within(1, 4096, default=16)
+    lora_alpha: int = within(1, 65536, default=32)
+    lora_dropout: float = within(0, 0.99, default=0.0)
+    learning_rate: float | None = within(0, 1, default=None)
 
 
 def device() -> str:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from babelcart import taxonomy
-from babelcart.config import Negatives
+from babelcart.config import within
 from babelcart.text import normalise
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """The section ``negatives`` of params.yaml."""
+
+    strategy: Literal["none", "easy"] = "easy"
+    target_share: float = within(0, 0.95, default=0.4)
+    max_per_query: int = within(0, 1000, default=2)
+    seed: int = 0
 
 
 def sample(rows: pd.DataFrame, task: str, settings: Negatives) -> tuple[pd.DataFrame, dict[str, Any]]:

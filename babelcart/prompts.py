@@ -11,9 +11,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from babelcart.config import Prompt
+from babelcart.config import within
 from babelcart.errors import UserError
 from babelcart.packing import TokenRow
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The three parts of a prompt; ``{query}``, ``{language}`` and ``{candidate}`` are filled in."""
+
+    query: str
+    candidate: str
+    suffix: str
+    positive: str
+    negative: str
+    max_query_tokens: int = within(1, 8192, default=48)
+    max_candidate_tokens: int = within(1, 8192, default=96)
 
 
 @dataclass(frozen=True)

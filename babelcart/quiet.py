@@ -6,8 +6,12 @@ from __future__ import annotations
 def quiet() -> None:
     """Silence what libraries say that no user can act on, and their progress bars where nobody watches."""
     import logging
+    import os
     import sys
     import warnings
+
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # read when tqdm is first imported, so before transformers is
 
     from transformers.utils import logging as transformers_logging
 

@@ -24,20 +24,59 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from babelcart import languages
-from babelcart.config import CANDIDATE_FIELD
+from babelcart.config import within
 from babelcart.errors import UserError
+from babelcart.tasks import CANDIDATE_FIELD
 from babelcart.text import normalise
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("id", "task", "language", "language_tag", "origin_query", "candidate", "label")
+SPLITS = ("train", "dev", "test")
 FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """Where the rows of a task are, relative to ``data.path``; an empty list means that there are none."""
+
+    train: tuple[str, ...]
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    # Labels kept apart from the rows they belong to: files of ``id, label``.
+    dev_labels: tuple[str, ...] = ()
+    test_labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Data:
+    """The section ``data`` of params.yaml."""
+
+    path: str
+    qc: TaskFiles | None = None
+    qi: TaskFiles | None = None
+
+    def files(self, task: str) -> TaskFiles:
+        found = getattr(self, task)
+        if found is None:
+            raise UserError(f"params.yaml: tasks names {task!r}, but data.{task} says no files; add them or take it out of tasks")
+        return cast(TaskFiles, found)
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The section ``prepare`` of params.yaml."""
+
+    # Field of the contract -> name of the column in the files, where they differ.
+    columns: dict[str, str] = field(default_factory=dict)
+    max_broken_rows: int = within(0, 2**53, default=0)
+    contradictions: Literal["majority", "drop"] = "majority"
 
 
 @dataclass(frozen=True)

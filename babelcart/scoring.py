@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from babelcart.batching import by_length, token_budget
+from babelcart.config import within
 from babelcart.models import label_logits
 from babelcart.packing import TokenRow, pack_rows
 
@@ -13,6 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from babelcart.prompts import LabelTokens
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The section ``predict`` of params.yaml."""
+
+    splits: tuple[Literal["validation", "dev", "test"], ...] = ("validation", "dev", "test")
+    max_tokens: int = within(1, 2**31, default=4096)
 
 
 def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens: int, description: str | None = None) -> np.ndarray:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from babelcart.config import within
 from babelcart.errors import UserError
 from babelcart.text import normalise
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True)
+class Split:
+    """The section ``split`` of params.yaml."""
+
+    validation_share: float = within(0, 0.9, default=0.1)
+    test_share: float = within(0, 0.9, default=0.0)
+    train_languages: tuple[str, ...] = ()
+    seed: int = 0
 
 
 def group(query: str) -> str:

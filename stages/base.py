@@ -19,8 +19,7 @@ from stages import cli
 def main(model: str) -> None:
     from babelcart import weights
 
-    params = config.load()
-    source = params.model(model).weights
+    source = config.load(f"models.{model}.weights", weights.Weights)
     out = Path("models") / model / "base"
     out.mkdir(parents=True, exist_ok=True)
     click.echo(f"{model}: {source.licence}")
@@ -29,8 +28,7 @@ def main(model: str) -> None:
     elif source.repo:
         weights.from_hub(source, out)
     else:
-        words = [prompt.query + prompt.candidate + prompt.suffix for prompt in (params.prompts.qc, params.prompts.qi)]
-        weights.from_random(source, words, out)
+        weights.from_random(source, out)
 
 
 if __name__ == "__main__":

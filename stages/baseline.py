@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import baseline, config, metrics
+from babelcart import baseline, metrics
 from babelcart.files import read_table, write_json
 from stages import cli
 
@@ -23,7 +23,7 @@ def main(task: str) -> None:
     tables = {name: table.assign(probability=scored[name]) for name, table in tables.items()}
     native = sorted(train["language"].unique())
     validation = tables["validation"]
-    result = {name: metrics.evaluate(table, validation, native, config.Evaluate()) for name, table in tables.items()}
+    result = {name: metrics.evaluate(table, validation, native, metrics.Evaluate()) for name, table in tables.items()}
     write_json(Path(f"metrics/ngram/{task}.json"), result)
 
 

@@ -17,17 +17,17 @@ from stages import cli
 @cli.task
 @cli.model
 def main(task: str, model: str) -> None:
-    params = config.load()
+    settings = config.load("evaluate", metrics.Evaluate)
     source = Path("predictions") / model / task
     native = sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique())
     validation = read_table(source / "validation.parquet")
     tables = {"validation": validation}
     for split in ("dev", "test"):
-        if split in params.predict.splits:
+        if (source / f"{split}.parquet").exists():
             table = read_table(source / f"{split}.parquet")
             if len(table) and table["label"].notna().all():
                 tables[split] = table
-    result = {name: metrics.evaluate(table, validation, native, params.evaluate) for name, table in tables.items()}
+    result = {name: metrics.evaluate(table, validation, native, settings) for name, table in tables.items()}
     last = list(tables.values())[-1]
     curve = metrics.precision_recall(last["label"].to_numpy(int), last["probability"].to_numpy(float))
     write_json(Path("metrics") / model / f"{task}.json", result)

@@ -19,7 +19,8 @@ def main(task: str) -> None:
     import pandas as pd
 
     rows = read_table(Path(f"build/translate/{task}/train.parquet"))
-    sampled, counts = negatives.sample(rows, task, config.load().negatives)
+    settings = config.load("negatives", negatives.Negatives)
+    sampled, counts = negatives.sample(rows, task, settings)
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
     counts["negative_share"] = round(float((training["label"] == 0).mean()), 5)
     write_table(Path(f"build/negatives/{task}.parquet"), training)

@@ -21,16 +21,16 @@ KEPT = ["id", "language", "language_tag", "origin_query", "candidate", "label"]
 def main(task: str, model: str) -> None:
     from babelcart import models, prompts, run, scoring
 
-    params = config.load()
+    settings, block = config.load("predict", scoring.Predict), config.load(f"models.{model}", models.Model)
     folder, out = Path("models") / model, Path("predictions") / model / task
-    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), getattr(params.prompts, task))
+    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
     with run.measured(out.with_name(f"{task}.run.json")) as report:
-        adapted = models.load_adapter(models.load_base(folder / "base", params.model(model)), folder / task)
-        for split in params.predict.splits:
+        adapted = models.load_adapter(models.load_base(folder / "base", block), folder / task)
+        for split in settings.splits:
             source = "translate" if split == "validation" else "split"
             rows = read_table(Path(f"build/{source}/{task}/{split}.parquet"))
             encoded = encoder.encode_many(zip(rows["language"], rows["origin_query"], rows["candidate"], strict=True))
-            probability = scoring.score(adapted, encoded, encoder.labels, params.predict.max_tokens, f"predict {split}")
+            probability = scoring.score(adapted, encoded, encoder.labels, settings.max_tokens, f"predict {split}")
             write_table(out / f"{split}.parquet", rows[KEPT].assign(probability=probability))
             report[f"{split}_rows"] = len(rows)
 

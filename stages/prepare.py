@@ -17,14 +17,14 @@ from stages import cli
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    params = config.load()
-    settings, files = params.prepare, params.data.files(task)
+    settings, data = config.load("prepare", rows.Prepare), config.load("data", rows.Data)
+    files = data.files(task)
     tables, problems, counts = {}, [], {}
-    for split in config.SPLITS:
-        paths = [Path(params.data.path) / name for name in getattr(files, split)]
+    for split in rows.SPLITS:
+        paths = [Path(data.path) / name for name in getattr(files, split)]
         table, found = rows.read_rows(paths, task, settings.columns, labelled=split == "train")
         problems += found
-        labels = [Path(params.data.path) / name for name in getattr(files, f"{split}_labels", ())]
+        labels = [Path(data.path) / name for name in getattr(files, f"{split}_labels", ())]
         if labels:
             known, found = rows.read_labels(labels)
             problems += found

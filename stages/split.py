@@ -16,7 +16,7 @@ from stages import cli
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    settings = config.load().split
+    settings = config.load("split", splits.Split)
     source, out = Path(f"build/prepare/{task}"), Path(f"build/split/{task}")
     parts = splits.split_rows(
         read_table(source / "train.parquet"),

@@ -11,22 +11,23 @@ from pathlib import Path
 
 from babelcart import config, submission
 from babelcart.files import read_table, write_text
+from babelcart.tasks import Task
 from stages import cli
 
 
 @cli.command
 @cli.model
 def main(model: str) -> None:
-    params = config.load()
+    split = config.load("submit", submission.Submit).split
     out = Path("submissions") / model
     files = {}
-    for task in params.tasks:
-        predictions = read_table(Path(f"predictions/{model}/{task}/{params.submit.split}.parquet"))
+    for task in config.load("tasks", tuple[Task, ...]):
+        predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"))
         result = json.loads(Path(f"metrics/{model}/{task}.json").read_text(encoding="utf-8"))
         path = out / f"submit_{task.upper()}.txt"
         lines = submission.lines(predictions, task, result["validation"]["threshold"])
         write_text(path, "".join(line + "\n" for line in lines))
-        submission.check(path, task, read_table(Path(f"build/split/{task}/{params.submit.split}.parquet")))
+        submission.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
         files[path.name] = path
     submission.pack(files, out / "submit.zip")
 

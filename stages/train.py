@@ -19,16 +19,16 @@ from stages import cli
 def main(task: str, model: str) -> None:
     from babelcart import models, prompts, run, training
 
-    params = config.load()
-    block, folder = params.model(model), Path("models") / model
+    settings, block = config.load("train", training.Train), config.load(f"models.{model}", models.Model)
+    folder = Path("models") / model
     rows = read_table(Path(f"build/negatives/{task}.parquet"))
-    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), getattr(params.prompts, task))
+    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
     encoded = encoder.encode_many(zip(rows["language"], rows["origin_query"], rows["candidate"], strict=True))
     with run.measured(folder / f"{task}.run.json") as report:
         base = models.load_base(folder / "base", block)
-        adapted = models.add_adapter(base, block, params.train.seed)
-        rate = params.train.learning_rate if block.learning_rate is None else block.learning_rate
-        history = training.train(adapted, encoded, rows["label"].to_numpy(int), encoder.labels, params.train, rate)
+        adapted = models.add_adapter(base, block, settings.seed)
+        rate = settings.learning_rate if block.learning_rate is None else block.learning_rate
+        history = training.train(adapted, encoded, rows["label"].to_numpy(int), encoder.labels, settings, rate)
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
     models.save_adapter(adapted, folder / task)
     write_json(folder / task / "losses.json", [round(loss, 6) for loss in history.losses])

@@ -22,7 +22,7 @@ def main(task: str) -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    settings = config.load().translate
+    settings = config.load("translate", translation.Translate)
     source, out = Path(f"build/split/{task}"), Path(f"build/translate/{task}")
     parts = {name: read_table(source / f"{name}.parquet") for name in ("train", "validation", "dev", "test")}
     targets = settings.target_languages

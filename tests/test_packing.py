@@ -10,9 +10,11 @@ import torch
 
 from babelcart import models, prompts, scoring, training
 from babelcart.batching import by_length, token_budget
-from babelcart.config import Model, Prompt, Train, Weights
+from babelcart.models import Model
 from babelcart.packing import TokenRow, pack_rows
-from babelcart.weights import from_random
+from babelcart.prompts import Prompt
+from babelcart.training import Train
+from babelcart.weights import Weights, from_random
 
 PROMPT = Prompt(query="Relevant?\n{query}\n", candidate="{candidate}", suffix="\n:", positive=" yes", negative=" no")
 TEXTS = [
@@ -28,7 +30,7 @@ TEXTS = [
 
 def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.Encoder]:
     weights = Weights(licence="none", random=family)  # type: ignore[arg-type]
-    from_random(weights, [PROMPT.query, *(text for row in TEXTS for text in row)], folder)
+    from_random(weights, folder)
     block = Model(weights=weights, dtype="float32", r=4, lora_alpha=8)
     model = models.load_base(folder, block)
     if adapter:

@@ -147,7 +147,7 @@ def test_baseline_scores_every_labelled_split(project: Project) -> None:
 
 
 def test_base_refuses_an_unknown_model(project: Project) -> None:
-    assert "no model 'gemma9'" in run("base", "--model", "gemma9", fails=True).output
+    assert "models: has gemma3-270m" in run("base", "--model", "gemma9", fails=True).output
 
 
 def test_train_is_repeatable_and_learns(project: Project) -> None:

@@ -1,0 +1,38 @@
+"""Check all of params.yaml, before anything is computed.
+
+Each stage checks its own sections when it runs; this names what is wrong with any of them at once.
+"""
+
+from __future__ import annotations
+
+from babelcart import config
+from stages import cli
+
+
+@cli.command
+def main() -> None:
+    from babelcart import metrics, models, negatives, prompts, rows, scoring, splits, submission, training, translation
+    from babelcart.tasks import Task
+
+    data = config.load("data", rows.Data)
+    for task in config.load("tasks", tuple[Task, ...]):
+        data.files(task)
+        config.load(f"prompts.{task}", prompts.Prompt)
+    config.load("prepare", rows.Prepare)
+    config.load("split", splits.Split)
+    config.load("translate", translation.Translate)
+    config.load("negatives", negatives.Negatives)
+    config.load("train", training.Train)
+    config.load("predict", scoring.Predict)
+    config.load("evaluate", metrics.Evaluate)
+    config.load("submit", submission.Submit)
+    known = config.load("models", dict[str, models.Model])
+    for name in known:
+        cli.model_name(name)
+    for name in config.load("run", tuple[str, ...]):
+        cli.model_name(name)
+        config.load(f"models.{name}", models.Model)
+
+
+if __name__ == "__main__":
+    main()
