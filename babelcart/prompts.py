@@ -7,18 +7,26 @@ the same row has the same tokens whatever it is packed with.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from babelcart.config import within
 from babelcart.errors import UserError
 from babelcart.packing import TokenRow
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """The three parts of a prompt; ``{query}``, ``{language}`` and ``{candidate}`` are filled in."""
+    """The three parts of a prompt.
+
+    `query` may use ``{query}``, ``{pivot}`` (the query in translate.pivot, or as it is where there is no translation) and
+    ``{language}``; `candidate` uses ``{candidate}``.
+    """
 
     query: str
     candidate: str
@@ -39,7 +47,7 @@ class LabelTokens:
 
 @dataclass
 class Encoder:
-    """Turns (language, query, candidate) into a `TokenRow`.
+    """Turns a row into a `TokenRow`.
 
     Attributes
     ----------
@@ -55,19 +63,13 @@ class Encoder:
     prompt: Prompt
 
     def __post_init__(self) -> None:
-        for part, needed in (("query", "{query}"), ("candidate", "{candidate}")):
-            if getattr(self.prompt, part).count(needed) != 1:
-                raise UserError(f"params.yaml: prompts: {part} must hold {needed} once; found {getattr(self.prompt, part)!r}")
+        for part, needed in (("query", ("{query}", "{pivot}")), ("candidate", ("{candidate}",))):
+            if not any(field in getattr(self.prompt, part) for field in needed):
+                raise UserError(f"params.yaml: prompts: {part} must hold {' or '.join(needed)}; found {getattr(self.prompt, part)!r}")
         if not self.prompt.suffix:
             raise UserError("params.yaml: prompts: suffix is empty; the answer follows its last token")
         start = self.tokenizer.bos_token_id
         self._start = [] if start is None else [start]
-        self._query_before, self._query_after = self.prompt.query.split("{query}")
-        self._candidate_before, candidate_after = self.prompt.candidate.split("{candidate}")
-        self._candidate_head = tuple(self._tokens(self._candidate_before))
-        self._tail = tuple(self._tokens(candidate_after + self.prompt.suffix))
-        self._query_tail = tuple(self._tokens(self._query_after))
-        self._heads: dict[str, tuple[int, ...]] = {}
         self.labels = LabelTokens(self._label(self.prompt.negative), self._label(self.prompt.positive))
         if self.labels.negative == self.labels.positive:
             raise UserError(f"params.yaml: prompts: {self.prompt.negative!r} and {self.prompt.positive!r} are the same token")
@@ -86,24 +88,51 @@ class Encoder:
             )
         return whole[-1]
 
-    def encode(self, language: str, query: str, candidate: str) -> TokenRow:
-        """Tokens of one row. The query and the candidate are cut to their limits, the suffix never is."""
-        return self.encode_many([(language, query, candidate)])[0]
+    def encode(self, language: str, query: str, candidate: str, pivot: str = "") -> TokenRow:
+        """Tokens of one row. Over-long texts are cut to their limits, the suffix never is."""
+        return self.encode_many([{"language": language, "query": query, "candidate": candidate, "pivot": pivot}])[0]
 
-    def encode_many(self, rows: Iterable[tuple[str, str, str]]) -> list[TokenRow]:
-        """`encode` for many rows; every distinct text is tokenised once."""
-        rows = list(rows)
-        texts = list(dict.fromkeys(text for _, query, candidate in rows for text in (query, candidate)))
+    def encode_table(self, rows: pd.DataFrame) -> list[TokenRow]:
+        """`encode` for each row of a table in the contract of `babelcart.rows`, with a ``pivot`` column."""
+        columns = (rows["language"], rows["origin_query"], rows["candidate"], rows["pivot"])
+        names = ("language", "query", "candidate", "pivot")
+        return self.encode_many([dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)])
+
+    def encode_many(self, rows: Sequence[Mapping[str, str]]) -> list[TokenRow]:
+        """`encode` for many rows; every distinct text is tokenised once.
+
+        Parameters
+        ----------
+        rows : sequence of mapping
+            ``language``, ``query``, ``candidate``, ``pivot``; where the pivot is empty, the query stands in for it.
+        """
+        limits = {
+            "query": self.prompt.max_query_tokens,
+            "pivot": self.prompt.max_query_tokens,
+            "candidate": self.prompt.max_candidate_tokens,
+        }
         ids: dict[str, list[int]] = {}
+        texts = list(dict.fromkeys(row[name] for row in rows for name in limits))
         for start in range(0, len(texts), 8192):
             batch = texts[start : start + 8192]
             ids.update(zip(batch, self.tokenizer(batch, add_special_tokens=False)["input_ids"], strict=True))
-        for language in {language for language, _, _ in rows} - self._heads.keys():
-            self._heads[language] = tuple(self._start + self._tokens(self._query_before.replace("{language}", language)))
-        return [
-            TokenRow(
-                query=(*self._heads[language], *ids[query][: self.prompt.max_query_tokens], *self._query_tail),
-                candidate=(*self._candidate_head, *ids[candidate][: self.prompt.max_candidate_tokens], *self._tail),
-            )
-            for language, query, candidate in rows
-        ]
+
+        def fill(template: list[str | list[int]], row: Mapping[str, str]) -> Iterator[int]:
+            for part in template:
+                if isinstance(part, list):
+                    yield from part
+                else:
+                    text = row["query"] if part == "pivot" and not row["pivot"] else row[part]
+                    yield from ids[text][: limits[part]]
+
+        query = {language: self._template(self.prompt.query, language) for language in {row["language"] for row in rows}}
+        # What follows the candidate is tokenised together with the suffix: it is the answer's context.
+        candidate = self._template(self.prompt.candidate + self.prompt.suffix, "")
+        return [TokenRow(query=(*self._start, *fill(query[row["language"]], row)), candidate=(*fill(candidate, row),)) for row in rows]
+
+    def _template(self, text: str, language: str) -> list[str | list[int]]:
+        """A part of the prompt as tokens and names of fields, in turn."""
+        found: list[str | list[int]] = []
+        for number, part in enumerate(re.split(r"\{(query|pivot|candidate)\}", text.replace("{language}", language))):
+            found.append(part if number % 2 else self._tokens(part))
+        return found

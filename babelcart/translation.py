@@ -1,33 +1,42 @@
-"""Translation augmentation: labelled rows in the languages that train lacks.
+"""Translation augmentation: labelled rows in the languages that train lacks, and every query in one pivot language.
 
-Queries are translated, candidates and labels are kept. Translations come from a translation memory, a file; what it
-lacks is asked of deep-translator, if the network is allowed, and is otherwise left out and counted.
+Texts are looked up in the memory, engine by engine of the chain; what is lacking is asked for, if that is allowed; whatever
+comes back must pass the gate. A text without a good translation is left out, with the reason.
 """
 
 from __future__ import annotations
 
-import csv
-import html
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from babelcart import languages
+from babelcart import gate
 from babelcart.config import within
+from babelcart.engines import Engine, EngineSettings
 from babelcart.errors import UserError
+from babelcart.memory import Entry, Memory
+from babelcart.network import STOPPED, Broken, Manners, ask
+from babelcart.privacy import private
 from babelcart.text import normalise
 
 if TYPE_CHECKING:
     import pandas as pd
 
-HEADER = ("source", "target", "text", "translation")
+Way = tuple[str, str]  # source and target language
 
-# (source language, target language, text in normal form)
-Key = tuple[str, str, str]
 
-# What deep-translator's engines call a language, where it is not the ISO code.
-ENGINE_CODES = {"he": "iw", "jv": "jw", "zh": "zh-CN", "nb": "no", "fil": "tl"}
+@dataclass(frozen=True)
+class Expansion:
+    """Which rows of a task are translated into which languages."""
+
+    # Empty: all.
+    source_languages: tuple[str, ...] = ()
+    # null: the languages of dev (or test) that train lacks.
+    target_languages: tuple[str, ...] | None = None
+    # null: as many as a native language has on average.
+    rows_per_language: int | None = within(0, 2**53, default=None)
+    candidates: Literal["keep", "translate"] = "keep"
 
 
 @dataclass(frozen=True)
@@ -35,67 +44,197 @@ class Translate:
     """The section ``translate`` of params.yaml."""
 
     memory: str
-    source_languages: tuple[str, ...] = ()
-    target_languages: tuple[str, ...] | None = None
-    rows_per_language: int | None = within(0, 2**53, default=None)
-    engine: str = "google"
+    qc: Expansion = field(default_factory=Expansion)
+    qi: Expansion = field(default_factory=Expansion)
+    pivot: str | None = None
+    # Names of blocks under engines, asked in this order for what the memory lacks.
+    chain: tuple[str, ...] = ()
+    engines: dict[str, EngineSettings] = field(default_factory=dict)
     allow_network: bool = False
+    network: Manners = field(default_factory=Manners)
+    # Equal answers that a network engine must give before one is believed (2 for a server that may mix up requests).
+    agree: int = within(1, 3, default=1)
+    # Least share of the chosen rows of each language that must come out translated.
+    min_coverage: float = within(0, 1, default=0.0)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in self.chain:
+            if name not in self.engines:
+                raise ValueError(f"chain names {name!r}; engines has {', '.join(self.engines) or 'none'}")
 
-def read_memory(path: Path) -> dict[Key, str]:
-    """Read a translation memory: CSV with the columns ``source``, ``target``, ``text``, ``translation``.
 
-    Raises
-    ------
-    UserError
-        Names the line and what is wrong with it.
+class Answer(NamedTuple):
+    """A translation and the engine that made it; or None and the reason."""
+
+    translation: str | None
+    engine: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place to find translations: entries of a memory under a name and version, and the engine to ask for more."""
+
+    name: str
+    version: str
+    engine: Engine | None = None
+
+
+class Translator:
+    """Finds translations: memory first, then the engines of the chain, each answer through the gate.
+
+    Parameters
+    ----------
+    memory : Memory
+        Read, and written as answers come in.
+    sources : sequence of Source
+        In order of preference.
+    settings : Translate
+    known : collection of str
+        Words that stand as they are in several languages (`gate.check`).
+    progress : callable
+        ``progress(iterable, total, description)``, such as tqdm.
     """
-    memory: dict[Key, str] = {}
-    try:
-        with path.open(encoding="utf-8", newline="") as handle:
-            reader = csv.reader(handle, strict=True)
-            header = next(reader, None)
-            if header is None or tuple(header) != HEADER:
-                raise UserError(f"{path}, line 1: expected the header {','.join(HEADER)}; found {header}")
-            for fields in reader:
-                if len(fields) != len(HEADER):
-                    raise UserError(f"{path}, line {reader.line_num}: expected {len(HEADER)} fields; found {len(fields)}")
-                source, target = (languages.normalise(code) for code in fields[:2])
-                if source is None or target is None:
-                    raise UserError(f"{path}, line {reader.line_num}: unknown language in {fields[:2]}")
-                memory[source, target, normalise(fields[2])] = fields[3]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; params.yaml: translate.memory names it, null goes without") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a CSV of UTF-8 text: {error}") from error
-    return memory
 
+    def __init__(
+        self, memory: Memory, sources: Sequence[Source], settings: Translate, known: Collection[str] = (),
+        progress: Callable[..., Iterable[Any]] = lambda found, total, desc: found,
+    ) -> None:  # fmt: skip
+        self.memory, self.sources, self.settings, self.known, self.progress = memory, sources, settings, known, progress
+        self.used: set[Entry] = set()
+        # What each text was last refused for, by any engine.
+        self.asked: Counter[str] = Counter()
+        self.broken: dict[str, str] = {}
 
-def engine(name: str) -> Callable[[str, str, str], str | None]:
-    """``translate(source, target, text)`` of one deep-translator engine; None where it has no answer.
+    def translate(self, way: Way, texts: Iterable[str]) -> dict[str, Answer]:
+        """Text -> its translation, or None and why: ``missing`` (nothing knows it), ``private``, a reason of the gate or of an engine.
 
-    A translator object is made for each call: shared between threads, one returns another row's answer.
-    """
-    import deep_translator
+        Each distinct text, in the normal form of `text.normalise`, is looked up and asked once.
+        """
+        spoken: dict[str, str] = {}
+        for text in sorted(set(texts)):
+            spoken.setdefault(normalise(text), text)
+        found: dict[str, Answer] = {}
+        reasons = dict.fromkeys(spoken, "missing")
+        for source in self.sources:
+            pending = [one for one in spoken if one not in found]
+            answers = self.memory.look_up(source.name, source.version, *way, pending)
+            if source.engine is not None and len(answers) < len(pending):
+                lacking = {one: spoken[one] for one in pending if one not in answers}
+                answers |= self._ask(source.engine, way, lacking, answers, reasons)
+            for one, translation in answers.items():
+                reason = gate.check(*way, spoken[one], translation, self.known)
+                if reason is None:
+                    found[one] = Answer(translation, source.name)
+                    self.used.add(Entry(source.name, source.version, *way, one, translation))
+                else:
+                    reasons[one] = reason
+        return {one: found.get(one, Answer(None, reasons[one])) for one in spoken}
 
-    classes = {"google": "GoogleTranslator", "mymemory": "MyMemoryTranslator", "libre": "LibreTranslator"}
-    if name not in classes:
-        raise UserError(f"params.yaml: translate.engine is {name!r}; accepted: {', '.join(classes)}")
-    kind = getattr(deep_translator, classes[name])
+    def _ask(self, engine: Engine, way: Way, lacking: dict[str, str], had: Mapping[str, str], reasons: dict[str, str]) -> dict[str, str]:
+        """Ask one engine; answers go to the memory at once, those in doubt only when the engine has repeated them."""
+        if engine.name in self.broken or not engine.supports(*way) or (engine.network and not self.settings.allow_network):
+            return {}
+        kept_home = {one: reason for one in lacking if engine.network and (reason := private(lacking[one]))}
+        reasons |= {one: f"private ({reason})" for one, reason in kept_home.items()}
+        reasons |= dict.fromkeys((one for one in lacking if len(lacking[one]) > engine.max_characters), "too long")
+        texts = {one: text for one, text in lacking.items() if one not in kept_home and len(text) <= engine.max_characters}
+        description = f"{engine.name} {way[0]}-{way[1]}"
+        if not engine.network:
+            return self._run(engine, way, texts, description)
 
-    def translate(source: str, target: str, text: str) -> str | None:
-        translator = kind(source=ENGINE_CODES.get(source, source), target=ENGINE_CODES.get(target, target))
+        doubtful = self.memory.doubtful(engine.name, engine.version, *way)
+        first = {one: doubtful[one] for one in texts if one in doubtful}
+        for one, answer in self._request(engine, way, {one: text for one, text in texts.items() if one not in first}, description, reasons):
+            first[one] = answer
+            self.memory.add([Entry(engine.name, engine.version, *way, one, answer)], doubtful=True)
+        sure = self._confirm(engine, way, texts, first, had, reasons)
+        self.memory.settle(engine.name, engine.version, *way, sure, list(first))
+        return sure
+
+    def _confirm(
+        self, engine: Engine, way: Way, texts: Mapping[str, str], first: dict[str, str], had: Mapping[str, str], reasons: dict[str, str]
+    ) -> dict[str, str]:
+        """The answers that the engine stands by.
+
+        A server, a proxy or a client that mixes up requests gives one text another's answer. Then two texts have the same
+        answer, so those are asked again; with `agree` over 1 all are. An answer counts when it came often enough.
+        """
+        speakers: dict[str, set[str]] = defaultdict(set)
+        for one, answer in {**had, **first}.items():
+            speakers[normalise(answer)].add(one)
+        needed = {one: max(self.settings.agree, 2 if len(speakers[normalise(answer)]) > 1 else 1) for one, answer in first.items()}
+        votes = {one: Counter({answer: 1}) for one, answer in first.items()}
+        sure: dict[str, str] = {}
+        for _ in range(2 * self.settings.agree + 1):
+            sure = {one: best for one, vote in votes.items() for best, count in vote.most_common(1) if count >= needed[one]}
+            open_ones = {one: texts[one] for one in votes if one not in sure}
+            if not open_ones:
+                break
+            answered = False
+            for one, answer in self._request(engine, way, open_ones, f"{engine.name} {way[0]}-{way[1]} again", reasons):
+                votes[one][answer] += 1
+                answered = True
+            if not answered:
+                break
+        reasons |= {one: "contradictory" for one in votes if one not in sure and sum(votes[one].values()) > 1}
+        return sure
+
+    def _request(
+        self, engine: Engine, way: Way, texts: Mapping[str, str], description: str, reasons: dict[str, str]
+    ) -> Iterable[tuple[str, str]]:
+        asked = {text: one for one, text in texts.items()}
+
+        def client() -> Callable[[str], str]:
+            translate = engine.client(*way)
+            return lambda text: translate([text])[0]
+
         try:
-            answer = translator.translate(text)
-        except Exception:  # each engine raises its own kinds; a text without a translation is counted, not fatal
-            return None
-        return html.unescape(answer).strip() if isinstance(answer, str) and answer.strip() else None
+            answers = ask(client, list(asked), self.settings.network, self.settings.seed)
+            for text, answer, reason in self.progress(answers, total=len(asked), desc=description):
+                if answer is not None and answer.strip():
+                    self.asked[engine.name] += 1
+                    yield asked[text], tidy(answer)
+                else:
+                    reasons[asked[text]] = reason or "empty"
+                    if reason.startswith(STOPPED):
+                        self.broken[engine.name] = reason
+        except Broken as error:
+            self.broken[engine.name] = str(error)
+            reasons |= dict.fromkeys(texts, str(error))
 
-    return translate
+    def _run(self, engine: Engine, way: Way, texts: Mapping[str, str], description: str) -> dict[str, str]:
+        """Run an engine of this machine, longest texts last so that a batch is of one length."""
+        found: dict[str, str] = {}
+        ordered = sorted(texts, key=lambda one: (len(texts[one]), one))
+        batches = [ordered[start : start + engine.batch_size] for start in range(0, len(ordered), engine.batch_size)]
+        translate = engine.client(*way) if batches else None
+        for batch in self.progress(batches, total=len(batches), desc=description):
+            assert translate is not None
+            answers = dict(zip(batch, map(tidy, translate([texts[one] for one in batch])), strict=True))
+            self.memory.add([Entry(engine.name, engine.version, *way, one, answer) for one, answer in answers.items()])
+            self.asked[engine.name] += len(answers)
+            found |= answers
+        return found
 
 
-def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Translate) -> dict[str, pd.DataFrame]:
+def tidy(text: str) -> str:
+    """White space collapsed; everything else as the engine wrote it."""
+    return " ".join(text.split())
+
+
+def shared_words(rows: pd.DataFrame, least: int = 3) -> frozenset[str]:
+    """Words of queries in at least `least` languages: brands, "usb", "led"."""
+    import re
+
+    languages: dict[str, set[str]] = defaultdict(set)
+    for language, query in rows[["language", "origin_query"]].drop_duplicates().itertuples(index=False):
+        for token in re.findall(r"[^\W_]+", normalise(query)):
+            languages[token].add(language)
+    return frozenset(token for token, found in languages.items() if len(found) >= least)
+
+
+def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed: int) -> dict[str, pd.DataFrame]:
     """The rows to translate into each target language.
 
     Whole queries, with all their candidates, until `rows_per_language` (default: as many rows as a native language has
@@ -110,7 +249,9 @@ def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Translate) -> d
 
     sources = rows[rows["language"].isin(settings.source_languages)] if settings.source_languages else rows
     if sources.empty:
-        raise UserError(f"translate.source_languages is {list(settings.source_languages)}, but train has no such rows")
+        if rows.empty:
+            return {}
+        raise UserError(f"params.yaml: translate: source_languages is {list(settings.source_languages)}, but train has no such rows")
     wanted = settings.rows_per_language
     if wanted is None:
         wanted = round(len(rows) / rows["language"].nunique())
@@ -118,10 +259,10 @@ def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Translate) -> d
     chosen: dict[str, pd.DataFrame] = {}
     for target in targets:
         # Another seed for each language: they should not all translate the same queries.
-        generator = np.random.default_rng([settings.seed, *target.encode()])
+        generator = np.random.default_rng([seed, *target.encode()])
         shuffled = queries.iloc[generator.permutation(len(queries))]
         # Stratified: sorted by stratum, then every k-th query.
-        shuffled = shuffled.sort_values(["language", "mean"], kind="stable")
+        shuffled = shuffled[shuffled["language"] != target].sort_values(["language", "mean"], kind="stable")
         share = min(1.0, wanted / len(sources))
         picked = shuffled[np.floor(np.arange(1, len(shuffled) + 1) * share) > np.floor(np.arange(len(shuffled)) * share)]
         index = set(zip(picked["language"], picked["group"], strict=True))
@@ -131,13 +272,7 @@ def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Translate) -> d
 
 
 def expand(
-    rows: pd.DataFrame,
-    targets: Sequence[str],
-    settings: Translate,
-    memory: Mapping[Key, str],
-    translate: Callable[[str, str, str], str | None] | None,
-    held_out: Collection[str] = (),
-    progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed: int, translator: Translator, held_out: Collection[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Translated copies of labelled rows.
 
@@ -147,49 +282,144 @@ def expand(
         Rows of one part of the split, with a ``group`` column.
     targets : sequence of str
         Languages to make.
-    memory : mapping
-        Looked up first.
-    translate : callable or None
-        Asked for what the memory lacks; None leaves such rows out.
     held_out : collection of str
         Normal forms of queries that must not come up: those of validation, dev and test. A copy that is one is left out.
 
     Returns
     -------
     tuple
-        The copies, each with ``source_id``, ``source_language`` and ``origin`` "translated", in their source's group; and
-        per target the rows ``asked``, ``translated``, ``missing`` and ``held_out``, and the distinct
-        queries ``from_memory`` and ``from_engine``.
+        The copies, in their source's group, each with ``source_id``, ``source_language``, ``engine`` and ``origin`` "translated";
+        and per target the rows ``asked``, ``translated``, ``held_out``, ``refused`` (by reason), and those of each ``engine``.
     """
     import numpy as np
     import pandas as pd
 
     made: list[pd.DataFrame] = []
     counts: dict[str, Any] = {}
-    for target, chosen in choose(rows, targets, settings).items():
-        queries = chosen.drop_duplicates(["language", "origin_query"])
-        found: dict[tuple[str, str], str] = {}
-        from_memory = from_engine = 0
-        for language, query in progress(list(zip(queries["language"], queries["origin_query"], strict=True))):
-            answer = memory.get((language, target, normalise(query)))
-            from_memory += answer is not None
-            if answer is None and translate is not None:
-                answer = translate(language, target, query)
-                from_engine += answer is not None
-            if answer is not None and normalise(answer):
-                found[language, query] = answer
-        texts = [found.get(key) for key in zip(chosen["language"], chosen["origin_query"], strict=True)]
+    for target, chosen in choose(rows, targets, settings, seed).items():
+        columns = ["origin_query", "candidate"] if settings.candidates == "translate" else ["origin_query"]
+        # Titles and category paths are in English, whatever the language of the query.
+        texts = {"origin_query": chosen["language"], "candidate": pd.Series("en", index=chosen.index)}
         copies = chosen.assign(
-            origin_query=texts, source_id=chosen["id"], source_language=chosen["language"], language=target, language_tag=target,
+            source_id=chosen["id"], source_language=chosen["language"], language=target, language_tag=target,
             id=[f"{identifier}-{target}" for identifier in chosen["id"]], origin="translated",
         )  # fmt: skip
-        copies = copies[copies["origin_query"].notna()]
-        missing = len(chosen) - len(copies)
-        copies = copies[np.array([normalise(query) not in held_out for query in copies["origin_query"]], dtype=bool)]
-        made.append(copies)
+        refused: Counter[str] = Counter()
+        good = pd.Series(True, index=chosen.index)
+        for column in columns:
+            answers: dict[Way, dict[str, Answer]] = {}
+            for source, texts_of in chosen[column].groupby(texts[column]):
+                answers[source, target] = translator.translate((source, target), texts_of) if source != target else {}
+            found = [
+                answers[source, target].get(normalise(text), Answer(text, "native"))
+                for source, text in zip(texts[column], chosen[column], strict=True)
+            ]
+            refused.update(answer.engine for answer, kept in zip(found, good, strict=True) if kept and answer.translation is None)
+            good &= pd.Series([answer.translation is not None for answer in found], index=chosen.index)
+            copies[column] = [answer.translation for answer in found]
+            if column == "origin_query":
+                copies["engine"] = [answer.engine for answer in found]
+        copies = copies[good]
+        apart = np.array([normalise(query) not in held_out for query in copies["origin_query"]], dtype=bool)
         counts[target] = {
-            "asked": len(chosen), "translated": len(copies), "missing": missing, "held_out": len(chosen) - missing - len(copies),
-            "from_memory": from_memory, "from_engine": from_engine,
+            "asked": len(chosen), "translated": int(apart.sum()), "held_out": int((~apart).sum()), "refused": dict(sorted(refused.items())),
+            "engine": dict(sorted(Counter(copies["engine"]).items())),
         }  # fmt: skip
-    result = pd.concat(made, ignore_index=True) if made else rows.iloc[:0].assign(source_id="", source_language="", origin="translated")
+        made.append(copies[apart])
+    result = (
+        pd.concat(made, ignore_index=True)
+        if made
+        else rows.iloc[:0].assign(source_id="", source_language="", engine="", origin="translated")
+    )
     return result, counts
+
+
+def add_pivot(rows: pd.DataFrame, pivot: str | None, translator: Translator) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A column ``pivot``: every query in one language, empty where there is no good translation; and counts by language."""
+    if pivot is None or rows.empty:
+        return rows.assign(pivot=""), {}
+    answers: dict[tuple[str, str], str] = {}
+    counts: dict[str, Any] = {}
+    for language, queries in rows["origin_query"].groupby(rows["language"]):
+        if language == pivot:
+            answers |= {(language, normalise(query)): query for query in queries.unique()}
+            continue
+        found = translator.translate((language, pivot), queries)
+        refused = Counter(answer.engine for answer in found.values() if answer.translation is None)
+        counts[language] = {
+            "queries": len(found),
+            "translated": len(found) - sum(refused.values()),
+            "refused": dict(sorted(refused.items())),
+        }
+        answers |= {(language, one): answer.translation for one, answer in found.items() if answer.translation is not None}
+    texts = [answers.get((language, normalise(query)), "") for language, query in zip(rows["language"], rows["origin_query"], strict=True)]
+    return rows.assign(pivot=texts), counts
+
+
+def augment(
+    parts: Mapping[str, pd.DataFrame], expansion: Expansion, settings: Translate, translator: Translator
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """All that the stage does to the parts of a split: the pivot column everywhere, copies in train and validation.
+
+    Parameters
+    ----------
+    parts : mapping
+        ``train``, ``validation``, ``dev`` and ``test``.
+
+    Returns
+    -------
+    tuple
+        The parts, and counts for metrics/.
+
+    Raises
+    ------
+    UserError
+        If a language falls under `min_coverage`.
+    """
+    import pandas as pd
+
+    made, counts = dict(parts), dict[str, Any](pivot={})
+    for name, rows in parts.items():
+        made[name], found = add_pivot(rows, settings.pivot, translator)
+        if found:
+            counts["pivot"][name] = found
+    targets = expansion.target_languages
+    if targets is None:
+        asked = parts["dev"] if len(parts["dev"]) else parts["test"]
+        targets = tuple(sorted(set(asked["language"]) - set(parts["train"]["language"])))
+    held_out = {normalise(query) for name in ("validation", "dev", "test") for query in parts[name]["origin_query"]}
+    # Validation first: what train is given must not be one of its copies either.
+    for name in ("validation", "train"):
+        native = made[name].assign(source_id="", source_language="", engine="native", origin="native")
+        copies, counts[name] = expand(native, targets, expansion, settings.seed, translator, held_out if name == "train" else ())
+        check_coverage(counts[name], settings.min_coverage, name, translator.broken)
+        held_out |= {normalise(query) for query in copies["origin_query"]}
+        made[name] = pd.concat([native, copies], ignore_index=True).astype(native.dtypes.to_dict())
+    return made, counts
+
+
+def check_coverage(counts: Mapping[str, Mapping[str, Any]], least: float, what: str, broken: Mapping[str, str]) -> None:
+    """Refuse a run in which too little was translated.
+
+    Raises
+    ------
+    UserError
+        A table by language: asked, translated, share, reasons.
+    """
+    poor = {
+        language: count for language, count in counts.items()
+        if count["asked"] and (count["translated"] + count["held_out"]) / count["asked"] < least
+    }  # fmt: skip
+    if not poor:
+        return
+    lines = [
+        f"translation of {what}: under translate.min_coverage {least} in {', '.join(poor)}",
+        "language  asked  translated  share  refused",
+    ]
+    for language, count in counts.items():
+        share = (count["translated"] + count["held_out"]) / max(1, count["asked"])
+        reasons = ", ".join(f"{reason} {number}" for reason, number in count["refused"].items())
+        lines.append(f"{language:<8}  {count['asked']:>5}  {count['translated']:>10}  {share:>5.2f}  {reasons}")
+    lines += [f"{engine}: {reason}" for engine, reason in broken.items()]
+    lines.append("Add translations to translate.memory, add an engine to translate.chain, allow the network, or lower min_coverage.")
+    raise UserError("\n".join(lines))

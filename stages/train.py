@@ -23,7 +23,7 @@ def main(task: str, model: str) -> None:
     folder = Path("models") / model
     rows = read_table(Path(f"build/negatives/{task}.parquet"))
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
-    encoded = encoder.encode_many(zip(rows["language"], rows["origin_query"], rows["candidate"], strict=True))
+    encoded = encoder.encode_table(rows)
     with run.measured(folder / f"{task}.run.json") as report:
         base = models.load_base(folder / "base", block)
         adapted = models.add_adapter(base, block, settings.seed)

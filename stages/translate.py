@@ -1,8 +1,8 @@
-"""Add labelled rows in the languages that train lacks, by translating queries.
+"""Add labelled rows in the languages that train lacks, and every query in the pivot language, by translation.
 
-Reads build/split/TASK, the translation memory and translate of params.yaml; writes train and validation, each with its
-own translated copies, to build/translate/TASK. Asks a translation engine only if translate.allow_network is true; what is
-missing is left out and counted in metrics/translate/TASK.json.
+Reads build/split/TASK, the translation memory and translate of params.yaml; writes train, validation, dev and test to
+build/translate/TASK, and what engines said of it to memory/TASK.csv, from where the next run and colleagues take them.
+Asks engines only for what no memory has, and those on the network only if translate.allow_network is true.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from babelcart import config, translation
+import click
+
+from babelcart import config, engines, memory, translation
 from babelcart.files import read_table, write_json, write_table
-from babelcart.text import normalise
 from stages import cli
+
+SCRATCH = Path(".scratch")
 
 
 @cli.command
@@ -23,25 +26,25 @@ def main(task: str) -> None:
     from tqdm import tqdm
 
     settings = config.load("translate", translation.Translate)
-    source, out = Path(f"build/split/{task}"), Path(f"build/translate/{task}")
-    parts = {name: read_table(source / f"{name}.parquet") for name in ("train", "validation", "dev", "test")}
-    targets = settings.target_languages
-    if targets is None:
-        asked = parts["dev"] if len(parts["dev"]) else parts["test"]
-        targets = tuple(sorted(set(asked["language"]) - set(parts["train"]["language"])))
-    memory = translation.read_memory(Path(settings.memory))
-    engine = translation.engine(settings.engine) if settings.allow_network else None
-    held_out = {normalise(query) for name in ("validation", "dev", "test") for query in parts[name]["origin_query"]}
-    counts = {}
-    # Validation first: what train is given must not be one of its copies either.
-    for name in ("validation", "train"):
-        native = parts[name].assign(source_id="", source_language="", origin="native")
-        progress = functools.partial(tqdm, desc=f"translate {name}", unit="query", disable=None)
-        avoid = held_out if name == "train" else ()
-        copies, counts[name] = translation.expand(native, targets, settings, memory, engine, avoid, progress)
-        held_out |= {normalise(query) for query in copies["origin_query"]}
-        write_table(out / f"{name}.parquet", pd.concat([native, copies], ignore_index=True).astype(native.dtypes.to_dict()))
+    shared = Path(f"memory/{task}.csv")
+    parts = {name: read_table(Path(f"build/split/{task}/{name}.parquet")) for name in ("train", "validation", "dev", "test")}
+    with memory.Memory(SCRATCH / "memory.sqlite") as store:
+        sources = [translation.Source(memory.GIVEN, store.import_file(Path(settings.memory)))]
+        if shared.exists():
+            store.import_file(shared)
+        for name in settings.chain:
+            engine = engines.build(name, settings.engines[name], SCRATCH, settings.network.timeout)
+            sources.append(translation.Source(name, engine.version, engine))
+        progress = functools.partial(tqdm, unit="text", disable=None)
+        known = translation.shared_words(pd.concat(parts.values()))
+        translator = translation.Translator(store, sources, settings, known, progress)
+        made, counts = translation.augment(parts, getattr(settings, task), settings, translator)
+    for name, rows in made.items():
+        write_table(Path(f"build/translate/{task}/{name}.parquet"), rows)
+    memory.write_csv(shared, sorted(entry for entry in translator.used if entry.engine != memory.GIVEN))
     write_json(Path(f"metrics/translate/{task}.json"), counts)
+    asked = ", ".join(f"{number} of {name}" for name, number in translator.asked.items()) or "nothing"
+    click.echo(f"{len(translator.used)} translations used; asked: {asked}")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from imports import ROOT
 from ruamel.yaml import YAML
 
@@ -75,7 +77,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = Project(tmp_path / "project")
     made.folder.mkdir()
     shutil.copy(ROOT / "params.yaml", made.folder)
-    made.change(run=["tiny"], split={"validation_share": 0.3}, train={"epochs": 2, "max_rows": None})
+    made.change(run=["tiny"], translate={"min_coverage": 0.0}, split={"validation_share": 0.3}, train={"epochs": 2, "max_rows": None})
     write_data(made.folder / "data")
     monkeypatch.chdir(made.folder)
     return made
+
+
+def run(stage: str, *arguments: str, fails: bool = False) -> Result:
+    result = CliRunner().invoke(importlib.import_module(f"stages.{stage}").main, list(arguments))
+    assert (result.exit_code != 0) == fails, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def run_to(last: str, task: str = "qc") -> None:
+    for stage in ("prepare", "split", "translate", "negatives", "base", "train", "predict", "evaluate"):
+        options = ["--task", task] if stage != "base" else []
+        options += ["--model", "tiny"] if stage in ("base", "train", "predict", "evaluate") else []
+        run(stage, *options)
+        if stage == last:
+            return

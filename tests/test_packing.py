@@ -62,7 +62,7 @@ def alone(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> t
 
 def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.Encoder]) -> None:
     model, encoder = tiny
-    rows = encoder.encode_many(TEXTS)
+    rows = [encoder.encode(*row) for row in TEXTS]
     assert max(len(row.query) + len(row.candidate) for row in rows) > 12, "no row is longer than the sliding window"
     with torch.inference_mode():
         packed = models.label_logits(model, pack_rows(rows), encoder.labels)
@@ -74,7 +74,7 @@ def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.Encoder]
 @pytest.mark.parametrize("max_tokens", [1, 40, 100, 10_000])
 def test_scores_do_not_depend_on_order_or_budget(tiny: tuple[object, prompts.Encoder], max_tokens: int) -> None:
     model, encoder = tiny
-    rows = encoder.encode_many(TEXTS)
+    rows = [encoder.encode(*row) for row in TEXTS]
     reference = scoring.score(model, rows, encoder.labels, 10_000)
     order = list(range(len(rows)))
     random.Random(max_tokens).shuffle(order)
@@ -88,7 +88,7 @@ def test_gradient_does_not_depend_on_the_token_budget(tmp_path: Path) -> None:
         model, encoder = build(tmp_path / str(max_tokens), "gemma3_text", adapter=False)
         adapted = models.add_adapter(model, Model(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4), seed=3)
         settings = Train(epochs=2, batch_size=8, learning_rate=1e-2, max_tokens=max_tokens)
-        history = training.train(adapted, encoder.encode_many(TEXTS), [1, 0, 1, 0, 0, 1, 0], encoder.labels, settings, 1e-2)
+        history = training.train(adapted, [encoder.encode(*row) for row in TEXTS], [1, 0, 1, 0, 0, 1, 0], encoder.labels, settings, 1e-2)
         results.append(history.losses)
     torch.testing.assert_close(torch.tensor(results[0]), torch.tensor(results[1]), rtol=1e-4, atol=1e-5)
 
@@ -116,3 +116,14 @@ def test_suffix_survives_truncation(tiny: tuple[object, prompts.Encoder], length
     suffix = encoder.tokenizer(PROMPT.suffix, add_special_tokens=False)["input_ids"]
     assert list(row.candidate[-len(suffix) :]) == suffix
     assert len(row.candidate) == length + len(suffix)
+
+
+def test_a_prompt_may_use_the_pivot(tiny: tuple[object, prompts.Encoder]) -> None:
+    _, encoder = tiny
+    both = prompts.Encoder(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "Relevant?\n{query} = {pivot}\n"}))
+    words = encoder.tokenizer.decode(both.encode("fr", "robe", "dresses", "dress").query)
+    assert "robe = dress\n" in words
+    # Without a translation the query stands in.
+    assert both.encode("fr", "robe", "dresses", "") == both.encode("fr", "robe", "dresses", "robe")
+    alone = prompts.Encoder(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "{pivot}\n"}))
+    assert alone.encode("fr", "robe", "dresses", "dress") == alone.encode("de", "kleid", "dresses", "dress")

