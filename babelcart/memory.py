@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS entries (
     direction INTEGER NOT NULL, text TEXT NOT NULL, translation TEXT NOT NULL, PRIMARY KEY (direction, text)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS doubtful (
     direction INTEGER NOT NULL, text TEXT NOT NULL, translation TEXT NOT NULL, PRIMARY KEY (direction, text)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS identified (
+    target TEXT NOT NULL, text TEXT NOT NULL, other INTEGER NOT NULL, PRIMARY KEY (target, text)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (sha256 TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _ADD = "INSERT INTO {table} VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET translation = min(translation, excluded.translation)"
@@ -116,6 +118,23 @@ class Memory:
             self._open.executemany(_ADD.format(table="entries"), ((direction, *pair) for pair in sure.items()))
             self._open.executemany("DELETE FROM doubtful WHERE direction = ? AND text = ?", ((direction, text) for text in tried))
 
+    def identified(self, target: str, texts: Sequence[str]) -> dict[str, bool]:
+        """Text -> whether it is in another language than `target`, for those of `texts` of which `add_identified` was told."""
+        query = "SELECT i.text, i.other FROM json_each(?) AS j CROSS JOIN identified AS i ON i.target = ? AND i.text = j.value"
+        return {text: bool(other) for text, other in self._batched(query, target, texts)}
+
+    def add_identified(self, target: str, verdicts: Mapping[str, bool]) -> None:
+        """Remember what the language identifier said: it is the slowest part of the gate, and always says the same."""
+        with self._open:
+            self._open.execute("BEGIN IMMEDIATE")
+            rows = ((target, text, other) for text, other in verdicts.items())
+            self._open.executemany("INSERT OR REPLACE INTO identified VALUES (?, ?, ?)", rows)
+
+    def _batched(self, query: str, value: int | str, texts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        ordered = sorted(set(texts))  # neighbours in the tree: one page serves many
+        for start in range(0, len(ordered), 10_000):
+            yield from self._open.execute(query, (json.dumps(ordered[start : start + 10_000], ensure_ascii=False), value))
+
     def import_file(self, path: Path) -> str:
         """Read a CSV or TMX file, unless the same content was read before.
 
@@ -137,17 +156,8 @@ class Memory:
         direction = self._direction(engine, version, source, target)
         if direction is None:
             return {}
-        found: dict[str, str] = {}
-        ordered = sorted(set(texts))  # neighbours in the tree: one page serves many
-        for start in range(0, len(ordered), 10_000):
-            wanted = json.dumps(ordered[start : start + 10_000], ensure_ascii=False)
-            found.update(
-                self._open.execute(
-                    "SELECT e.text, e.translation FROM json_each(?) AS j CROSS JOIN entries AS e ON e.direction = ? AND e.text = j.value",
-                    (wanted, direction),
-                )
-            )
-        return found
+        query = "SELECT e.text, e.translation FROM json_each(?) AS j CROSS JOIN entries AS e ON e.direction = ? AND e.text = j.value"
+        return dict(self._batched(query, direction, texts))
 
     def entries(self, engine: str | None = None, version: str | None = None) -> Iterator[Entry]:
         """All entries, or one engine's, ordered by their key (code point order)."""

@@ -92,9 +92,9 @@ def ask(
         Text, answer (None if there is none), and why not; each text once, as answers come in. A text that was not asked
         because the breaker opened has a reason that begins with `STOPPED`.
     """
-    bucket, stop = TokenBucket(manners.per_second), threading.Event()
+    bucket, stop, closed = TokenBucket(manners.per_second), threading.Event(), threading.Event()
     waiting = iter(texts)
-    answers: queue.SimpleQueue[tuple[str, str | None, str] | BaseException] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[tuple[tuple[str, str | None, str] | BaseException, threading.Event]] = queue.SimpleQueue()
     lock = threading.Lock()
     failures, last = 0, ""
 
@@ -135,7 +135,7 @@ def ask(
             return text, None, f"{STOPPED}: {last}"
         return text, None, reason
 
-    def work(number: int) -> None:
+    def work(number: int, taken: threading.Event) -> None:
         try:
             client, jitter = make_client(), random.Random(f"{seed} {number}")
             while True:
@@ -143,20 +143,30 @@ def ask(
                     text = next(waiting, None)
                 if text is None:
                     return
-                answers.put(answer(client, text, jitter))
+                answers.put((answer(client, text, jitter), taken))
+                # No next request before the caller has kept this answer: a killed process loses what is in flight, no more.
+                taken.wait()
+                taken.clear()
+                if closed.is_set():
+                    return
         except BaseException as error:  # shown where the answers are read, not lost in a thread
-            answers.put(error)
+            answers.put((error, taken))
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(min(manners.concurrency, len(texts)))]
+    events = [threading.Event() for _ in range(min(manners.concurrency, len(texts)))]
+    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in enumerate(events)]
     for thread in threads:
         thread.start()
     try:
         for _ in range(len(texts)):
-            got = answers.get()
+            got, taken = answers.get()
             if isinstance(got, BaseException):
                 raise got
             yield got
+            taken.set()
     finally:
         stop.set()
+        closed.set()
+        for event in events:
+            event.set()
         for thread in threads:
             thread.join(timeout=manners.timeout)

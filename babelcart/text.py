@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 
+@lru_cache(maxsize=1 << 18)  # the same queries come again and again: by row, by rule
 def normalise(text: str) -> str:
     """Unicode NFKC, case-folded, runs of white space made one space.
 

@@ -122,14 +122,25 @@ class Translator:
             if source.engine is not None and len(answers) < len(pending):
                 lacking = {one: spoken[one] for one in pending if one not in answers}
                 answers |= self._ask(source.engine, way, lacking, answers, reasons)
-            for one, translation in answers.items():
-                reason = gate.check(*way, spoken[one], translation, self.known)
+            pairs = [(spoken[one], translation) for one, translation in answers.items()]
+            verdicts = gate.check_many(*way, pairs, self.known, self._identify)
+            for (one, translation), reason in zip(answers.items(), verdicts, strict=True):
                 if reason is None:
                     found[one] = Answer(translation, source.name)
                     self.used.add(Entry(source.name, source.version, *way, one, translation))
                 else:
                     reasons[one] = reason
         return {one: found.get(one, Answer(None, reasons[one])) for one in spoken}
+
+    def _identify(self, target: str, texts: Sequence[str]) -> set[str]:
+        """`gate.other_languages`, with what it said before taken from the memory."""
+        said = self.memory.identified(target, texts)
+        fresh = [text for text in texts if text not in said]
+        if fresh:
+            other = gate.other_languages(target, fresh)
+            self.memory.add_identified(target, {text: text in other for text in fresh})
+            said |= {text: text in other for text in fresh}
+        return {text for text, is_other in said.items() if is_other}
 
     def _ask(self, engine: Engine, way: Way, lacking: dict[str, str], had: Mapping[str, str], reasons: dict[str, str]) -> dict[str, str]:
         """Ask one engine; answers go to the memory at once, those in doubt only when the engine has repeated them."""
@@ -223,12 +234,18 @@ def tidy(text: str) -> str:
     return " ".join(text.split())
 
 
+def values(column: pd.Series) -> list[Any]:
+    """The values of a column as Python objects; iterating over an Arrow column itself takes ten times as long."""
+    return list(column.to_numpy(object))
+
+
 def shared_words(rows: pd.DataFrame, least: int = 3) -> frozenset[str]:
     """Words of queries in at least `least` languages: brands, "usb", "led"."""
     import re
 
     languages: dict[str, set[str]] = defaultdict(set)
-    for language, query in rows[["language", "origin_query"]].drop_duplicates().itertuples(index=False):
+    queries = rows[["language", "origin_query"]].drop_duplicates()
+    for language, query in zip(values(queries["language"]), values(queries["origin_query"]), strict=True):
         for token in re.findall(r"[^\W_]+", normalise(query)):
             languages[token].add(language)
     return frozenset(token for token, found in languages.items() if len(found) >= least)
@@ -266,7 +283,7 @@ def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed
         share = min(1.0, wanted / len(sources))
         picked = shuffled[np.floor(np.arange(1, len(shuffled) + 1) * share) > np.floor(np.arange(len(shuffled)) * share)]
         index = set(zip(picked["language"], picked["group"], strict=True))
-        mask = [(language, group) in index for language, group in zip(sources["language"], sources["group"], strict=True)]
+        mask = [(language, group) in index for language, group in zip(values(sources["language"]), values(sources["group"]), strict=True)]
         chosen[target] = sources[mask]
     return chosen
 
@@ -302,17 +319,17 @@ def expand(
         texts = {"origin_query": chosen["language"], "candidate": pd.Series("en", index=chosen.index)}
         copies = chosen.assign(
             source_id=chosen["id"], source_language=chosen["language"], language=target, language_tag=target,
-            id=[f"{identifier}-{target}" for identifier in chosen["id"]], origin="translated",
+            id=[f"{identifier}-{target}" for identifier in values(chosen["id"])], origin="translated",
         )  # fmt: skip
         refused: Counter[str] = Counter()
         good = pd.Series(True, index=chosen.index)
         for column in columns:
             answers: dict[Way, dict[str, Answer]] = {}
             for source, texts_of in chosen[column].groupby(texts[column]):
-                answers[source, target] = translator.translate((source, target), texts_of) if source != target else {}
+                answers[source, target] = translator.translate((source, target), values(texts_of)) if source != target else {}
             found = [
                 answers[source, target].get(normalise(text), Answer(text, "native"))
-                for source, text in zip(texts[column], chosen[column], strict=True)
+                for source, text in zip(values(texts[column]), values(chosen[column]), strict=True)
             ]
             refused.update(answer.engine for answer, kept in zip(found, good, strict=True) if kept and answer.translation is None)
             good &= pd.Series([answer.translation is not None for answer in found], index=chosen.index)
@@ -320,7 +337,7 @@ def expand(
             if column == "origin_query":
                 copies["engine"] = [answer.engine for answer in found]
         copies = copies[good]
-        apart = np.array([normalise(query) not in held_out for query in copies["origin_query"]], dtype=bool)
+        apart = np.array([normalise(query) not in held_out for query in values(copies["origin_query"])], dtype=bool)
         counts[target] = {
             "asked": len(chosen), "translated": int(apart.sum()), "held_out": int((~apart).sum()), "refused": dict(sorted(refused.items())),
             "engine": dict(sorted(Counter(copies["engine"]).items())),
@@ -352,7 +369,10 @@ def add_pivot(rows: pd.DataFrame, pivot: str | None, translator: Translator) -> 
             "refused": dict(sorted(refused.items())),
         }
         answers |= {(language, one): answer.translation for one, answer in found.items() if answer.translation is not None}
-    texts = [answers.get((language, normalise(query)), "") for language, query in zip(rows["language"], rows["origin_query"], strict=True)]
+    texts = [
+        answers.get((language, normalise(query)), "")
+        for language, query in zip(values(rows["language"]), values(rows["origin_query"]), strict=True)
+    ]
     return rows.assign(pivot=texts), counts
 
 
@@ -387,13 +407,13 @@ def augment(
     if targets is None:
         asked = parts["dev"] if len(parts["dev"]) else parts["test"]
         targets = tuple(sorted(set(asked["language"]) - set(parts["train"]["language"])))
-    held_out = {normalise(query) for name in ("validation", "dev", "test") for query in parts[name]["origin_query"]}
+    held_out = {normalise(query) for name in ("validation", "dev", "test") for query in values(parts[name]["origin_query"])}
     # Validation first: what train is given must not be one of its copies either.
     for name in ("validation", "train"):
         native = made[name].assign(source_id="", source_language="", engine="native", origin="native")
         copies, counts[name] = expand(native, targets, expansion, settings.seed, translator, held_out if name == "train" else ())
         check_coverage(counts[name], settings.min_coverage, name, translator.broken)
-        held_out |= {normalise(query) for query in copies["origin_query"]}
+        held_out |= {normalise(query) for query in values(copies["origin_query"])}
         made[name] = pd.concat([native, copies], ignore_index=True).astype(native.dtypes.to_dict())
     return made, counts
 

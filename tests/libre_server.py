@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import socket
 import struct
 import threading
@@ -39,9 +40,9 @@ FAULTS = ("429", "429 wait", "500", "hang", "reset", "not json", "no field", "cu
 
 
 def german(text: str) -> str:
-    """The right answer: every text has another one."""
-    colour, _, noun = text.partition(" ")
-    return f"{COLOURS[colour]} {NOUNS[noun]}"
+    """The right answer: every text has another one. A number may follow the words."""
+    colour, noun, number = re.fullmatch(r"(\w+) (\D+?)( \d+)?", text).groups(default="")  # type: ignore[union-attr]
+    return f"{COLOURS[colour]} {NOUNS[noun]}{number}"
 
 
 class Server(ThreadingHTTPServer):
@@ -50,10 +51,11 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, delay: float, faults: Sequence[str], share: float, per_second: float, seed: int) -> None:
+    def __init__(self, delay: float, faults: Sequence[str], share: float, per_second: float, seed: int, victims: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.delay, self.faults, self.share, self.per_second = delay, faults, share, per_second
         self.random, self.lock = random.Random(seed), threading.Lock()
+        self.victims = victims
         self.told: Counter[str] = Counter()
         self.requests = 0
         self.refused = 0
@@ -86,7 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.requests += 1
             fault = server.random.choice(server.faults) if server.faults and server.random.random() < server.share else ""
-            other = server.random.choice(TEXTS)
+            other = server.random.choice(TEXTS[server.victims :])
+            if server.victims and text not in TEXTS[: server.victims]:
+                fault = ""
             now = time.monotonic()
             server.window = [moment for moment in server.window if now - moment < 1]
             if server.per_second and len(server.window) >= server.per_second:
@@ -107,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault in ("429", "429 wait", "500"):
             self.answer(int(fault[:3]), b"{}", {"Retry-After": "0"} if "wait" in fault else {})
             return
-        right = german(text) if text in TEXTS else text
+        right = german(text)
         body = {
             "translatedText": {"other": german(other), "empty": "", "entities": right.replace("ü", "&uuml;").replace(" ", "&#32;")}.get(
                 fault, right
@@ -134,9 +138,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running(delay: float = 0.0, faults: Sequence[str] = (), share: float = 0.0, per_second: float = 0.0, seed: int = 0) -> Iterator[Server]:
-    """A server that ends with the block."""
-    server = Server(delay, faults, share, per_second, seed)
+def running(
+    delay: float = 0.0, faults: Sequence[str] = (), share: float = 0.0, per_second: float = 0.0, seed: int = 0, victims: int = 0
+) -> Iterator[Server]:
+    """A server that ends with the block; with `victims`, only the first so many texts meet faults."""
+    server = Server(delay, faults, share, per_second, seed, victims)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
