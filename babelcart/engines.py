@@ -291,6 +291,7 @@ class Generator:
     network = False
     max_characters = 1000
     model_class = "AutoModelForSeq2SeqLM"
+    padding_side = "right"
 
     def __init__(self, name: str, settings: EngineSettings) -> None:
         self.name, self.settings, self.batch_size = name, settings, settings.batch_size
@@ -312,10 +313,10 @@ class Generator:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         model = getattr(transformers, self.model_class).from_pretrained(**where, dtype=dtype, use_safetensors=True, trust_remote_code=False)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**where, trust_remote_code=False, padding_side="left")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**where, trust_remote_code=False, padding_side=self.padding_side)
         return tokenizer, model.to(device).eval()
 
-    def generate(self, texts: Sequence[str], new_tokens: Callable[[int], int]) -> tuple[Any, int]:
+    def generate(self, texts: Sequence[str]) -> tuple[Any, int]:
         """Token ids made for each text, and the length of the padded input."""
         import torch
 
@@ -325,7 +326,7 @@ class Generator:
         with torch.inference_mode():
             made = model.generate(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], do_sample=False, num_beams=1,
-                max_new_tokens=new_tokens(length),
+                max_new_tokens=96,  # a query is far shorter; not of the batch, or neighbours would change an answer
             )  # fmt: skip
         return made, length
 
@@ -337,7 +338,7 @@ class Seq2Seq(Generator):
         prefix = self.settings.prefix.replace("{source}", source).replace("{target}", target)
 
         def translate(texts: Sequence[str]) -> list[str]:
-            made, _ = self.generate([prefix + text for text in texts], lambda length: 2 * length + 16)
+            made, _ = self.generate([prefix + text for text in texts])
             return [text.strip() for text in self.loaded[0].batch_decode(made, skip_special_tokens=True)]
 
         return translate
@@ -347,6 +348,7 @@ class Prompted(Generator):
     """A language model, shown what a translation looks like and asked for one line."""
 
     model_class = "AutoModelForCausalLM"
+    padding_side = "left"  # what it says follows the last token
 
     def supports(self, source: str, target: str) -> bool:
         return source in ENGLISH and target in ENGLISH
@@ -355,7 +357,7 @@ class Prompted(Generator):
         ask = f"A shop's search queries in {ENGLISH[source]} and {ENGLISH[target]}.\n{ENGLISH[source]}: {{}}\n{ENGLISH[target]}:"
 
         def translate(texts: Sequence[str]) -> list[str]:
-            made, length = self.generate([ask.replace("{}", text) for text in texts], lambda _: 64)
+            made, length = self.generate([ask.replace("{}", text) for text in texts])
             answers = self.loaded[0].batch_decode(made[:, length:], skip_special_tokens=True)
             return [(answer.strip().splitlines() or [""])[0].strip() for answer in answers]
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from imports import ROOT
 from libre_server import FAULTS, TEXTS, german, running
 
-from babelcart import engines, memory, network, translation
+from babelcart import engines, memory, network, translation, weights
 from babelcart.errors import UserError
 from babelcart.memory import Entry
 from babelcart.privacy import private
@@ -155,6 +155,44 @@ def test_an_engine_without_its_key_says_so(kind: str, monkeypatch: pytest.Monkey
     engine = engines.DeepTranslator(kind, engines.EngineSettings(kind=kind), 1.0)  # type: ignore[arg-type]
     with pytest.raises(network.Broken, match=kind):
         engine.client("en", "de")
+
+
+def test_a_language_model_translates_a_batch_as_it_does_one_by_one(tmp_path: Path) -> None:
+    weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path)
+    block = engines.EngineSettings(kind="llm", repo=str(tmp_path), batch_size=4)
+    translate = engines.build("llm", block, tmp_path, 1.0).client("en", "de")
+    texts = ["red dog bed", "a", "winter jacket with a hood 42"]
+    assert translate(texts) == [translate([text])[0] for text in texts]
+    assert all("\n" not in answer for answer in translate(texts))
+
+
+def test_an_encoder_decoder_translates_a_batch_as_it_does_one_by_one(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path)  # for its tokenizer
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "generation_config.json").unlink()
+    shape = T5Config(vocab_size=2048, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, pad_token_id=0)
+    T5ForConditionalGeneration(shape).save_pretrained(tmp_path)
+    block = engines.EngineSettings(kind="seq2seq", repo=str(tmp_path), prefix="<2{target}> ")
+    engine = engines.build("t5", block, tmp_path, 1.0)
+    texts = ["red dog bed", "a", "winter jacket with a hood 42"]
+    translate = engine.client("en", "de")
+    assert translate(texts) == [translate([text])[0] for text in texts]
+
+
+def test_an_engine_of_this_machine_fills_the_memory(tmp_path: Path) -> None:
+    weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path / "model")
+    block = engines.EngineSettings(kind="llm", repo=str(tmp_path / "model"), version="1")
+    chosen = translation.Translate(memory="", chain=("llm",), engines={"llm": block})
+    engine = engines.build("llm", block, tmp_path, 1.0)
+    with memory.Memory(tmp_path / "m.sqlite") as store:
+        first = translation.Translator(store, [translation.Source("llm", "1", engine)], chosen)
+        answers = first.translate(WAY, TEXTS[:40])
+        assert first.asked["llm"] == 40
+        again = translation.Translator(store, [translation.Source("llm", "1", engine)], chosen)
+        assert again.translate(WAY, TEXTS[:40]) == answers
+        assert again.asked["llm"] == 0
 
 
 ENTRIES = st.lists(
