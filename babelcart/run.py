@@ -1,4 +1,4 @@
-"""What a run cost: seconds, peak memory and versions. Kept beside an artifact, never in metrics: it differs every time."""
+"""What a run cost: seconds, peak memory and versions. Kept apart from artifacts and metrics: it differs every time."""
 
 from __future__ import annotations
 

@@ -1,29 +1,48 @@
-"""Balance the labels of a training set with sampled negatives.
+"""Add sampled negatives to a training set: easy, hard or both, until the labels are balanced as asked.
 
-Reads build/translate/TASK/train.parquet and negatives of params.yaml; writes the training set to
-build/negatives/TASK.parquet. A known positive of a query, or of its translations, is never sampled.
+Reads build/translate/TASK/train.parquet and negatives of params.yaml; writes the training set to build/negatives/TASK.parquet, counts to
+metrics/negatives/TASK.json and examples to build/negatives/TASK.examples.json. A known positive of a query, or of its
+translations, is never sampled. Warns when sampled rows can be told from natural ones by what should not matter.
 """
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
-from babelcart import config, negatives
+import click
+
+from babelcart import audit, config, negatives, similarity
 from babelcart.files import read_table, write_json, write_table
 from stages import cli
+
+SCRATCH = Path(".scratch")
 
 
 @cli.command
 @cli.task
 def main(task: str) -> None:
     import pandas as pd
+    from tqdm import tqdm
 
-    rows = read_table(Path(f"build/translate/{task}/train.parquet"))
     settings = config.load("negatives", negatives.Negatives)
-    sampled, counts = negatives.sample(rows, task, settings)
+    sampling = getattr(settings, task)
+    rows = read_table(Path(f"build/translate/{task}/train.parquet"))
+    vectors = None
+    if sampling.strategy != "none" and negatives.wanted(rows, sampling) != 0:
+        progress = functools.partial(tqdm, unit="batch", disable=None)
+        vectors = similarity.vectors(rows, sampling, settings, SCRATCH, progress)
+    sampled, counts = negatives.sample(rows, task, sampling, settings.seed, vectors)
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
-    counts["negative_share"] = round(float((training["label"] == 0).mean()), 5)
+    told = audit.give_away(rows[rows["label"] == 0], sampled)
+    for name, found in told.items():
+        if found["auc"] > audit.LIMIT:
+            click.echo(
+                f"warning: by the {name} alone, sampled negatives are told from natural ones: AUC {found['auc']:.2f}, {found['features']}"
+            )
+    counts |= similarity.report(rows, sampled, vectors) | {"told_apart": {name: found["auc"] for name, found in told.items()}}
     write_table(Path(f"build/negatives/{task}.parquet"), training)
+    write_json(Path(f"build/negatives/{task}.examples.json"), similarity.examples(rows, sampled, vectors))
     write_json(Path(f"metrics/negatives/{task}.json"), counts)
 
 

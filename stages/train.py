@@ -1,7 +1,7 @@
 """Fine-tune a LoRA adapter of a base model on a task's training set.
 
 Reads build/negatives/TASK.parquet, models/MODEL/base, and train, prompts.TASK and models.MODEL of params.yaml; writes the
-adapter in peft's format to models/MODEL/TASK, and time, memory and versions beside it to models/MODEL/TASK.run.json.
+adapter in peft's format to models/MODEL/TASK, and time, memory and versions to runs/MODEL/TASK_train.json.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(task: str, model: str) -> None:
     rows = read_table(Path(f"build/negatives/{task}.parquet"))
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
     encoded = encoder.encode_table(rows)
-    with run.measured(folder / f"{task}.run.json") as report:
+    with run.measured(Path("runs") / model / f"{task}_train.json") as report:
         base = models.load_base(folder / "base", block)
         adapted = models.add_adapter(base, block, settings.seed)
         rate = settings.learning_rate if block.learning_rate is None else block.learning_rate

@@ -77,7 +77,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     made = Project(tmp_path / "project")
     made.folder.mkdir()
     shutil.copy(ROOT / "params.yaml", made.folder)
-    made.change(run=["tiny"], translate={"min_coverage": 0.0}, split={"validation_share": 0.3}, train={"epochs": 2, "max_rows": None})
+    made.change(
+        run=["tiny"],
+        translate={"min_coverage": 0.0},
+        negatives={"encoder": {"kind": "lexical", "dimensions": 8}},
+        split={"validation_share": 0.3},
+        train={"epochs": 2, "max_rows": None},
+    )
     write_data(made.folder / "data")
     monkeypatch.chdir(made.folder)
     return made

@@ -22,7 +22,7 @@ WRONG = [
     ("batch_size: 32", "batch_size: many", "train.batch_size is 'many'; accepted: a whole number"),
     ("batch_size: 32", "batch_size: true", "train.batch_size is True; accepted: a whole number"),
     ("learning_rate: 5.0e-4", "learning_rate: .nan", "train.learning_rate is nan; accepted: a number"),
-    ("strategy: easy", "strategy: eazy", "negatives.strategy is 'eazy'; accepted: one of 'none', 'easy'"),
+    ("strategy: easy", "strategy: eazy", "negatives.qc.strategy is 'eazy'; accepted: one of 'none', 'easy'"),
     ("threshold: best_f1", "threshold: best", "evaluate.threshold is 'best'; accepted: a number or one of 'best_f1'"),
     ("threshold: best_f1", "threshold: 1.5", "evaluate.threshold is 1.5; accepted: 0 to 1"),
     ("  - qi\n", "  - qx\n", "tasks[1] is 'qx'; accepted: one of 'qc', 'qi'"),

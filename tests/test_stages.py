@@ -15,7 +15,7 @@ from babelcart import text
 
 
 def hashes(folder: str) -> dict[str, str]:
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and not path.name.endswith(".run.json"))
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {path.as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -100,7 +100,7 @@ def test_translate_without_a_memory_file_says_so(project: Project) -> None:
 
 @pytest.mark.parametrize("task", ["qc", "qi"])
 def test_negatives_never_return_a_known_candidate(project: Project, task: str) -> None:
-    project.change(negatives={"target_share": 0.7, "max_per_query": 3})
+    project.change(negatives={task: {"target_share": 0.7, "max_per_query": 3, "easy_ceiling": 0.95}})
     run_to("negatives", task)
     rows = pd.read_parquet(f"build/negatives/{task}.parquet")
     made = rows[rows["origin"] == "easy"]
@@ -115,7 +115,7 @@ def test_negatives_never_return_a_known_candidate(project: Project, task: str) -
 
 
 def test_negatives_can_be_switched_off(project: Project) -> None:
-    project.change(negatives={"strategy": "none"})
+    project.change(negatives={"qc": {"strategy": "none"}})
     run_to("negatives")
     assert "easy" not in set(pd.read_parquet("build/negatives/qc.parquet")["origin"])
 
