@@ -72,6 +72,18 @@ def test_two_texts_with_one_answer_are_asked_again(tmp_path: Path) -> None:
         assert len(TEXTS) < server.requests < 1.5 * len(TEXTS)
 
 
+def test_what_one_engine_cannot_do_the_next_one_does(tmp_path: Path) -> None:
+    with running(faults=["empty"], share=1.0) as silent, running() as good, memory.Memory(tmp_path / "m.sqlite") as store:
+        blocks = {name: engines.EngineSettings(kind="libre", base_url=one.url) for name, one in (("first", silent), ("second", good))}
+        manners = network.Manners(**FAST)
+        chosen = translation.Translate(memory="", chain=("first", "second"), engines=blocks, allow_network=True, network=manners)
+        built = [engines.build(name, block, tmp_path, 1.0) for name, block in blocks.items()]
+        chain = [translation.Source(engine.name, engine.version, engine) for engine in built]
+        answers = translation.Translator(store, chain, chosen).translate(WAY, TEXTS[:20])
+        assert {answer.engine for answer in answers.values()} == {"second"}
+        assert wrong(answers) == []
+
+
 def test_a_second_run_asks_for_nothing(tmp_path: Path) -> None:
     with running() as server, memory.Memory(tmp_path / "m.sqlite") as store:
         first = translator(store, server.url).translate(WAY, [*TEXTS, *TEXTS])
@@ -329,6 +341,23 @@ def test_too_little_coverage_stops_the_stage_with_a_table(project: Project) -> N
     assert "under translate.min_coverage 0.9 in de" in output
     assert "missing" in output
     assert not Path("build/translate/qc/train.parquet").exists()
+
+
+def test_candidates_are_translated_on_request(project: Project) -> None:
+    project.change(translate={"qc": {"source_languages": ["en"], "candidates": "translate", "rows_per_language": 99}})
+    run_to("split")
+    rows = pd.read_parquet("build/split/qc/train.parquet")
+    paths = sorted(set(rows["candidate"]))
+    with Path("data/memory.csv").open("a", encoding="utf-8") as handle:
+        # One path comes back as it was: the gate refuses it.
+        handle.writelines(f'en,de,"{path}","{path if number == 0 else path + " kaufen"}"\n' for number, path in enumerate(paths))
+    run("translate", "--task", "qc")
+    train = pd.read_parquet("build/translate/qc/train.parquet")
+    copies = train[train["origin"] == "translated"].set_index("source_id")
+    assert len(copies)
+    kept = rows.set_index("id").loc[copies.index, "candidate"]
+    assert paths[0] not in set(kept)  # without a good translation the row is left out
+    assert (copies["candidate"] == kept + " kaufen").all()
 
 
 def test_every_query_gets_its_pivot(project: Project) -> None:
