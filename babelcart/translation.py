@@ -102,7 +102,7 @@ class Translator:
     ) -> None:  # fmt: skip
         self.memory, self.sources, self.settings, self.known, self.progress = memory, sources, settings, known, progress
         self.used: set[Entry] = set()
-        # What each text was last refused for, by any engine.
+        # Answers that each engine gave in this run.
         self.asked: Counter[str] = Counter()
         self.broken: dict[str, str] = {}
 

@@ -110,9 +110,23 @@ def test_search_is_exact_whatever_the_blocks(queries: int, candidates: int, coun
     products = one @ two.T
     expected = np.argsort(-products, axis=1, kind="stable")[:, :count]
     for blocks in ((1024, 8192), (3, 17), (50, 64)):
-        numbers, scores = search.nearest(one, two, count, query_block=blocks[0], candidate_block=blocks[1])
-        np.testing.assert_array_equal(numbers, expected)
-        np.testing.assert_array_equal(scores, np.take_along_axis(products, expected, axis=1))
+        for coarse in ("float32", "bfloat16"):
+            numbers, scores = search.nearest(one, two, count, query_block=blocks[0], candidate_block=blocks[1], coarse=coarse)
+            np.testing.assert_array_equal(numbers, expected)
+            np.testing.assert_array_equal(scores, np.take_along_axis(products, expected, axis=1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 50.0])
+def test_a_coarse_first_look_changes_nothing(scale: float) -> None:
+    generator = np.random.default_rng(1)
+    one, two = (scale * generator.normal(size=(size, 48)).astype(np.float32) for size in (40, 3000))
+    two[1500:] = two[:1500] * (1 + generator.normal(size=(1500, 1)).astype(np.float32) * 1e-4)  # near-ties everywhere
+    fine = search.nearest(one, two, 25, coarse="float32")
+    rough = search.nearest(one, two, 25, coarse="bfloat16", candidate_block=257)
+    np.testing.assert_array_equal(fine[0], rough[0])
+    np.testing.assert_array_equal(fine[1], rough[1])
+    exact = np.sort(one.astype(np.float64) @ two.astype(np.float64).T, axis=1)[:, ::-1][:, :25]
+    np.testing.assert_allclose(rough[1], exact, rtol=1e-5, atol=1e-5 * scale**2)
 
 
 def test_vectors_are_kept_and_do_not_depend_on_what_else_is_asked(tmp_path: Path) -> None:
