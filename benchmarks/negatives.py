@@ -80,6 +80,9 @@ def side(name: str, folder: Path) -> dict[str, object]:
             def similarity(self, a: object, b: object) -> torch.Tensor:
                 return torch.mm(torch.as_tensor(a), torch.as_tensor(b).T)
 
+            def similarity_pairwise(self, a: object, b: object) -> torch.Tensor:
+                return (torch.as_tensor(a) * torch.as_tensor(b)).sum(dim=-1)
+
             def get_embedding_dimension(self) -> int:
                 return queries.shape[1]
 
