@@ -57,6 +57,7 @@ class Server(ThreadingHTTPServer):
         self.random, self.lock = random.Random(seed), threading.Lock()
         self.victims = victims
         self.told: Counter[str] = Counter()
+        self.met: Counter[str] = Counter()
         self.requests = 0
         self.refused = 0
         self.window: list[float] = []
@@ -89,8 +90,9 @@ class Handler(BaseHTTPRequestHandler):
             server.requests += 1
             fault = server.random.choice(server.faults) if server.faults and server.random.random() < server.share else ""
             other = server.random.choice(TEXTS[server.victims :])
-            if server.victims and text not in TEXTS[: server.victims]:
+            if server.victims and (text not in TEXTS[: server.victims] or server.met[text]):
                 fault = ""
+            server.met[text] += 1
             now = time.monotonic()
             server.window = [moment for moment in server.window if now - moment < 1]
             if server.per_second and len(server.window) >= server.per_second:
@@ -141,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
 def running(
     delay: float = 0.0, faults: Sequence[str] = (), share: float = 0.0, per_second: float = 0.0, seed: int = 0, victims: int = 0
 ) -> Iterator[Server]:
-    """A server that ends with the block; with `victims`, only the first so many texts meet faults."""
+    """A server that ends with the block; with `victims`, only the first so many texts meet faults, at their first request."""
     server = Server(delay, faults, share, per_second, seed, victims)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
