@@ -130,7 +130,7 @@ class UseMultilingual:
         second = np.maximum(first @ layer["d1"] + pooled @ layer["p1"], 0)
         third = np.maximum(second @ layer["d2"], 0)
         out = np.tanh(third @ layer["d3"] + second @ layer["p3"])
-        return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+        return _unit(out)
 
     def _normalise(self, values: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
         centred = values - values.mean(axis=-1, keepdims=True)
@@ -152,6 +152,13 @@ def np_float32(values: Any) -> np.ndarray:
     import numpy as np
 
     return np.asarray(values, dtype=np.float32)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows brought to length 1; a row of zeros stays."""
+    import numpy as np
+
+    return np_float32(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 class SentenceTransformers:
@@ -187,10 +194,7 @@ class Lexical:
         self.svd = TruncatedSVD(min(dimensions, *(size - 1 for size in found.shape)), random_state=0).fit(found)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        import numpy as np
-
-        made = self.svd.transform(self.vectoriser.transform(texts))
-        return np_float32(made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12))
+        return _unit(self.svd.transform(self.vectoriser.transform(texts)))
 
 
 def embed(

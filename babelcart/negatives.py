@@ -228,9 +228,9 @@ def sample(rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors
     return pd.DataFrame(made, columns=rows.columns).astype(rows.dtypes.to_dict()) if made else empty, counts
 
 
-def _positive_similarities(unit: dict[str, Any], rules: _Rules, vectors: Vectors) -> np.ndarray:
-    query = vectors.query_vectors[vectors.queries[unit["origin_query"]]]
-    return vectors.candidate_vectors[[vectors.candidates[positive] for positive in rules.positives[unit["group"]]]] @ query
+def _positive_vectors(unit: dict[str, Any], rules: _Rules, vectors: Vectors) -> np.ndarray:
+    """``(positives, dimensions)``: the known positives of a query and of its translations."""
+    return vectors.candidate_vectors[[vectors.candidates[positive] for positive in rules.positives[unit["group"]]]]
 
 
 def _easy(
@@ -241,8 +241,7 @@ def _easy(
 
     drawn = np.minimum(np.searchsorted(cumulative, generator.random(64), side="right"), len(candidates) - 1)
     query = vectors.query_vectors[vectors.queries[unit["origin_query"]]]
-    positives = vectors.candidate_vectors[[vectors.candidates[positive] for positive in rules.positives[unit["group"]]]]
-    against = np.vstack([query[None], positives])
+    against = np.vstack([query[None], _positive_vectors(unit, rules, vectors)])
     nearest = (vectors.candidate_vectors[vector_rows[drawn]] @ against.T).max(axis=1)
     for number, similarity in zip(drawn, nearest, strict=True):
         reason = "similar" if similarity > settings.easy_ceiling else rules.refuse(unit["group"], candidates[number])
@@ -259,7 +258,7 @@ def _hard(
     import numpy as np
 
     query_row = vectors.queries[unit["origin_query"]]
-    positives = _positive_similarities(unit, rules, vectors)
+    positives = _positive_vectors(unit, rules, vectors) @ vectors.query_vectors[query_row]
     ceiling = float((positives - np.abs(positives) * settings.margin).min()) if len(positives) else np.inf
     window: list[int] = []
     rank = 0
