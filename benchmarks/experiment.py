@@ -143,9 +143,12 @@ def table(found: pd.DataFrame, spec: dict[str, Any], draws: int) -> list[str]:
 
 @click.command(help=__doc__)
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--only", multiple=True, help="Experiments of the file to run; all if not given.")
 @click.option("--draws", default=1000, show_default=True, help="Bootstrap draws.")
-def main(path: Path, draws: int) -> None:
+def main(path: Path, only: tuple[str, ...], draws: int) -> None:
     for name, spec in YAML(typ="safe").load(path).items():
+        if only and name not in only:
+            continue
         folder = ROOT / ".scratch/experiments" / f"{path.stem}-{name}"
         found = run(spec, folder)
         seconds = [float((kept / "seconds.txt").read_text()) for kept in (folder / "runs").iterdir()]
