@@ -1,9 +1,10 @@
-"""Which rows go into one pack: whole queries, up to a budget of tokens."""
+"""Which rows go into one pack: whole queries, up to a budget of tokens that shrinks where memory runs out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from babelcart.errors import UserError
 from babelcart.packing import TokenRow
 
 
@@ -42,3 +43,35 @@ def token_budget(groups: Iterable[Sequence[int]], rows: Sequence[TokenRow], max_
             query = row.query
     if batch:
         yield batch
+
+
+def smaller_budget(error: RuntimeError, max_tokens: int, numbers: Sequence[int], rows: Sequence[TokenRow]) -> int:
+    """The budget to try after `error`: half of the tokens of the pack that failed, if that was for want of memory.
+
+    Parameters
+    ----------
+    error : RuntimeError
+        What computing a pack raised; raised again if it is about anything but memory.
+    max_tokens : int
+        The budget under which it was.
+    numbers : sequence of int
+        The rows of the pack.
+
+    Raises
+    ------
+    UserError
+        If the pack held a single row, which cannot be divided.
+    """
+    import torch
+
+    if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+        raise error
+    used = sum(map(len, {rows[n].query for n in numbers})) + sum(len(rows[n].candidate) for n in numbers)
+    if len(numbers) == 1:
+        raise UserError(
+            f"out of memory with a single row of {used} tokens; set gradient_checkpointing: true or quantization: nf4 for this model, "
+            "lower max_query_tokens and max_candidate_tokens of its prompt, or take a smaller model"
+        ) from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return max(1, min(max_tokens, used) // 2)

@@ -29,6 +29,10 @@ class Model:
     r: int = within(1, 4096, default=16)
     lora_alpha: int = within(1, 65536, default=32)
     lora_dropout: float = within(0, 0.99, default=0.0)
+    use_rslora: bool = False
+    use_dora: bool = False
+    loraplus_lr_ratio: float = within(1, 1000, default=1.0)
+    gradient_checkpointing: bool = False
     learning_rate: float | None = within(0, 1, default=None)
 
 
@@ -83,9 +87,18 @@ def add_adapter(base: Any, model: Model, seed: int) -> Any:
     targets = text_linears(base)
     torch.manual_seed(seed)  # before the adapter is built: its init is random
     config = LoraConfig(
-        r=model.r, lora_alpha=model.lora_alpha, lora_dropout=model.lora_dropout, target_modules=targets, task_type="CAUSAL_LM"
+        r=model.r,
+        lora_alpha=model.lora_alpha,
+        lora_dropout=model.lora_dropout,
+        use_rslora=model.use_rslora,
+        use_dora=model.use_dora,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
-    return _fused(get_peft_model(base, config, autocast_adapter_dtype=False))
+    adapted = _fused(get_peft_model(base, config, autocast_adapter_dtype=False))
+    if model.gradient_checkpointing:
+        adapted.gradient_checkpointing_enable({"use_reentrant": False})
+    return adapted
 
 
 def load_adapter(base: Any, folder: Path) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.batching import by_length, token_budget
+from babelcart.batching import by_length, smaller_budget, token_budget
 from babelcart.config import within
 from babelcart.models import label_logits
 from babelcart.packing import TokenRow, pack_rows
@@ -38,7 +38,7 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens:
     rows : sequence of TokenRow
         Any order; the result does not depend on it beyond float error.
     max_tokens : int
-        Tokens of a pack: bounds memory, changes nothing else.
+        Tokens of a pack: bounds memory, changes nothing else. Where memory runs out it is halved.
     description : str, optional
         Shown beside the progress bar; without it there is none.
 
@@ -52,10 +52,18 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens:
     from tqdm import tqdm
 
     probability = np.full(len(rows), np.nan)
+    order = [number for group in by_length(rows) for number in group]
+    done = 0
     model.eval()
     with torch.inference_mode(), tqdm(total=len(rows), desc=description, unit="row", disable=None if description else True) as bar:
-        for numbers in token_budget(by_length(rows), rows, max_tokens):
-            logits = label_logits(model, pack_rows([rows[n] for n in numbers]), labels)
-            probability[numbers] = torch.softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()
-            bar.update(len(numbers))
+        while done < len(rows):
+            for numbers in token_budget([order[done:]], rows, max_tokens):
+                try:
+                    logits = label_logits(model, pack_rows([rows[n] for n in numbers]), labels)
+                except RuntimeError as error:
+                    max_tokens = smaller_budget(error, max_tokens, numbers, rows)
+                    break
+                probability[numbers] = torch.softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()
+                done += len(numbers)
+                bar.update(len(numbers))
     return probability

@@ -1,15 +1,19 @@
 """Fine-tune a LoRA adapter of a base model on a task's training set.
 
-Reads build/negatives/TASK.parquet, models/MODEL/base, and train, prompts.TASK and models.MODEL of params.yaml; writes the
-adapter in peft's format to models/MODEL/TASK, and time, memory and versions to runs/MODEL/TASK_train.json.
+Reads build/negatives/TASK.parquet, build/translate/TASK/validation.parquet, models/MODEL/base, and train, prompts.TASK and
+models.MODEL of params.yaml; writes the adapter in peft's format to models/MODEL/TASK, curves to
+plots/MODEL/TASK_training, and time, memory and versions to runs/MODEL/TASK_train.json. A run that was stopped goes on from
+.scratch/train.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from babelcart import config
 from babelcart.files import read_table, write_json
+from babelcart.weights import PIN
 from stages import cli
 
 
@@ -17,21 +21,28 @@ from stages import cli
 @cli.task
 @cli.model
 def main(task: str, model: str) -> None:
-    from babelcart import models, prompts, run, training
+    from babelcart import checkpoints, models, prompts, run, training
+    from babelcart.curves import curves
 
     settings, block = config.load("train", training.Train), config.load(f"models.{model}", models.Model)
-    folder = Path("models") / model
-    rows = read_table(Path(f"build/negatives/{task}.parquet"))
-    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
-    encoded = encoder.encode_table(rows)
-    with run.measured(Path("runs") / model / f"{task}_train.json") as report:
-        base = models.load_base(folder / "base", block)
-        adapted = models.add_adapter(base, block, settings.seed)
+    prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
+    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
+    tables = [read_table(Path(path)) for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")]
+    data, validation = (training.Labelled(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
+    pin = (folder / "base" / PIN).read_text(encoding="utf-8")
+    name = checkpoints.fingerprint(settings, block, prompt, pin, data, validation)
+    kept = checkpoints.Checkpoints(Path(".scratch/train") / f"{model}-{task}-{name}")
+    with run.measured(Path("runs") / model / f"{task}_train.json") as report, curves(Path("plots") / model / f"{task}_training") as log:
+        adapted = models.add_adapter(models.load_base(folder / "base", block), block, settings.seed)
         rate = settings.learning_rate if block.learning_rate is None else block.learning_rate
-        history = training.train(adapted, encoded, rows["label"].to_numpy(int), encoder.labels, settings, rate)
+        ratio = block.loraplus_lr_ratio
+        history = training.train(
+            adapted, data, encoder.labels, settings, rate, validation=validation, checkpoints=kept, log=log, loraplus_lr_ratio=ratio
+        )
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
     models.save_adapter(adapted, folder / task)
-    write_json(folder / task / "losses.json", [round(loss, 6) for loss in history.losses])
+    write_json(folder / task / "training.json", asdict(history))
+    kept.clear()
 
 
 if __name__ == "__main__":

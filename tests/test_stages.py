@@ -136,7 +136,7 @@ def test_train_is_repeatable_and_learns(project: Project) -> None:
     project.change(train={"epochs": 40, "batch_size": 8, "learning_rate": 0.01})
     run_to("train")
     first = hashes("models/tiny/qc")
-    losses = json.loads(Path("models/tiny/qc/losses.json").read_text())
+    losses = json.loads(Path("models/tiny/qc/training.json").read_text())["losses"]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     run("train", "--task", "qc", "--model", "tiny")
     assert hashes("models/tiny/qc") == first

@@ -1,0 +1,83 @@
+"""Checkpoints of a training run, kept outside DVC's outputs, which DVC deletes before a stage runs again.
+
+A run is named by a fingerprint of all that decides its result, so that no other configuration can resume it. Of each
+checkpoint the tensors are written first and the record with their hash last: what a kill left half-written has no record, or
+one that does not match, and is passed over for the checkpoint before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babelcart.files import sha256, whole, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+KEPT = 2
+
+
+def fingerprint(*parts: Any) -> str:
+    """A name for a run: a hash of its settings and rows, of this package's code, the libraries and the device.
+
+    Parameters
+    ----------
+    *parts
+        Whatever has a ``repr`` that tells its whole value: dataclasses, numbers, texts, lists of them.
+    """
+    import torch
+
+    code = [(path.name, sha256(path)) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    libraries = [version(name) for name in ("torch", "transformers", "peft")]
+    # Float sums differ by device and thread count.
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.get_num_threads()
+    return hashlib.sha256(repr((parts, code, libraries, device)).encode()).hexdigest()[:32]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Parameters
+    ----------
+    folder : Path
+        Of this run alone: its name ends in the run's `fingerprint`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """Keep the run as it is after `step` optimiser steps; of older checkpoints, one is kept."""
+        from safetensors.torch import save_file
+
+        path = self.folder / f"{step:08d}.safetensors"
+        with whole(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        write_json(path.with_suffix(".json"), {"sha256": sha256(path), "state": dict(state)})
+        for old in sorted(self.folder.glob("*.json"))[:-KEPT]:
+            old.unlink()
+            old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Tensors and state of the newest whole checkpoint, or None."""
+        from safetensors.torch import load_file
+
+        for record in sorted(self.folder.glob("*.json"), reverse=True):
+            tensors = record.with_suffix(".safetensors")
+            try:
+                found = json.loads(record.read_text(encoding="utf-8"))
+                if found["sha256"] == sha256(tensors):
+                    return load_file(tensors), found["state"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return None
+
+    def clear(self) -> None:
+        """Remove them all: the run is over and its adapter written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
