@@ -52,7 +52,8 @@ def clone(folder: Path) -> None:
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:
     yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
+    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    params = yaml.load(committed)
     for name, value in changes.items():
         *parents, last = name.split(".")
         section = params
