@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from babelcart.config import within
 from babelcart.errors import UserError
-from babelcart.packing import Pack, use_packed_attention
+from babelcart.packing import Pack
 from babelcart.quiet import quiet
 from babelcart.weights import PIN, Weights
 
@@ -63,7 +63,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_base(folder: Path, model: Model) -> Any:
-    """The frozen base model in its dtype and quantization, on the best device, with packed attention."""
+    """The frozen base model in its dtype and quantization, on the best device."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -75,7 +75,6 @@ def load_base(folder: Path, model: Model) -> Any:
         )
     base = AutoModelForCausalLM.from_pretrained(**_source(folder), **settings)
     base.requires_grad_(False)
-    use_packed_attention(base)
     return base
 
 
@@ -95,7 +94,7 @@ def add_adapter(base: Any, model: Model, seed: int) -> Any:
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
-    adapted = _fused(get_peft_model(base, config, autocast_adapter_dtype=False))
+    adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
     if model.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
@@ -105,14 +104,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
     """A base model with a trained adapter."""
     from peft import PeftModel
 
-    return _fused(PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False))
-
-
-def _fused(adapted: Any) -> Any:
-    from babelcart.lora import use_fused_lora
-
-    use_fused_lora(adapted)
-    return adapted
+    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
 
 
 def text_linears(base: Any) -> list[str]:
@@ -136,12 +128,12 @@ def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
     """
     import torch
 
+    from babelcart.decoder import last_hidden
+
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    decoder = whole.get_decoder()
-    pack = pack.to(whole.get_output_embeddings().weight.device)
-    hidden = decoder(input_ids=pack.input_ids, position_ids=pack.position_ids, pack=pack, use_cache=False).last_hidden_state
-    rows = whole.get_output_embeddings().weight[[labels.negative, labels.positive]]
-    logits = (hidden[0, pack.last] @ rows.T).float()
+    head = whole.get_output_embeddings().weight
+    hidden = last_hidden(whole.get_decoder(), pack.to(head.device))
+    logits = (hidden @ head[[labels.negative, labels.positive]].T).float()
     cap = getattr(whole.config.get_text_config(), "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
 

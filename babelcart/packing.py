@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-ATTENTION = "babelcart_packed"
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,8 @@ class Pack:
         ``(1, T)`` int64.
     blocks : tuple of Block
         Prefixes apart from candidates, so that neither is padded to the other's length.
+    final : Block
+        The last token of each row alone, as query ``0 .. rows - 1``, over its branch.
     output_index : torch.Tensor
         ``(T,)`` int64: where each token of the sequence stands in the flattened queries of all blocks.
     last : torch.Tensor
@@ -79,6 +79,7 @@ class Pack:
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     blocks: tuple[Block, ...]
+    final: Block
     output_index: torch.Tensor
     last: torch.Tensor
 
@@ -88,6 +89,7 @@ class Pack:
             self.input_ids.to(device),
             self.position_ids.to(device),
             tuple(block.to(device) for block in self.blocks),
+            self.final.to(device),
             self.output_index.to(device),
             self.last.to(device),
         )
@@ -155,7 +157,11 @@ def pack_rows(rows: Sequence[TokenRow]) -> Pack:
             output_index[start : start + length] = torch.arange(length) + (offset + number * longest)
         offset += len(segments) * longest
         blocks.append(block)
-    return Pack(torch.tensor([tokens]), torch.tensor([positions]), tuple(blocks), output_index, torch.tensor(last))
+    # The candidates' block again, with one query a segment: segments stand in the order of the rows.
+    numbers = torch.arange(len(rows))
+    ends = torch.tensor([len(row.candidate) - 1 for row in rows])
+    final = Block(numbers[:, None], blocks[1].key_index, blocks[1].distance[numbers, ends][:, None])
+    return Pack(torch.tensor([tokens]), torch.tensor([positions]), tuple(blocks), final, output_index, torch.tensor(last))
 
 
 def _block(segments: Sequence[tuple[int, int, list[int]]]) -> Block:
@@ -177,18 +183,16 @@ def _block(segments: Sequence[tuple[int, int, list[int]]]) -> Block:
     return Block(query_index, key_index, query_position[:, :, None] - key_position[:, None, :])
 
 
-def packed_attention(
-    module: torch.nn.Module,
+def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    pack: Pack,
+    blocks: Sequence[Block],
+    output_index: torch.Tensor | None,
     scaling: float,
     sliding_window: int | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention over a `Pack`, in the form that transformers calls.
+) -> torch.Tensor:
+    """Attention over the blocks of a `Pack`.
 
     Plain products and a float32 softmax: for segments this short they are two to three times as fast on a CPU as the fused
     kernel and its backward pass.
@@ -196,33 +200,31 @@ def packed_attention(
     Parameters
     ----------
     query : torch.Tensor
-        ``(1, heads, T, head_dim)``; `key` and `value` ``(1, key_value_heads, T, head_dim)``.
-    pack : Pack
-        Handed through the model's keyword arguments.
+        ``(Q, heads, head_dim)``; `key` and `value` ``(T, key_value_heads, head_dim)``.
+    blocks : sequence of Block
+        Whose indices point into `query` and `key`.
+    output_index : torch.Tensor, optional
+        `Pack.output_index`; without it the queries of the blocks stand in order and are not padded.
+    sliding_window : int, optional
+        Keys this many positions or more before a query are not attended to.
 
     Returns
     -------
-    tuple
-        ``(1, T, heads, head_dim)`` and None in place of the weights.
+    torch.Tensor
+        ``(Q, heads, head_dim)``.
     """
     import torch
 
     heads, key_heads = query.shape[1], key.shape[1]
     group = heads // key_heads
-    # (T, heads, head_dim). In float32: the gradients of a shared prefix are summed over many rows, for which bf16 is too short.
-    keys, values = key[0].transpose(0, 1).float(), value[0].transpose(0, 1).float()
-    queries = query[0].transpose(0, 1)
     outputs = []
-    for block in pack.blocks:
+    for block in blocks:
         segments, length = block.query_index.shape
         span = block.key_index.shape[1]
-        # Heads that share a key head become more queries of it: (segments, key_heads, group * length, head_dim).
-        q = queries.index_select(0, block.query_index.flatten()).view(segments, length, key_heads, group, -1)
+        # Heads that share a key head become more queries of it: (segments * key_heads, group * length, head_dim).
+        q = _gather(query, block.query_index.flatten()).view(segments, length, key_heads, group, -1)
         q = q.permute(0, 2, 3, 1, 4).reshape(segments * key_heads, group * length, -1)
-        k, v = (
-            tensor.index_select(0, block.key_index.flatten()).to(query.dtype).view(segments, span, key_heads, -1).transpose(1, 2)
-            for tensor in (keys, values)
-        )
+        k, v = (_gather(tensor, block.key_index.flatten()).view(segments, span, key_heads, -1).transpose(1, 2) for tensor in (key, value))
         k, v = k.reshape(segments * key_heads, span, -1), v.reshape(segments * key_heads, span, -1)
         allowed = block.distance >= 0
         if sliding_window is not None:
@@ -233,12 +235,12 @@ def packed_attention(
         weights = torch.softmax(weights.float() + bias.reshape(weights.shape), dim=-1).to(query.dtype)
         output = (weights @ v).view(segments, key_heads, group, length, -1).permute(0, 3, 1, 2, 4)
         outputs.append(output.reshape(segments * length, heads, -1))
-    return torch.cat(outputs).index_select(0, pack.output_index)[None], None
+    whole = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+    return whole if output_index is None else whole.index_select(0, output_index)
 
 
-def use_packed_attention(model: Any) -> None:
-    """Make a transformers model run `packed_attention`; its forward then needs ``pack=``."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(ATTENTION, packed_attention)
-    model.set_attn_implementation(ATTENTION)
+def _gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows by index. In float32 where gradients flow: a shared prefix sums those of many rows, for which bf16 is too short."""
+    if not tensor.requires_grad:
+        return tensor.index_select(0, index)
+    return tensor.float().index_select(0, index).to(tensor.dtype)

@@ -34,7 +34,7 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens:
     Parameters
     ----------
     model
-        A transformers or peft model with packed attention (`babelcart.models`).
+        A transformers or peft model (`babelcart.models`).
     rows : sequence of TokenRow
         Any order; the result does not depend on it beyond float error.
     max_tokens : int

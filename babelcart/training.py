@@ -173,7 +173,7 @@ def train(
     Parameters
     ----------
     model
-        A peft model with packed attention (`babelcart.models.add_adapter`).
+        A peft model (`babelcart.models.add_adapter`).
     data : Labelled
         At least one row.
     settings : Train

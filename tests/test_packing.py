@@ -53,8 +53,7 @@ def alone(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> t
     implementation = whole.config._attn_implementation
     whole.set_attn_implementation("eager")
     whole.eval()
-    with torch.inference_mode():
-        logits = torch.cat([whole(input_ids=torch.tensor([row.query + row.candidate])).logits[:, -1] for row in rows])
+    logits = torch.cat([whole(input_ids=torch.tensor([row.query + row.candidate])).logits[:, -1] for row in rows])
     whole.set_attn_implementation(implementation)
     return logits[:, [labels.negative, labels.positive]]
 
@@ -65,9 +64,21 @@ def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.Encoder]
     assert max(len(row.query) + len(row.candidate) for row in rows) > 12, "no row is longer than the sliding window"
     with torch.inference_mode():
         packed = models.label_logits(model, pack_rows(rows), encoder.labels)
-    expected = alone(model, rows, encoder.labels)
+        expected = alone(model, rows, encoder.labels)
     assert expected.std() > 0.01
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_packed_gradients_equal_those_of_rows_run_alone(tiny: tuple[object, prompts.Encoder]) -> None:
+    model, encoder = tiny
+    rows = [encoder.encode(*row) for row in TEXTS]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
+    weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
+    packed = torch.autograd.grad((models.label_logits(model, pack_rows(rows), encoder.labels) * weights).sum(), trained)
+    expected = torch.autograd.grad((alone(model, rows, encoder.labels) * weights).sum(), trained)
+    assert max(float(gradient.abs().max()) for gradient in expected) > 0.01
+    for found, wanted in zip(packed, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 100, 10_000])
