@@ -43,7 +43,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _source(folder: Path) -> dict[str, Any]:
+def source(folder: Path) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` for a folder that the `base` stage wrote."""
     try:
         pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
@@ -59,7 +59,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     quiet()
-    return AutoTokenizer.from_pretrained(**_source(folder))
+    return AutoTokenizer.from_pretrained(**source(folder))
 
 
 def load_base(folder: Path, model: Model) -> Any:
@@ -73,7 +73,7 @@ def load_base(folder: Path, model: Model) -> Any:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    base = AutoModelForCausalLM.from_pretrained(**_source(folder), **settings)
+    base = AutoModelForCausalLM.from_pretrained(**source(folder), **settings)
     base.requires_grad_(False)
     return base
 

@@ -1,0 +1,50 @@
+"""Say what a training run and its scoring will cost, before anything is spent: rows, tokens, steps, memory and minutes.
+
+For each task and model of params.yaml's ``run``, or those that are named, on this machine and on the GPUs that are named. Not a
+stage: it reads build/negatives, build/translate and, if they are there, the base models; it writes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from babelcart import config, plan
+from babelcart.errors import UserError
+from stages import cli
+
+# Has the vocabulary of every Gemma-3; of another model that is not downloaded, it estimates.
+STANDIN = "gemma3-270m"
+
+
+@cli.command
+@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Tasks; as tasks of params.yaml if not named.")
+@click.option("--model", "names", multiple=True, help="Blocks under models: of params.yaml; as run if not named.")
+@click.option("--gpu", "gpus", type=click.Choice(list(plan.GPUS)), multiple=True, help="GPUs to plan for, beside this machine.")
+def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) -> None:
+    from babelcart import models, prompts, scoring, training
+    from babelcart.files import read_table
+    from babelcart.weights import PIN
+
+    settings, predict = config.load("train", training.Train), config.load("predict", scoring.Predict)
+    for name in names or config.load("run", tuple[str, ...]):
+        block, folder = config.load(f"models.{cli.model_name(name)}", models.Model), Path("models") / name / "base"
+        shape, own = plan.read_config(folder, block), (folder / PIN).exists()
+        tokenizer = models.load_tokenizer(folder if own else Path("models") / STANDIN / "base")
+        note = "" if own or shape.model_type.startswith("gemma3") else f" (tokens estimated with the tokenizer of {STANDIN})"
+        for task in tasks or config.load("tasks", tuple[str, ...]):
+            encoder = prompts.Encoder(tokenizer, config.load(f"prompts.{task}", prompts.Prompt))
+            paths = [f"build/negatives/{task}.parquet"]
+            paths += [f"build/translate/{task}/{split}.parquet" for split in ("validation", *predict.splits)]
+            if missing := [path for path in paths if not Path(path).exists()]:
+                raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
+            train, validation, *splits = (encoder.encode_table(read_table(Path(path))) for path in paths)
+            made = plan.make_plan(shape, block, settings, predict.max_tokens, train, validation, splits)
+            machines = [plan.here(shape, block, made.train_cost.tokens), *map(plan.gpu, gpus)]
+            click.echo("\n".join([f"{task}, {name}{note}", *plan.report(made, machines)]))
+    click.echo(plan.assumptions())
+
+
+if __name__ == "__main__":
+    main()
