@@ -1,8 +1,8 @@
 """What a pack costs in memory and operations, counted instead of guessed.
 
-The code of training and scoring runs a real pack through copies of the model with one layer and with two, on torch's ``meta``
-device, which works out shapes and computes nothing; every further layer costs what the second one does. So a model that fits
-nowhere here, and is not downloaded yet, can be counted too.
+The code of training and scoring runs a real pack through copies of the model with two layers and with three, on torch's ``meta``
+device, which works out shapes and computes nothing; the first and the last layer are special, every further one costs what the
+one between them does. So a model that fits nowhere here, and is not downloaded yet, can be counted too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from babelcart.packing import TokenRow, pack_rows, use_packed_attention
+from babelcart.packing import TokenRow, pack_rows
 
 if TYPE_CHECKING:
     from babelcart.models import Model
@@ -80,11 +80,11 @@ def cost(config: Any, model: Model, packs: Iterable[list[TokenRow]], train: bool
 
 def _cost(config: Any, model: Model, rows: list[TokenRow], train: bool) -> Cost:
     layers = config.get_text_config().num_hidden_layers
-    one, two = (measure(_on_meta(_with_layers(config, number), model), rows, train) for number in (1, 2))
+    two, three = (measure(_on_meta(_with_layers(config, number), model), rows, train) for number in (2, 3))
     memory, flops, calls = (
-        getattr(one, name) + (layers - 1) * (getattr(two, name) - getattr(one, name)) for name in ("memory", "flops", "calls")
+        getattr(two, name) + (layers - 2) * (getattr(three, name) - getattr(two, name)) for name in ("memory", "flops", "calls")
     )
-    return Cost(memory, flops, calls, one.tokens)
+    return Cost(memory, flops, calls, two.tokens)
 
 
 def _with_layers(config: Any, layers: int) -> Any:
@@ -105,7 +105,6 @@ def _on_meta(config: Any, model: Model) -> Any:
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.dtype))
         base.requires_grad_(False)
-        use_packed_attention(base)
         if model.quantization == "nf4":
             # As a quantised layer, a class of its own keeps peft's LoRA layer.
             quantised = type("Quantised", (torch.nn.Linear,), {})
@@ -121,7 +120,7 @@ def measure(adapted: Any, rows: list[TokenRow], train: bool) -> Cost:
     Parameters
     ----------
     adapted
-        A peft model with packed attention, on any device; on ``meta`` it takes neither memory nor time.
+        A peft model, on any device; on ``meta`` it takes neither memory nor time.
     rows : list of TokenRow
         The pack.
     """
