@@ -1,0 +1,54 @@
+"""Taking a trained adapter out of the pipeline, for programs that know peft or plain transformers."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from babelcart.errors import UserError
+from babelcart.files import write_json
+from babelcart.models import Model, load_adapter, load_base, load_tokenizer
+from babelcart.prompts import Encoder, Prompt
+
+# What a caller needs beside the weights to ask as `predict` does.
+CONTRACT = "babelcart.json"
+
+
+def export(base: Path, adapter: Path, block: Model, prompt: Prompt, threshold: float | None, out: Path, merge: bool) -> None:
+    """Write an adapter, or the base model with the adapter merged into its weights, to a new folder.
+
+    Beside it stands ``babelcart.json``: the prompt, the ids of the two label tokens and the threshold of "relevant".
+
+    Parameters
+    ----------
+    base, adapter : pathlib.Path
+        Folders of the `base` and `train` stages.
+    threshold : float, optional
+        As `evaluate` chose it.
+    out : pathlib.Path
+        Must not exist.
+    merge : bool
+        Merged weights are rounded to the model's dtype; of an NF4 model, the base is loaded whole in that dtype, not in 4 bits.
+
+    Raises
+    ------
+    UserError
+        If `out` exists, or there is no adapter.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists; choose another folder or remove it")
+    if not (adapter / "adapter_config.json").exists():
+        raise UserError(f"{adapter} holds no adapter; run `dvc repro`, or `dvc pull {adapter}`")
+    tokenizer = load_tokenizer(base)
+    labels = Encoder(tokenizer, prompt).labels
+    half = out.with_name(f".{out.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    if merge:
+        model = load_adapter(load_base(base, replace(block, quantization="none")), adapter)
+        model.merge_and_unload(safe_merge=True).save_pretrained(half)
+        tokenizer.save_pretrained(half)
+    else:
+        shutil.copytree(adapter, half)
+    write_json(half / CONTRACT, {"prompt": asdict(prompt), "label_tokens": asdict(labels), "threshold": threshold})
+    half.rename(out)

@@ -1,0 +1,33 @@
+"""Write an adapter, or with --merge a whole model, to a folder outside the pipeline. Not a stage.
+
+With it go the prompt, the label tokens and the threshold. docs/serving.md shows who can load it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from babelcart import config
+from stages import cli
+
+
+@cli.command
+@cli.task
+@cli.model
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder that does not exist yet.")
+@click.option("--merge", is_flag=True, help="Add the adapter to the base model's weights: one model, no peft.")
+def main(task: str, model: str, out: Path, merge: bool) -> None:
+    from babelcart import export, models, prompts
+
+    folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
+    block, prompt = config.load(f"models.{model}", models.Model), config.load(f"prompts.{task}", prompts.Prompt)
+    threshold = json.loads(scores.read_text(encoding="utf-8"))["validation"]["threshold"] if scores.exists() else None
+    export.export(folder / "base", folder / task, block, prompt, threshold, out, merge)
+    click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")
+
+
+if __name__ == "__main__":
+    main()
