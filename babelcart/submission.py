@@ -24,13 +24,21 @@ class Submit:
     split: Literal["dev", "test"] = "test"
 
 
-def lines(predictions: pd.DataFrame, task: str, threshold: float) -> list[str]:
-    """One JSON object a row: id, language as the files write it, query, candidate, and the prediction 0 or 1."""
+def lines(predictions: pd.DataFrame, task: str, threshold: float, languages: Mapping[str, float] | None = None) -> list[str]:
+    """One JSON object a row: id, language as the files write it, query, candidate, and the prediction 0 or 1.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        ``id``, ``language``, ``language_tag``, ``origin_query``, ``candidate``, ``probability``.
+    languages : mapping of str to float, optional
+        Thresholds of languages that have their own.
+    """
     found = []
     for row in predictions.itertuples():
         record: dict[str, Any] = {"id": row.id, "language": row.language_tag, "origin_query": row.origin_query}
         record[CANDIDATE_FIELD[task]] = row.candidate
-        record["prediction"] = int(row.probability >= threshold)
+        record["prediction"] = int(row.probability >= (languages or {}).get(row.language, threshold))
         found.append(json.dumps(record, ensure_ascii=False))
     return found
 

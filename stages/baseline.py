@@ -23,7 +23,9 @@ def main(task: str) -> None:
     tables = {name: table.assign(probability=scored[name]) for name, table in tables.items()}
     native = sorted(train["language"].unique())
     validation = tables["validation"]
-    result = {name: metrics.evaluate(table, validation, native, metrics.Evaluate()) for name, table in tables.items()}
+    settings = metrics.Evaluate()
+    decision = metrics.decide(validation, settings)
+    result = {name: metrics.evaluate(table, decision, native, settings, task)[0] for name, table in tables.items()}
     write_json(Path(f"metrics/ngram/{task}.json"), result)
 
 

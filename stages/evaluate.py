@@ -1,7 +1,7 @@
-"""Score the predictions of a model: F1, precision, recall and AUC, overall, by language, seen and unseen.
+"""Score the predictions of a model: F1, AUC and their company with intervals, overall, by language, by slice.
 
-Reads predictions/MODEL/TASK and evaluate of params.yaml; writes metrics/MODEL/TASK.json and a precision-recall curve. The
-threshold is chosen on validation; dev and test count where their labels are known. Needs no torch.
+Reads predictions/MODEL/TASK and evaluate of params.yaml; writes metrics/MODEL/TASK.json, TASK_slices.json beside it, and
+plots. Thresholds are chosen on validation; dev and test count where their labels are known. Needs no torch.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ from stages import cli
 @cli.model
 def main(task: str, model: str) -> None:
     settings = config.load("evaluate", metrics.Evaluate)
-    source = Path("predictions") / model / task
+    source, plots = Path("predictions") / model / task, Path("plots") / model
     native = sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique())
+    # Only validation has translated rows; which, is known where they were made.
+    origin = read_table(Path(f"build/translate/{task}/validation.parquet")).set_index("id")["origin"]
     validation = read_table(source / "validation.parquet")
-    tables = {"validation": validation}
+    tables = {"validation": validation.assign(origin=validation["id"].map(origin))}
     for split in ("dev", "test"):
         if (source / f"{split}.parquet").exists():
             table = read_table(source / f"{split}.parquet")
             if len(table) and table["label"].notna().all():
                 tables[split] = table
-    result = {name: metrics.evaluate(table, validation, native, settings) for name, table in tables.items()}
-    last = list(tables.values())[-1]
-    curve = metrics.precision_recall(last["label"].to_numpy(int), last["probability"].to_numpy(float))
-    write_json(Path("metrics") / model / f"{task}.json", result)
-    with whole(Path("plots") / model / f"{task}_precision_recall.csv") as path:
-        curve.to_csv(path, index=False)
+    decision = metrics.decide(validation, settings)
+    found = {name: metrics.evaluate(table, decision, native, settings, task) for name, table in tables.items()}
+    curves = metrics.curves(list(tables.values())[-1], decision)
+    write_json(Path("metrics") / model / f"{task}.json", {name: summary for name, (summary, _) in found.items()})
+    write_json(Path("metrics") / model / f"{task}_slices.json", {name: parts for name, (_, parts) in found.items()})
+    for name, curve in curves.items():
+        with whole(plots / f"{task}_{name}.csv") as path:
+            curve.to_csv(path, index=False)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ def main(model: str) -> None:
         predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"))
         result = json.loads(Path(f"metrics/{model}/{task}.json").read_text(encoding="utf-8"))
         path = out / f"submit_{task.upper()}.txt"
-        lines = submission.lines(predictions, task, result["validation"]["threshold"])
+        chosen = result["validation"]
+        lines = submission.lines(predictions, task, chosen["threshold"], chosen.get("thresholds"))
         write_text(path, "".join(line + "\n" for line in lines))
         submission.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
         files[path.name] = path

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import f1_score
 
 from babelcart import files, memory, metrics, rows, splits, submission, text, weights, wheels
 from babelcart.errors import UserError
@@ -59,28 +59,9 @@ def test_best_threshold_is_the_best(pairs: list[tuple[int, float]]) -> None:
     assert f1_score(label, probability >= threshold, zero_division=0) == pytest.approx(best)
 
 
-def test_scores_equal_scikit_learns() -> None:
-    generator = np.random.default_rng(0)
-    label, probability = generator.integers(0, 2, 500), generator.random(500)
-    found = metrics.scores(label, probability, 0.4)
-    assert found["f1"] == pytest.approx(f1_score(label, probability >= 0.4), abs=1e-5)
-    assert found["auc"] == pytest.approx(roc_auc_score(label, probability), abs=1e-5)
-    assert found["floor_f1"] == pytest.approx(f1_score(label, np.ones(500)), abs=1e-5)
-    assert "auc" not in metrics.scores(np.ones(3), np.ones(3), 0.5)
-    with pytest.raises(UserError, match="not finite"):
-        metrics.scores(label, np.where(label == 1, np.nan, 0.5), 0.4)
-
-
-def test_seen_and_unseen_rows_add_up() -> None:
-    table = pd.DataFrame({"language": ["en", "de", "de"], "label": [1, 0, 1], "probability": [0.9, 0.2, 0.8]})
-    result = metrics.evaluate(table, table, ["en"], metrics.Evaluate())
-    assert result["seen"]["rows"] + result["unseen"]["rows"] == result["overall"]["rows"] == 3
-    assert set(result["language"]) == {"en", "de"}
-
-
 def predictions() -> pd.DataFrame:
-    columns = ["id", "language_tag", "origin_query", "candidate", "probability"]
-    return pd.DataFrame([("1", "vn", "áo", "a,b", 0.9), ("2", "en", 'x "y"', "c", 0.1)], columns=columns)
+    columns = ["id", "language", "language_tag", "origin_query", "candidate", "probability"]
+    return pd.DataFrame([("1", "vi", "vn", "áo", "a,b", 0.9), ("2", "en", "en", 'x "y"', "c", 0.1)], columns=columns)
 
 
 SPOILED = [

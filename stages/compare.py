@@ -1,0 +1,52 @@
+"""Compare the predictions of two revisions row by row: differences with intervals, what moved, which rows flipped.
+
+    python -m stages.compare main                     # main and the workspace
+    python -m stages.compare main my-branch --task qc
+
+Not a stage. Reads predictions/MODEL/TASK of each revision through DVC, from the cache or else the remote, and nothing more. Each
+revision answers with its own thresholds. Intervals: 95 %, paired bootstrap by query; of twenty slices one moves by chance.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from babelcart import compare, config, metrics
+from babelcart.errors import UserError
+from stages import cli, revisions
+
+
+@cli.command
+@click.argument("before")
+@click.argument("after", required=False)
+@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Tasks; as tasks of params.yaml if not named.")
+@click.option("--model", callback=lambda *found: found[2] and cli.model_name(found[2]), help="As the first in run if not named.")
+@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
+@click.option("--flipped", default=5, show_default=True, help="Flipped rows to print, of each kind.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write all flipped rows to this CSV file.")
+def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | None, split: str, flipped: int, out: Path | None) -> None:
+    model = model or config.load("run", tuple[str, ...])[0]
+    names = (before, after or "the workspace")
+    for task in tasks or config.load("tasks", tuple[str, ...]):
+        tables, decisions = [], []
+        for revision in (before, after):
+            tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet"))
+            chosen = json.loads(revisions.read_bytes(revision, f"metrics/{model}/{task}.json"))["validation"]
+            decisions.append(metrics.Decision(chosen["threshold"], chosen.get("thresholds", {})))
+        rows = compare.pair(tables[0], tables[1], names)
+        native = revisions.read_table(after, f"build/split/{task}/train.parquet")["language"].unique()
+        found = compare.compare(rows, decisions[0], decisions[1], sorted(native), task)
+        changed = compare.flips(rows, decisions[0], decisions[1])
+        click.echo(f"{task}, {model}, {len(rows)} rows of {split}: {names[0]} -> {names[1]}")
+        click.echo("".join(f"  {line}\n" for line in compare.describe(found, changed, flipped)), nl=False)
+        if out:
+            if len(tasks) != 1:
+                raise UserError("--out holds the rows of one task; name it with --task")
+            changed.to_csv(out, index=False)
+
+
+if __name__ == "__main__":
+    main()
