@@ -75,6 +75,11 @@ def load_base(folder: Path, model: Model) -> Any:
         )
     base = AutoModelForCausalLM.from_pretrained(**source(folder), **settings)
     base.requires_grad_(False)
+    if model.quantization == "nf4":
+        for module in base.modules():
+            # On a CPU with AVX512-BF16, scoring would repack the weights into a form that lets no gradient through, for good.
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
     return base
 
 

@@ -21,6 +21,7 @@ from babelcart import models, optimizer, prompts, scoring, training
 from babelcart.checkpoints import Checkpoints, fingerprint
 from babelcart.errors import UserError
 from babelcart.models import Model
+from babelcart.packing import pack_rows
 from babelcart.training import Labelled, Train
 from babelcart.weights import Weights
 
@@ -278,3 +279,27 @@ def test_train_killed_and_started_again_writes_the_same_adapter(project: Project
     assert adapter.read_bytes() == expected
     assert {path.name: path.read_bytes() for path in Path("plots/tiny/qc_training").rglob("*.tsv")} == curves
     assert not list(Path(".scratch/train").glob("*")), "checkpoints of a finished run remain"
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "qwen2"])
+def test_scoring_between_steps_leaves_a_quantised_model_trainable(tmp_path: Path, family: str) -> None:
+    """bitsandbytes repacks NF4 weights for inference on some CPUs, and what is repacked lets no gradient through."""
+    build(tmp_path, family, adapter=False)
+    block = plain(quantization="nf4", dtype="bfloat16")
+    model = models.add_adapter(models.load_base(tmp_path, block), block, 0)
+    encoder = prompts.Encoder(models.load_tokenizer(tmp_path), PROMPT)
+    pack = pack_rows([encoder.encode(*row) for row in TEXTS])
+
+    def gradients() -> list[torch.Tensor]:
+        model.train()
+        model.zero_grad()
+        models.label_logits(model, pack, encoder.labels)[:, 1].sum().backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+    before = gradients()
+    scoring.score(model, [encoder.encode(*row) for row in TEXTS], encoder.labels, 4096)
+    after = gradients()
+    assert len(before) == len(after) == sum(parameter.requires_grad for parameter in model.parameters())
+    assert any(gradient.abs().max() > 0 for gradient in after)
+    for one, two in zip(before, after, strict=True):
+        torch.testing.assert_close(one, two)
