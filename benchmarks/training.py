@@ -56,11 +56,8 @@ LORA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_pr
 
 def peers(llamafactory: str | None, compiled: bool) -> list[System]:
     common: dict[str, list[Any]] = {
-        "batch": [16, 8, 32],
-        "attention": ["sdpa", "eager"],
-        "spin": ["20000", ""],
-        "checkpointing": [False, True],
-    }
+        "batch": [16, 8, 32], "attention": ["sdpa", "eager"], "spin": ["20000", ""], "checkpointing": [False, True],
+    }  # fmt: skip
     common |= {"compile": [False, True]} if compiled else {}
     start = {"batch": 16, "attention": "sdpa", "spin": "20000", "checkpointing": False, "adapter": "bfloat16"}
     sampler = {"sampler": ["group_by_length", "batch_rebalance", "random"]}
