@@ -12,7 +12,7 @@
 * Before the rounds each peer is tried with several settings (`--tune-rows` rows) and keeps the fastest; the first table says which.
 * rows/s is of the scoring, tokens made on the way, after 32 rows to warm up; process that of the whole process, from its start; start
   the seconds to the first row. Memory is the process's peak (VmHWM). Share: `sides.linear_operations` over the packs of ours.
-* Apart is the largest difference of a probability from ours (bfloat16), AUC of the rows' labels: for systems with the adapter.
+* Apart is the largest difference of a probability from ours, AUC of the rows' labels: for systems with the adapter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,21 @@ from typing import Any
 
 import click
 import numpy as np
-from sides import BASE, MODEL, System, in_turns, linear_operations, matrix_peak, peak_memory, read_rows, report_peak, started, table, tune
+from sides import (
+    BASE,
+    MODEL,
+    System,
+    in_turns,
+    linear_operations,
+    matrix_peak,
+    peak_memory,
+    precision,
+    read_rows,
+    report_peak,
+    started,
+    table,
+    tune,
+)
 
 WARM = 32
 
@@ -47,7 +61,7 @@ def load(task: str) -> Any:
     from babelcart import config, models, prompts
 
     encoder = prompts.Encoder(models.load_tokenizer(BASE), config.load(f"prompts.{task}", prompts.Prompt))
-    return config.load(f"models.{MODEL}", models.Model), encoder
+    return models.fitting(config.load(f"models.{MODEL}", models.Model)), encoder
 
 
 def figures(rows: int, start: float, end: float) -> dict[str, float]:
@@ -77,7 +91,7 @@ def loop(rows: Any, task: str, settings: dict[str, Any], causal: bool) -> tuple[
     from babelcart import models
 
     _, encoder = load(task)
-    asked = dict(dtype=torch.bfloat16, attn_implementation=settings["attention"])
+    asked = dict(dtype=precision(), attn_implementation=settings["attention"])
     if causal:
         base = AutoModelForCausalLM.from_pretrained(BASE, **asked)
         model = models.load_adapter(base, Path("models") / MODEL / task).merge_and_unload().eval()
@@ -106,12 +120,11 @@ def loop(rows: Any, task: str, settings: dict[str, Any], causal: bool) -> tuple[
 
 
 def cross_encoder(rows: Any, task: str, settings: dict[str, Any]) -> tuple[dict[str, float], Any]:
-    import torch
     from sentence_transformers import CrossEncoder
 
     _, encoder = load(task)
     prompt = encoder.prompt
-    asked = {"dtype": torch.bfloat16, "attn_implementation": settings["attention"]}
+    asked = {"dtype": precision(), "attn_implementation": settings["attention"]}
     model = CrossEncoder(str(BASE), num_labels=1, device="cpu", model_kwargs=asked)
     model.model.config.pad_token_id = model.tokenizer.pad_token_id
 

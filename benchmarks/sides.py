@@ -154,12 +154,23 @@ def linear_operations(decoder: Any, rows: int, tokens: int, train: bool) -> floa
     return operations
 
 
-def matrix_peak(hidden: int, intermediate: int, tokens: int = 2048, square: int = 4096, device: str = "cpu") -> dict[str, float]:
-    """Operations a second of bfloat16 products: the best of the feed-forward layer's two, and of square matrices."""
+def precision() -> Any:
+    """The dtype in which `MODEL` is computed here, by all sides: bfloat16 where the machine has instructions for it."""
     import torch
 
+    from babelcart import config, models
+
+    return getattr(torch, models.fitting(config.load(f"models.{MODEL}", models.Model)).dtype)
+
+
+def matrix_peak(hidden: int, intermediate: int, tokens: int = 2048, square: int = 4096, device: str = "cpu") -> dict[str, float]:
+    """Operations a second of products in `precision`: the best of the feed-forward layer's two, and of square matrices."""
+    import torch
+
+    dtype = precision()
+
     def best(m: int, k: int, n: int, seconds: float = 3.0) -> float:
-        a, b = (torch.randn(size, k, device=device).bfloat16() for size in (m, n))
+        a, b = (torch.randn(size, k, device=device, dtype=dtype) for size in (m, n))
         least, end = float("inf"), time.perf_counter() + seconds
         while time.perf_counter() < end:
             start = time.perf_counter()
@@ -192,5 +203,6 @@ def table(results: dict[str, dict[str, Any]], columns: dict[str, str], ratios: d
 def report_peak(peaks: Sequence[dict[str, float]]) -> float:
     """Print the matrix products' rates; return the best, of which shares are given."""
     layer, square = (max(peak[key] for peak in peaks) for key in ("layer", "square"))
-    print(f"\nbfloat16 products: {layer / 1e9:,.0f} GFLOP/s in a layer's shape, {square / 1e9:,.0f} square; shares are of the higher.\n")
+    rates = f"{layer / 1e9:,.0f} GFLOP/s in a layer's shape, {square / 1e9:,.0f} square"
+    print(f"\n{precision()} products: {rates}; shares are of the higher.\n")
     return max(layer, square)

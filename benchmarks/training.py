@@ -17,8 +17,9 @@
   import without a GPU ("Unsloth cannot find any torch accelerator").
 * rows/s is of the steps after the third; process that of the whole process, from its start to its last step; start the seconds to
   the first step. Memory is the process's peak (VmHWM). Share: `sides.linear_operations` over the packs of ours.
-* Speed: adapters in bfloat16 for all. `--quality`: ours as in speed; peers with float32 adapters, peft's default, at which they
-  learn better. All adapters score the held-out rows by their own forward pass (LLaMA-Factory's by ours).
+* Speed: base and adapters of all sides in bfloat16, or in float32 on a CPU without instructions for that. `--quality`: ours as in
+  speed; peers with float32 adapters, peft's default, at which they learn better. All adapters score the held-out rows by their own
+  forward pass (LLaMA-Factory's by ours).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from sides import (
     linear_operations,
     matrix_peak,
     peak_memory,
+    precision,
     read_rows,
     report_peak,
     run,
@@ -59,7 +61,8 @@ def peers(llamafactory: str | None, compiled: bool) -> list[System]:
         "batch": [16, 8, 32], "attention": ["sdpa", "eager"], "spin": ["20000", ""], "checkpointing": [False, True],
     }  # fmt: skip
     common |= {"compile": [False, True]} if compiled else {}
-    start = {"batch": 16, "attention": "sdpa", "spin": "20000", "checkpointing": False, "adapter": "bfloat16"}
+    start = {"batch": 16, "attention": "sdpa", "spin": "20000", "checkpointing": False}
+    start["adapter"] = str(precision()).removeprefix("torch.")  # the speed of all is that of adapters in the base's dtype
     sampler = {"sampler": ["group_by_length", "batch_rebalance", "random"]}
     padding = {"padding_free": [False, True]}
     found = [
@@ -77,7 +80,7 @@ def load(data: Path, task: str, count: int, held: int) -> Any:
 
     train, out = read_rows(data, count, held)
     encoder = prompts.Encoder(models.load_tokenizer(BASE), config.load(f"prompts.{task}", prompts.Prompt))
-    return config.load(f"models.{MODEL}", models.Model), encoder, train, out
+    return models.fitting(config.load(f"models.{MODEL}", models.Model)), encoder, train, out
 
 
 def labels(rows: Any) -> list[int]:
@@ -164,14 +167,13 @@ def lora(block: Any, base: Any, task_type: str, settings: dict[str, Any]) -> Any
 
 
 def trainer(data: Path, task: str, count: int, held: int, seed: int, settings: dict[str, Any]) -> dict[str, float]:
-    import torch
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
     block, encoder, train, out = load(data, task, count, held)
     set_seed(seed)
     base = AutoModelForSequenceClassification.from_pretrained(
-        BASE, dtype=torch.bfloat16, num_labels=2, attn_implementation=settings["attention"]
+        BASE, dtype=precision(), num_labels=2, attn_implementation=settings["attention"]
     )
     base.config.pad_token_id = encoder.tokenizer.pad_token_id
     model = lora(block, base, "SEQ_CLS", settings)
@@ -195,7 +197,6 @@ def trainer(data: Path, task: str, count: int, held: int, seed: int, settings: d
 
 
 def sft_trainer(data: Path, task: str, count: int, held: int, seed: int, settings: dict[str, Any]) -> dict[str, float]:
-    import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, set_seed
     from trl import SFTConfig, SFTTrainer
@@ -204,7 +205,7 @@ def sft_trainer(data: Path, task: str, count: int, held: int, seed: int, setting
 
     block, encoder, train, out = load(data, task, count, held)
     set_seed(seed)
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.bfloat16, attn_implementation=settings["attention"])
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=precision(), attn_implementation=settings["attention"])
     model = lora(block, base, "CAUSAL_LM", settings)
     answers = (encoder.labels.negative, encoder.labels.positive)
     found = [[*row.query, *row.candidate] for row in encoder.encode_table(train)]

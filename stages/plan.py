@@ -40,9 +40,13 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
             if missing := [path for path in paths if not Path(path).exists()]:
                 raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
             train, validation, *splits = (encoder.encode_table(read_table(Path(path))) for path in paths)
-            made = plan.make_plan(shape, block, settings, predict.max_tokens, train, validation, splits)
-            machines = [plan.here(shape, block, made.train_cost.tokens), *map(plan.gpu, gpus)]
-            click.echo("\n".join([f"{task}, {name}{note}", *plan.report(made, machines)]))
+            click.echo(f"{task}, {name}{note}")
+            here = models.fitting(block)
+            made = plan.make_plan(shape, here, settings, predict.max_tokens, train, validation, splits)
+            click.echo("\n".join(plan.report(made, [plan.here(shape, here, made.train_cost.tokens)])))
+            if gpus:
+                made = plan.make_plan(shape, block, settings, predict.max_tokens, train, validation, splits)
+                click.echo("\n".join(plan.report(made, map(plan.gpu, gpus))))
     click.echo(plan.assumptions())
 
 

@@ -21,7 +21,7 @@ KEPT = ["id", "language", "language_tag", "origin_query", "candidate", "label"]
 def main(task: str, model: str) -> None:
     from babelcart import models, prompts, run, scoring
 
-    settings, block = config.load("predict", scoring.Predict), config.load(f"models.{model}", models.Model)
+    settings, block = config.load("predict", scoring.Predict), models.fitting(config.load(f"models.{model}", models.Model))
     folder, out = Path("models") / model, Path("predictions") / model / task
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
     with run.measured(Path("runs") / model / f"{task}_predict.json") as report:

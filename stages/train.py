@@ -24,7 +24,7 @@ def main(task: str, model: str) -> None:
     from babelcart import checkpoints, models, prompts, run, training
     from babelcart.curves import curves
 
-    settings, block = config.load("train", training.Train), config.load(f"models.{model}", models.Model)
+    settings, block = config.load("train", training.Train), models.fitting(config.load(f"models.{model}", models.Model))
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
     tables = [read_table(Path(path)) for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")]

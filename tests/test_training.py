@@ -32,6 +32,19 @@ BLOCK = Model(weights=Weights(licence="", random="gemma3_text"), dtype="float32"
 TRAJECTORY = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "expected"), [({"avx2": True, "amx_bf16": False}, "float32"), ({"avx512_bf16": True}, "bfloat16")]
+)
+def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str) -> None:
+    monkeypatch.setattr(models, "device", lambda: "cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    block = dataclasses.replace(BLOCK, dtype="bfloat16")
+    assert models.fitting(block) == dataclasses.replace(block, dtype=expected)
+    assert models.fitting(BLOCK) == BLOCK
+    monkeypatch.setattr(models, "device", lambda: "cuda")
+    assert models.fitting(block) == block
+
+
 class Killed(Exception):
     pass
 
