@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from babelcart.config import within
 from babelcart.errors import UserError
-from babelcart.text import normalise
+from babelcart.text import folded, normalise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,3 +81,20 @@ def split_rows(
                 f"split.test_share {test_share}, split.train_languages {list(train_languages) or 'all'}; change one of them"
             )
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
+
+
+def without_near_duplicates(train: pd.DataFrame, held_out: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Train rows whose query is no near-duplicate (`text.folded`) of a held-out query.
+
+    The test rows may come with the data, and a query of them may be asked in train too, or with other accents.
+
+    Raises
+    ------
+    UserError
+        If no row is left.
+    """
+    taken = {folded(query) for table in held_out for query in table["origin_query"].unique()}
+    apart = [folded(query) not in taken for query in train["origin_query"]]
+    if not any(apart):
+        raise UserError("every train query stands in validation, dev or test too; data in params.yaml must name other rows for train")
+    return train[apart].reset_index(drop=True)

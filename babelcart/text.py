@@ -1,7 +1,8 @@
-"""The one normal form of a text, used wherever two texts are asked to be the same."""
+"""The one normal form of a text, used wherever two texts are asked to be the same; and a wider one, for near-duplicates."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 
@@ -18,3 +19,22 @@ def normalise(text: str) -> str:
     # Folding can undo NFKC (U+0345), so the form is taken again: normalise(normalise(x)) == normalise(x).
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
+
+
+@lru_cache(maxsize=1 << 18)
+def folded(text: str) -> str:
+    """The form that near-duplicates share: `normalise` without accents, punctuation and the order of words.
+
+    Accents are those of Latin, Greek and Cyrillic; the vowel signs and voicing marks of other scripts make other words, and stay. A text
+    of nothing but punctuation is its own form.
+
+    Examples
+    --------
+    >>> folded("Câmera-3D 1,5 kg!"), folded("1.5 KG camera 3d")
+    ('1.5 3d camera kg', '1.5 3d camera kg')
+    """
+    bare = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", normalise(text)))
+    decimals = re.sub(r"(?<=\d)[.,](?=\d)", "\0", bare)  # a point between digits is no punctuation
+    words = "".join(" " if unicodedata.category(one)[0] in "PS" else one for one in decimals).replace("\0", ".").split()
+    # NFKD takes Hangul apart; NFKC puts it together again.
+    return unicodedata.normalize("NFKC", " ".join(sorted(words))) or normalise(text)

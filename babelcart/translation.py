@@ -18,7 +18,7 @@ from babelcart.errors import UserError
 from babelcart.memory import Entry, Memory
 from babelcart.network import STOPPED, Broken, Manners, ask
 from babelcart.privacy import private
-from babelcart.text import normalise
+from babelcart.text import folded, normalise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,7 +300,7 @@ def expand(
     targets : sequence of str
         Languages to make.
     held_out : collection of str
-        Normal forms of queries that must not come up: those of validation, dev and test. A copy that is one is left out.
+        Forms (`text.folded`) of queries that must not come up. A copy that has one of them is left out.
 
     Returns
     -------
@@ -337,7 +337,7 @@ def expand(
             if column == "origin_query":
                 copies["engine"] = [answer.engine for answer in found]
         copies = copies[good]
-        apart = np.array([normalise(query) not in held_out for query in values(copies["origin_query"])], dtype=bool)
+        apart = np.array([folded(query) not in held_out for query in values(copies["origin_query"])], dtype=bool)
         counts[target] = {
             "asked": len(chosen), "translated": int(apart.sum()), "held_out": int((~apart).sum()), "refused": dict(sorted(refused.items())),
             "engine": dict(sorted(Counter(copies["engine"]).items())),
@@ -407,13 +407,15 @@ def augment(
     if targets is None:
         asked = parts["dev"] if len(parts["dev"]) else parts["test"]
         targets = tuple(sorted(set(asked["language"]) - set(parts["train"]["language"])))
-    held_out = {normalise(query) for name in ("validation", "dev", "test") for query in values(parts[name]["origin_query"])}
-    # Validation first: what train is given must not be one of its copies either.
+    forms = {name: {folded(query) for query in values(rows["origin_query"])} for name, rows in parts.items()}
+    # No copy in train is a query of the other parts, and none in validation a query of train. Validation first: what train is given must
+    # not be one of its copies either.
+    held_out = {"validation": forms["train"], "train": forms["validation"] | forms["dev"] | forms["test"]}
     for name in ("validation", "train"):
         native = made[name].assign(source_id="", source_language="", engine="native", origin="native")
-        copies, counts[name] = expand(native, targets, expansion, settings.seed, translator, held_out if name == "train" else ())
+        copies, counts[name] = expand(native, targets, expansion, settings.seed, translator, held_out[name])
         check_coverage(counts[name], settings.min_coverage, name, translator.broken)
-        held_out |= {normalise(query) for query in values(copies["origin_query"])}
+        held_out["train"] |= {folded(query) for query in values(copies["origin_query"])}
         made[name] = pd.concat([native, copies], ignore_index=True).astype(native.dtypes.to_dict())
     return made, counts
 

@@ -12,7 +12,7 @@ import click
 from babelcart.errors import UserError
 
 # Folders of metrics/ that are not a model's.
-RESERVED = ("prepare", "split", "translate", "negatives", "ngram")
+RESERVED = ("prepare", "split", "translate", "negatives", "leaks", "ngram")
 
 
 def model_name(name: str) -> str:

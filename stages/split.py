@@ -1,7 +1,7 @@
 """Split a task's train rows by query into train and validation (and test, where none is given).
 
 Reads build/prepare/TASK and split of params.yaml; writes train, validation, dev and test to build/split/TASK. No group of
-a query (its normal form, in any language) stands on two sides.
+a query (its normal form, in any language) stands on two sides, and no near-duplicate of a held-out query in train.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ def main(task: str) -> None:
     if not settings.test_share:
         parts["test"] = read_table(source / "test.parquet")
     parts["dev"] = read_table(source / "dev.parquet")
+    kept = splits.without_near_duplicates(parts["train"], [parts[name] for name in ("validation", "dev", "test")])
+    near_duplicates = len(parts["train"]) - len(kept)
+    parts["train"] = kept
     for name, table in parts.items():
         write_table(out / f"{name}.parquet", table)
     counts = {name: {"rows": len(table), "languages": table["language"].nunique()} for name, table in parts.items()}
+    counts["train"]["left_out_as_near_duplicates"] = near_duplicates
     write_json(Path(f"metrics/split/{task}.json"), counts)
 
 

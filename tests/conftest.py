@@ -97,7 +97,7 @@ def run(stage: str, *arguments: str, fails: bool = False) -> Result:
 
 
 def run_to(last: str, task: str = "qc") -> None:
-    for stage in ("prepare", "split", "translate", "negatives", "base", "train", "predict", "evaluate"):
+    for stage in ("prepare", "split", "translate", "negatives", "leaks", "base", "train", "predict", "evaluate"):
         options = ["--task", task] if stage != "base" else []
         options += ["--model", "tiny"] if stage in ("base", "train", "predict", "evaluate") else []
         run(stage, *options)

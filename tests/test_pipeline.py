@@ -12,7 +12,7 @@ import pytest
 from conftest import Project
 from imports import ROOT
 
-STAGES = {"base", "prepare", "split", "translate", "negatives", "baseline", "train", "predict", "evaluate", "submit"}
+STAGES = {"base", "prepare", "split", "translate", "negatives", "leaks", "baseline", "train", "predict", "evaluate", "submit"}
 
 
 class Graph:

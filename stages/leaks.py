@@ -1,0 +1,36 @@
+"""Stop the run if a validation, dev or test query, a near-duplicate or a translation of one stands in a task's training set.
+
+Reads build/negatives/TASK.parquet, the held-out rows in build/translate/TASK, and both translation memories; writes what was
+compared to metrics/leaks/TASK.json and, always with the same content, build/leaks/TASK.txt. `train` waits for that file, and does
+not run again because of it.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+from babelcart import config, leaks, memory
+from babelcart.files import read_table, write_json, write_text
+from stages import cli
+
+
+@cli.command
+@cli.task
+def main(task: str) -> None:
+    train = read_table(Path(f"build/negatives/{task}.parquet"))
+    held_out = {name: read_table(Path(f"build/translate/{task}/{name}.parquet")) for name in ("validation", "dev", "test")}
+    counts = leaks.check(train, held_out, task)
+    files = [Path(config.load("translate.memory", str)), Path(f"memory/{task}.csv")]
+    entries = chain.from_iterable(memory.read_tmx(path) if path.suffix == ".tmx" else memory.read_csv(path) for path in files)
+    for name, number in leaks.told_by_memory(train, held_out, entries).items():
+        counts[name]["known_in_another_language"] = number
+    write_json(Path(f"metrics/leaks/{task}.json"), counts)
+    write_text(
+        Path(f"build/leaks/{task}.txt"),
+        "No validation, dev or test query stands in train: not as it is, as a near-duplicate or translated.\n",
+    )
+
+
+if __name__ == "__main__":
+    main()
