@@ -10,7 +10,7 @@ export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test lint setup clean plan
+.PHONY: help repro test lint setup clean plan dag
 
 help:  ## Show this help
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -19,6 +19,7 @@ repro: setup data  ## Set up, fetch the data, run every stage that is not up to 
 	@python -m stages.check
 	dvc repro
 	@python -m stages.results
+	@for page in reports/*.html; do echo "Open $$page in a browser: the charts and every test row"; done
 
 plan: setup  ## Say what training and scoring will cost, here and on GPU="h100 l4"
 	@python -m stages.plan $(addprefix --gpu ,$(GPU))
@@ -51,6 +52,10 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	else $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu torch==$(TORCH); fi
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
+
+dag: setup  ## Draw the graph into docs/dag.svg (needs graphviz)
+	dvc dag --dot | tred | dot -Tsvg -Grankdir=LR -Nshape=box -Nstyle=rounded,filled -Nheight=0.35 -Nfillcolor='#eef3fb' -Ncolor='#5b7aa8' \
+	  -Nfontname=Helvetica,sans-Serif -Nfontsize=12 -Ecolor='#8895a8' -Earrowsize=0.7 -Gnodesep=0.15 -Granksep=0.35 > docs/dag.svg
 
 clean:  ## Remove the environment and scratch files; results and data stay
 	rm -rf .venv .scratch
