@@ -10,7 +10,7 @@ export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test lint setup clean plan dag
+.PHONY: help repro test lint setup clean plan dag current experiments
 
 help:  ## Show this help
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,13 @@ repro: setup data  ## Set up, fetch the data, run every stage that is not up to 
 
 plan: setup  ## Say what training and scoring will cost, here and on GPU="h100 l4"
 	@python -m stages.plan $(addprefix --gpu ,$(GPU))
+
+ONLY ?= sample
+experiments: setup data  ## The paper's table: what each augmentation adds. ONLY="sample real", MODELS="gemma3-12b qwen25-14b"
+	@python benchmarks/experiment.py benchmarks/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
+
+current: setup  ## Fail if dvc.lock is behind the code, the settings or the data; needs neither data nor cache
+	@python -m stages.current
 
 test: setup  ## Set up, lint and run the tests
 	ruff check .
