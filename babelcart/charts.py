@@ -23,8 +23,8 @@ KINDS = {
 _SMALL = {
     "labelColor": "var(--muted)",
     "titleColor": "var(--muted)",
-    "labelFontSize": 12.5,
-    "titleFontSize": 12.5,
+    "labelFontSize": 13.5,
+    "titleFontSize": 13.5,
     "titleFontWeight": "normal",
 }
 _CONFIG: Spec = {
@@ -43,12 +43,12 @@ _CONFIG: Spec = {
         "labelFlush": False,
         "labelOverlap": True,
     },
-    "header": {"title": None, "labelColor": "var(--muted)", "labelFontSize": 12.5, "labelAnchor": "start", "labelOrient": "top"},
+    "header": {"title": None, "labelColor": "var(--muted)", "labelFontSize": 13.5, "labelAnchor": "start", "labelOrient": "top"},
     "legend": {
         "orient": "top",
         "title": None,
         "labelColor": "var(--ink)",
-        "labelFontSize": 12.5,
+        "labelFontSize": 13.5,
         "symbolSize": 90,
         "symbolOpacity": 1,
         "columnPadding": 14,
@@ -69,8 +69,8 @@ def _data(records: Sequence[Mapping[str, Any]]) -> Spec:
     return {"values": list(records)}
 
 
-def _number(field: str, title: str, **scale: Any) -> Spec:
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False, **scale}, "axis": {"tickCount": 6}}
+def _number(field: str, title: str, ticks: int = 6, **scale: Any) -> Spec:
+    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False, **scale}, "axis": {"tickCount": ticks}}
 
 
 def _plot(layers: Sequence[Spec], height: int = 230, **more: Any) -> str:
@@ -97,12 +97,12 @@ def intervals(records: Sequence[Mapping[str, Any]], labels: int) -> str:
         {
             "transform": [{"filter": "isValid(datum.low)"}],
             "mark": {"type": "rule", "strokeWidth": 5, "opacity": 0.4, "strokeCap": "round"},
-            "encoding": {"x": _number("low", "F1"), "x2": {"field": "high"}, "y": row, "color": colour},
+            "encoding": {"x": _number("low", "F1", 4), "x2": {"field": "high"}, "y": row, "color": colour},
         },
         {
             "mark": {"type": "point", "filled": True, "opacity": 1, "size": 75},
             "encoding": {
-                "x": _number("value", "F1"),
+                "x": _number("value", "F1", 4),
                 "y": {**row, "axis": {"minExtent": labels, "maxExtent": labels}},
                 "color": colour,
                 "shape": shape,
@@ -152,7 +152,7 @@ def lines(
     ]
     if marks:
         place = {"x": {"field": "x", "type": "quantitative"}}
-        text = {"type": "text", "align": "left", "dx": 5, "baseline": "bottom", "fontSize": 12.5, "fill": "var(--ink)"}
+        text = {"type": "text", "align": "left", "dx": 5, "baseline": "bottom", "fontSize": 13.5, "fill": "var(--ink)"}
         layer += [
             {"data": _data(marks), "mark": {"type": "rule", "color": "var(--muted)", "strokeDash": [4, 3]}, "encoding": place},
             {
@@ -211,7 +211,7 @@ def quantiles(records: Sequence[Mapping[str, Any]], x: str) -> str:
     layer: list[Spec] = [
         {"mark": {"type": "rule", "color": "var(--model)"}, "encoding": {"y": row, "x": _number("q05", x), "x2": {"field": "q95"}}},
         {
-            "mark": {"type": "bar", "size": 14, "color": "var(--model)"},
+            "mark": {"type": "bar", "size": 14, "color": "var(--model)", "opacity": 0.6},
             "encoding": {"y": row, "x": _number("q25", x), "x2": {"field": "q75"}},
         },
         {"mark": {"type": "tick", "size": 18, "thickness": 3, "color": "var(--ink)"}, "encoding": {"y": row, "x": _number("q50", x)}},

@@ -35,7 +35,9 @@ GROUPS = {
     "top_category": "Top category",
 }
 MODEL, NGRAM, FLOOR = charts.KINDS
-ORIGINS = ("native", "translated", "easy", "hard")
+# Origins of rows of the training set, and kinds of example, as the page names them.
+ORIGINS = {"native": "native", "translated": "translated", "easy": "easy negative", "hard": "hard negative"}
+KINDS = {"positive": "positive", "natural_negative": "natural negative", "easy": "easy negative", "hard": "hard negative"}
 
 
 @dataclass(frozen=True)
@@ -258,16 +260,15 @@ def _charts(outcome: Outcome, translated: Sequence[Mapping[str, Any]]) -> dict[s
         **_training_charts(outcome.curves),
     }
     rows = _training_rows(outcome)
-    kinds = [kind for kind in ORIGINS if any(row.get(kind) for row in rows.values())]
-    counted = [{"name": name, "kind": kind, "rows": row.get(kind, 0)} for name, row in rows.items() for kind in kinds]
-    found["rows"] = charts.stacked(counted, kinds, "rows of the training set")
+    kinds = {kind: title for kind, title in ORIGINS.items() if any(row.get(kind) for row in rows.values())}
+    counted = [{"name": name, "kind": title, "rows": row.get(kind, 0)} for name, row in rows.items() for kind, title in kinds.items()]
+    found["rows"] = charts.stacked(counted, list(kinds.values()), "rows of the training set")
     if translated:
         ways = ("translated", "held out", "refused", "no translation")
         counted = [{"name": one["name"], "kind": way, "rows": one[way]} for one in translated for way in ways]
         found["translation"] = charts.stacked(counted, ways, "rows chosen for translation")
-    if outcome.negatives.get("similarity"):
-        kinds = [kind for kind in ("positive", "natural_negative", "easy", "hard") if kind in outcome.negatives["similarity"]]
-        boxes = [{"name": kind.replace("_", " "), **outcome.negatives["similarity"][kind]} for kind in kinds]
+    if similarity := outcome.negatives.get("similarity"):
+        boxes = [{"name": title, **similarity[kind]} for kind, title in KINDS.items() if kind in similarity]
         found["similarity"] = charts.quantiles(boxes, "similarity of query and candidate")
     return found
 
@@ -295,7 +296,7 @@ def _view(outcome: Outcome, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "rows": _training_rows(outcome),
         "translated": translated,
         "negatives": outcome.negatives,
-        "examples": {kind.replace("_", " "): rows for kind, rows in outcome.examples.items() if rows},
+        "examples": {title: outcome.examples[kind] for kind, title in KINDS.items() if outcome.examples.get(kind)},
         "charts": _charts(outcome, translated),
     }
 

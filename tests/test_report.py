@@ -53,10 +53,7 @@ def outcome(rows: int = 400, task: str = "qc", **change: Any) -> report.Outcome:
     decision = metrics.decide(table, SETTINGS)
     scores, parts = metrics.evaluate(table, decision, ["en"], SETTINGS, task)
     curves = metrics.curves(table, decision)
-    sampled = {
-        "similarity": dict.fromkeys(("q05", "q25", "q50", "q75", "q95"), 0.1),
-        "rows": [{"query": HOSTILE[1], "candidate": HOSTILE[3]}],
-    }
+    quantiles = dict.fromkeys(("q05", "q25", "q50", "q75", "q95"), 0.1)
     made = {
         "task": task,
         "split": "test",
@@ -75,9 +72,9 @@ def outcome(rows: int = 400, task: str = "qc", **change: Any) -> report.Outcome:
             "told_apart": {"query": 0.5},
             "before": {"negative_share": 0.3, "language": {"en": 0.5, "de": 0.5}},
             "after": {"negative_share": 0.4, "language": {"en": 0.5, "de": 0.5}},
-            "similarity": {"positive": sampled["similarity"], "easy": sampled["similarity"]},
+            "similarity": {"positive": quantiles, "easy": quantiles},
         },
-        "examples": {"easy": [{**sampled["rows"][0], "similarity": 0.1, "language": "en"}], "hard": []},
+        "examples": {"easy": [{"query": HOSTILE[1], "candidate": HOSTILE[3], "similarity": 0.1, "language": "en"}], "hard": []},
         "training": pd.DataFrame({"language": ["en", "de", "en"], "origin": ["native", "translated", "easy"]}),
         "curves": {
             "precision_recall": curves["precision_recall"],
