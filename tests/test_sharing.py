@@ -341,11 +341,25 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_verify_finds_a_secret_in_git(author: Clone, kind: str) -> None:
-    (author.folder / "notes.py").write_text("first line\n" + PLANTED[kind] + "\n")
+def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
+    notes = tmp_path / "notes.py"
+    notes.write_text("first line\n" + PLANTED[kind] + "\n")
+    assert {(path, number) for path, number, _ in verify.secrets([notes])} == {(notes, 2)}
+    notes.write_text(
+        "md5: "
+        + "0f" * 16
+        + "\napi_key = os.environ['DEEPL_API_KEY']\npassword: ${PASSWORD}\n"
+        + PLANTED["aws"]
+        + "  # pragma: allowlist secret\n"
+    )
+    assert list(verify.secrets([notes])) == []
+
+
+def test_verify_finds_a_secret_in_git(author: Clone) -> None:
+    (author.folder / "notes.py").write_text(PLANTED["aws"] + "\n")
     assert "ok      git holds no secrets" in run("verify", "--offline").output
     author("git", "add", "notes.py")
-    assert "FAILED  git holds no secrets\n  notes.py:2: " in run("verify", "--offline", fails=True).output
+    assert "FAILED  git holds no secrets\n  notes.py:1: AWS Access Key" in run("verify", "--offline", fails=True).output
 
 
 def test_verify_finds_credentials_in_the_shared_configuration(author: Clone) -> None:
