@@ -86,7 +86,7 @@ def webdav(scratch: Path) -> Iterator[Options]:
     application = WsgiDAVApp(
         {
             "provider_mapping": {"/": str(scratch)},
-            "simple_dc": {"user_mapping": {"*": {"tester": {"password": "tester"}}}},
+            "simple_dc": {"user_mapping": {"*": {"tester": {"password": "tester"}}}},  # pragma: allowlist secret
             "http_authenticator": {"accept_basic": True, "accept_digest": False, "default_to_digest": False},
             "logging": {"enable": False},
             "verbose": 0,
@@ -97,7 +97,11 @@ def webdav(scratch: Path) -> Iterator[Options]:
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:
-        yield {"url": f"webdav://127.0.0.1:{server.bind_addr[1]}/babelcart", "user": "tester", "password": "tester"}
+        yield {
+            "url": f"webdav://127.0.0.1:{server.bind_addr[1]}/babelcart",
+            "user": "tester",
+            "password": "tester",  # pragma: allowlist secret
+        }
     finally:
         server.stop()
         thread.join()
