@@ -10,10 +10,10 @@ export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test lint setup clean plan dag current experiments
+.PHONY: help repro test test-slow verify pull lint setup clean plan dag current experiments
 
 help:  ## Show this help
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: setup data  ## Set up, fetch the data, run every stage that is not up to date, print the results
 	@python -m stages.check
@@ -37,10 +37,19 @@ test: setup  ## Set up, lint and run the tests
 	mypy
 	python -m pytest
 
+test-slow: setup  ## Run the tests that make test leaves out: minutes each
+	python -m pytest -m slow
+
+pull: setup  ## Fetch what others pushed; contents and listings are checked before they are used
+	@python -m stages.pull
+
+verify: setup  ## Check what was pulled, the remote, and that git holds no secrets
+	@python -m stages.verify
+
 setup: $(BIN)/.installed  ## Make .venv with the locked packages; a second call installs nothing
 
 data: setup
-	@dvc status --quiet data.dvc 2>/dev/null || dvc pull data.dvc
+	@dvc status --quiet data.dvc 2>/dev/null || python -m stages.pull data.dvc
 
 lint: setup  ## Format and lint
 	ruff format .
@@ -58,6 +67,8 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	then $(BIN)/pip install --quiet -c constraints.txt torch==$(TORCH); \
 	else $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu torch==$(TORCH); fi
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+# DVC keeps pickles in its cache, by default in /var/tmp, and makes folders that all may write in: this one is closed before it does, and used without make too.
+	@install -d -m 700 $(DVC_SITE_CACHE_DIR) && dvc config --local core.site_cache_dir $(DVC_SITE_CACHE_DIR)
 	@touch $@
 
 dag: setup  ## Draw the graph into docs/dag.svg (needs graphviz)
