@@ -34,6 +34,9 @@ NOWHERE = """
     weights: {licence: none, repo: nobody/nothing, revision: "0000000"}
 """
 
+# A minute and more: each cell is a real experiment in a clone.
+pytestmark = pytest.mark.slow
+
 
 def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> None:
     graph = Graph(project)
