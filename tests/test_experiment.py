@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from conftest import Project
 from imports import ROOT
 from test_pipeline import Graph
