@@ -10,18 +10,26 @@ export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test lint setup clean plan
+.PHONY: help repro test test-slow verify pull lint setup clean plan dag current experiments
 
 help:  ## Show this help
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: setup data  ## Set up, fetch the data, run every stage that is not up to date, print the results
 	@python -m stages.check
 	dvc repro
 	@python -m stages.results
+	@for page in reports/*.html; do echo "Open $$page in a browser: the charts and every test row"; done
 
 plan: setup  ## Say what training and scoring will cost, here and on GPU="h100 l4"
 	@python -m stages.plan $(addprefix --gpu ,$(GPU))
+
+ONLY ?= sample
+experiments: setup data  ## The paper's table: what each augmentation adds. ONLY="sample real", MODELS="gemma3-12b qwen25-14b"
+	@python benchmarks/experiment.py benchmarks/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
+
+current: setup  ## Fail if dvc.lock is behind the code, the settings or the data; needs neither data nor cache
+	@python -m stages.current
 
 test: setup  ## Set up, lint and run the tests
 	ruff check .
@@ -29,10 +37,19 @@ test: setup  ## Set up, lint and run the tests
 	mypy
 	python -m pytest
 
+test-slow: setup  ## Run the tests that make test leaves out: minutes each
+	python -m pytest -m slow
+
+pull: setup  ## Fetch what others pushed; contents and listings are checked before they are used
+	@python -m stages.pull
+
+verify: setup  ## Check what was pulled, the remote, and that git holds no secrets
+	@python -m stages.verify
+
 setup: $(BIN)/.installed  ## Make .venv with the locked packages; a second call installs nothing
 
 data: setup
-	@dvc status --quiet data.dvc 2>/dev/null || dvc pull data.dvc
+	@dvc status --quiet data.dvc 2>/dev/null || python -m stages.pull data.dvc
 
 lint: setup  ## Format and lint
 	ruff format .
@@ -50,7 +67,13 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	then $(BIN)/pip install --quiet -c constraints.txt torch==$(TORCH); \
 	else $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu torch==$(TORCH); fi
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+# DVC keeps pickles in its cache, by default in /var/tmp, and makes folders that all may write in: this one is closed before it does, and used without make too.
+	@install -d -m 700 $(DVC_SITE_CACHE_DIR) && dvc config --local core.site_cache_dir $(DVC_SITE_CACHE_DIR)
 	@touch $@
+
+dag: setup  ## Draw the graph into docs/dag.svg (needs graphviz)
+	dvc dag --dot | tred | dot -Tsvg -Grankdir=LR -Nshape=box -Nstyle=rounded,filled -Nheight=0.35 -Nfillcolor='#eef3fb' -Ncolor='#5b7aa8' \
+	  -Nfontname=Helvetica,sans-Serif -Nfontsize=12 -Ecolor='#8895a8' -Earrowsize=0.7 -Gnodesep=0.15 -Granksep=0.35 > docs/dag.svg
 
 clean:  ## Remove the environment and scratch files; results and data stay
 	rm -rf .venv .scratch

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+# Vectors asked for at once; SQLite takes 999 values in a statement at least.
+LOOK_UP = 900
+
+
 @dataclass(frozen=True)
 class EncoderSettings:
     """The section ``negatives.encoder`` of params.yaml."""
@@ -234,10 +238,11 @@ def embed(
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
         found: dict[int, np.ndarray] = {}
-        for number, key in enumerate(keys):
-            row = connection.execute("SELECT vector FROM vectors WHERE key = ?", (key,)).fetchone()
-            if row:
-                found[number] = np.frombuffer(row[0], dtype=np.float32)
+        numbers = {key: number for number, key in enumerate(keys)}
+        for start in range(0, len(keys), LOOK_UP):
+            some = keys[start : start + LOOK_UP]
+            for key, vector in connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({','.join('?' * len(some))})", some):
+                found[numbers[key]] = np.frombuffer(vector, dtype=np.float32)
         # Sorted by length: a batch pads little, and is the same whatever else is asked for.
         missing = sorted((number for number in range(len(distinct)) if number not in found), key=lambda n: (len(distinct[n]), distinct[n]))
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]

@@ -15,10 +15,12 @@ from babelcart.prompts import Encoder, Prompt
 CONTRACT = "babelcart.json"
 
 
-def export(base: Path, adapter: Path, block: Model, prompt: Prompt, threshold: float | None, out: Path, merge: bool) -> None:
+def export(
+    base: Path, adapter: Path, block: Model, prompt: Prompt, threshold: float | None, card: Path | None, out: Path, merge: bool
+) -> None:
     """Write an adapter, or the base model with the adapter merged into its weights, to a new folder.
 
-    Beside it stands ``babelcart.json``: the prompt, the ids of the two label tokens and the threshold of "relevant".
+    Beside it stand ``babelcart.json``: the prompt, the ids of the two label tokens and the threshold of "relevant", and the model card.
 
     Parameters
     ----------
@@ -26,6 +28,8 @@ def export(base: Path, adapter: Path, block: Model, prompt: Prompt, threshold: f
         Folders of the `base` and `train` stages.
     threshold : float, optional
         As `evaluate` chose it.
+    card : pathlib.Path, optional
+        The adapter's card; becomes ``README.md``, where the hub looks for it.
     out : pathlib.Path
         Must not exist.
     merge : bool
@@ -36,6 +40,8 @@ def export(base: Path, adapter: Path, block: Model, prompt: Prompt, threshold: f
     UserError
         If `out` exists, or there is no adapter.
     """
+    from huggingface_hub import ModelCard
+
     if out.exists():
         raise UserError(f"{out} exists; choose another folder or remove it")
     if not (adapter / "adapter_config.json").exists():
@@ -51,4 +57,9 @@ def export(base: Path, adapter: Path, block: Model, prompt: Prompt, threshold: f
     else:
         shutil.copytree(adapter, half)
     write_json(half / CONTRACT, {"prompt": asdict(prompt), "label_tokens": asdict(labels), "threshold": threshold})
+    if card:
+        readme = ModelCard.load(card)
+        if merge:
+            readme.data.library_name, readme.data.base_model_relation = "transformers", "finetune"
+        readme.save(half / "README.md")
     half.rename(out)

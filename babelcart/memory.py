@@ -225,7 +225,9 @@ def read_csv(path: Path) -> Iterator[Entry]:
                 named = {name: fields[column[name]] for name in HEADER[2:]}
                 yield _entry(f"{path}, line {reader.line_num}", engine, version, **named)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; params.yaml: translate.memory names it, [] goes without") from None
+        raise UserError(
+            f"{path} does not exist; params.yaml: translate.memory names it (a file with the header alone is an empty memory)"
+        ) from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a CSV of UTF-8 text: {error}") from error
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+ANSWERS = {0: "not relevant", 1: "relevant"}
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -286,6 +288,7 @@ def curves(predictions: pd.DataFrame, decision: Decision) -> dict[str, pd.DataFr
     label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
     predicted = (probability >= decision.thresholds(predictions["language"])).astype(int)
     answers = pd.DataFrame({"language": predictions["language"], "actual": label, "predicted": predicted})
+    counted = answers.groupby(["language", "actual", "predicted"]).size().rename("rows").reset_index()
     names = {(1, 1): "true_positive", (0, 1): "false_positive", (1, 0): "false_negative", (0, 0): "true_negative"}
     languages = []
     for language, rows in answers.groupby("language"):
@@ -299,7 +302,7 @@ def curves(predictions: pd.DataFrame, decision: Decision) -> dict[str, pd.DataFr
         "precision_recall": precision_recall(label, probability),
         "calibration": calibration_bins(label, decision.calibrated(probability)).round(5),
         "languages": pd.DataFrame(languages),
-        "confusion": answers[["actual", "predicted"]].replace({0: "not relevant", 1: "relevant"}),
+        "confusion": counted.replace({"actual": ANSWERS, "predicted": ANSWERS}),
     }
 
 

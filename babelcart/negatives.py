@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-REASONS = ("known", "relative", "copy", "similar", "dissimilar")
+REASONS = ("known", "relative", "copy", "similar")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ class Vectors:
     query_vectors, candidate_vectors : numpy.ndarray
         ``(texts, dimensions)`` float32.
     neighbours : numpy.ndarray
-        ``(queries, count)`` candidate rows, nearest first; needed by hard and mixed.
+        ``(queries, count)`` candidate rows, nearest first, -1 after the last that was found; needed by hard and mixed.
+    recall : float or None
+        Share of the true neighbours among `neighbours`, where those were searched for with an approximate index.
     """
 
     queries: dict[str, int]
@@ -82,6 +84,7 @@ class Vectors:
     query_vectors: np.ndarray
     candidate_vectors: np.ndarray
     neighbours: np.ndarray
+    recall: float | None = None
 
 
 class _Rules:
@@ -163,13 +166,13 @@ def sample(rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors
     Returns
     -------
     tuple
-        The sampled rows (``origin`` "easy" or "hard", in a stable order), and counts: ``asked``, ``made`` by kind, and
-        ``refused`` by reason (a draw may be refused more than once).
+        The sampled rows (``origin`` "easy" or "hard", in a stable order), and counts: ``asked``; ``made`` by kind; ``short``, asked
+        but not made; ``failed``, tries that found no candidate; ``refused``, the candidates of all tries by reason.
     """
     import numpy as np
     import pandas as pd
 
-    counts: dict[str, Any] = {"asked": 0, "made": {"easy": 0, "hard": 0}, "short": 0, "refused": dict.fromkeys(REASONS, 0)}
+    counts: dict[str, Any] = {"asked": 0, "made": {"easy": 0, "hard": 0}, "short": 0, "failed": 0, "refused": dict.fromkeys(REASONS, 0)}
     empty = rows.iloc[:0]
     total = wanted(rows, settings)
     if settings.strategy == "none" or rows.empty or total == 0:
@@ -219,6 +222,7 @@ def sample(rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors
                     else _easy(unit, rules, settings, vectors, candidates, vector_rows, cumulative, generator, counts["refused"])
                 )
                 if found is None:
+                    counts["failed"] += 1
                     continue
                 rules.known[unit["group"]].add(normalise(found))
                 made.append({**unit, "id": f"{unit['id']}-{kind}{len(made)}", "candidate": found, "label": 0, "origin": kind})
@@ -226,6 +230,32 @@ def sample(rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors
                 left -= 1
         counts["short"] += left
     return pd.DataFrame(made, columns=rows.columns).astype(rows.dtypes.to_dict()) if made else empty, counts
+
+
+def shortfall(counts: dict[str, Any], task: str, settings: Sampling) -> str | None:
+    """Why fewer negatives were made than asked for, and which setting to change; None if none is short.
+
+    Parameters
+    ----------
+    counts : dict
+        What `sample` returned.
+    """
+    if not counts["short"]:
+        return None
+    reason = max(REASONS, key=lambda name: counts["refused"][name])
+    if 2 * counts["failed"] < counts["short"]:
+        why, change = "every query has as many as it may have", "max_per_query"
+    elif reason == "similar":
+        why = "most candidates that were drawn are too similar"
+        change = {"easy": "easy_ceiling", "hard": "margin (lower) or last_rank (raise)"}.get(settings.strategy, "easy_ceiling or margin")
+    elif reason == "copy":
+        why, change = "most candidates that were drawn are copies of a positive", "copy_overlap"
+    elif reason == "relative" and not settings.siblings:
+        why, change = "most candidates that were drawn are relatives of a positive", "siblings"
+    else:
+        why, change = "there are too few candidates that no query knows: more rows of train would help", "target_share or per_query (lower)"
+    asked, made = counts["asked"], counts["asked"] - counts["short"]
+    return f"{made:,} of {asked:,} negatives were made: {why}; params.yaml: negatives.{task}.{change} decides"
 
 
 def _positive_vectors(unit: dict[str, Any], rules: _Rules, vectors: Vectors) -> np.ndarray:
@@ -263,6 +293,8 @@ def _hard(
     window: list[int] = []
     rank = 0
     for row in vectors.neighbours[query_row]:
+        if row < 0:
+            break
         number = place[int(row)]
         reason = rules.refuse(unit["group"], candidates[number])
         if reason is not None:

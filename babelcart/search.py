@@ -181,6 +181,8 @@ def fastest() -> torch.dtype:
 def approximate(queries: np.ndarray, candidates: np.ndarray, count: int, *, sample: int = 1000) -> tuple[np.ndarray, np.ndarray, float]:
     """`nearest` through an inverted-file index of faiss, and its recall against exact search on `sample` queries.
 
+    Where the lists that are looked into hold fewer than `count` candidates, the last numbers of a query are -1.
+
     Raises
     ------
     UserError
@@ -192,7 +194,8 @@ def approximate(queries: np.ndarray, candidates: np.ndarray, count: int, *, samp
         import faiss
     except ImportError:
         raise UserError("more candidates than negatives.exact_limit: pip install 'babelcart[ann]', or raise the limit") from None
-    lists = int(4 * len(candidates) ** 0.5)
+    count = min(count, len(candidates))
+    lists = max(1, min(int(4 * len(candidates) ** 0.5), len(candidates) // 39))  # faiss asks for 39 points a list
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(candidates.shape[1]), candidates.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = 0
     index.train(candidates[:: max(1, len(candidates) // (64 * lists))])

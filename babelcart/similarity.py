@@ -28,17 +28,17 @@ def vectors(rows: pd.DataFrame, sampling: Sampling, settings: Negatives, scratch
         for column, prefix in (("origin_query", chosen.query_prefix), ("candidate", chosen.candidate_prefix))
     ]
     (queries, query_vectors), (candidates, candidate_vectors) = made
-    neighbours = np.empty((len(queries), 0), dtype=np.int64)
+    neighbours, recall = np.empty((len(queries), 0), dtype=np.int64), None
     if sampling.strategy in ("hard", "mixed"):
         # Room for those that are left out: known candidates and relatives of positives stand near.
         count = 2 * sampling.last_rank + 50
         if len(candidates) > settings.exact_limit:
-            neighbours, _, _ = search.approximate(query_vectors, candidate_vectors, count)
+            neighbours, _, recall = search.approximate(query_vectors, candidate_vectors, count)
         else:
             neighbours, _ = search.nearest(query_vectors, candidate_vectors, count, progress=progress)
     return Vectors(
         {text: number for number, text in enumerate(queries)}, {text: number for number, text in enumerate(candidates)},
-        query_vectors, candidate_vectors, neighbours,
+        query_vectors, candidate_vectors, neighbours, recall,
     )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def _kinds(rows: pd.DataFrame, sampled: pd.DataFrame) -> dict[str, pd.DataFrame]
 
 
 def report(rows: pd.DataFrame, sampled: pd.DataFrame, found: Vectors | None) -> dict[str, Any]:
-    """Shares of label 0 and of each language before and after, and quantiles of similarity by kind of row."""
+    """Shares of label 0 and of each language before and after, quantiles of similarity by kind of row, recall of an approximate search."""
     import numpy as np
     import pandas as pd
 
@@ -78,6 +78,8 @@ def report(rows: pd.DataFrame, sampled: pd.DataFrame, found: Vectors | None) -> 
             for kind, table in _kinds(rows, sampled).items()
             if len(table)
         }
+        if found.recall is not None:
+            result["search_recall"] = round(found.recall, 4)
     return result
 
 

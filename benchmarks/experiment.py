@@ -1,11 +1,14 @@
-"""Run one pipeline under several settings, seeds and tasks, and compare: a table with intervals.
+"""Run one pipeline under several settings, models, seeds and tasks, and compare: a table with intervals.
 
-    python benchmarks/experiment.py benchmarks/translation.yaml
+    python benchmarks/experiment.py benchmarks/paper.yaml
+    python benchmarks/experiment.py benchmarks/paper.yaml --only sample --model gemma3-12b --model qwen25-14b
 
-The YAML file names cells: dotted keys of params.yaml and their values. Each run is a `dvc repro` of `evaluate` in a clone of the
-committed project under .scratch/experiments, with this project's cache, so that unchanged stages are shared; finished runs
-are kept, so the command can be stopped and started again. F1 and AUC are means over the seeds; intervals are 95 % percentile
-bootstraps that draw queries, not rows, and differences are paired with the first cell.
+The YAML file names cells: dotted keys of params.yaml and their values. Each run is a DVC experiment (`dvc exp run`) of the last commit
+that changed the pipeline, in a clone under .scratch/experiments with this project's cache: the workspace stays as it is, and a stage
+that has run with the same inputs, in any experiment, is not run again. A finished experiment is fetched into this project (`dvc exp show
+--rev COMMIT`, `dvc exp apply NAME`, `python -m stages.compare NAME NAME`) and is not run twice, so the command can be stopped and started
+again. F1 and AUC are means over the seeds, in points; intervals are 95 % bootstraps that draw queries, not rows, and differences are
+paired with the first cell.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +28,91 @@ import click
 import numpy as np
 import pandas as pd
 from ruamel.yaml import YAML
-from sklearn.metrics import f1_score, roc_auc_score
 from tqdm import tqdm
 
-from babelcart.metrics import best_threshold
+from babelcart.files import write_json
+from babelcart.intervals import bootstrap, interval
+from babelcart.metrics import best_threshold, scores
 from babelcart.text import normalise
 
 ROOT = Path(__file__).parent.parent
 SEEDED = ("translate", "negatives", "train")
+# What an experiment depends on in git: a commit that changes none of it, of docs say, lets experiments stand.
+PIPELINE = ("babelcart", "stages", "dvc.yaml", "params.yaml", "data.dvc")
+METRICS = ("f1", "auc")
 
 
-def dvc(*command: str, folder: Path) -> None:
+def call(*command: str, folder: Path) -> str:
+    """What a command prints; its message, and the end of this program, if it fails."""
     environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(folder / ".dvc/tmp/site"), "PYTHONPATH": str(folder)}
-    done = subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"dvc {' '.join(command)} in {folder}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        raise click.ClickException(f"{' '.join(command)}, in {folder}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done.stdout
 
 
-def clone(folder: Path) -> None:
-    """A clone of HEAD that shares this project's cache."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    dvc("cache", "dir", "--local", str(ROOT / ".dvc/cache"), folder=folder)
+def dvc(*command: str, folder: Path) -> str:
+    return call(sys.executable, "-m", "dvc", *command, folder=folder)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment."""
+
+    task: str
+    model: str
+    cell: str
+    seed: int
+    changes: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Readable, and another one as soon as a setting is."""
+        digest = hashlib.sha256(json.dumps(self.changes, sort_keys=True).encode()).hexdigest()[:8]
+        return re.sub(r"[^a-z0-9]+", "-", f"{self.task} {self.model} {self.cell} {self.seed} {digest}".lower())
+
+
+def jobs(spec: dict[str, Any]) -> list[Job]:
+    """All experiments, those that share most next to each other.
+
+    `translate` has no run-cache, since it keeps its memory; it is shared with the experiment before alone.
+    """
+    made = []
+    for seed in spec["seeds"]:
+        for task in spec["tasks"]:
+            cells = [(name, {**spec.get("base", {}), **changes}) for name, changes in spec["cells"].items()]
+            cells.sort(key=lambda cell: json.dumps({key: value for key, value in cell[1].items() if key.startswith("translate.")}))
+            for cell, changes in cells:
+                for model in spec["models"]:
+                    seeds = {f"{section}.seed": seed for section in SEEDED}
+                    made.append(Job(task, model, cell, seed, {**changes, "tasks": [task], "run": [model], **seeds}))
+    return made
+
+
+def baseline() -> str:
+    """The last commit that changed the pipeline."""
+    if call("git", "status", "--porcelain", "--", *PIPELINE, folder=ROOT):
+        click.echo("changes that are not committed are left out of the experiments", err=True)
+    return call("git", "log", "-1", "--format=%H", "--", *PIPELINE, folder=ROOT).strip()
+
+
+def clone(commit: str, folder: Path) -> None:
+    """Bring a clone with this project's cache to a commit."""
+    if not (folder / ".dvc").exists():
+        call("git", "clone", "--quiet", "--no-checkout", str(ROOT), str(folder), folder=ROOT)
+    call("git", "fetch", "--quiet", str(ROOT), "HEAD", folder=folder)
+    # What an experiment that was stopped has left behind.
+    for ref in call("git", "for-each-ref", "--format=%(refname)", "refs/exps/exec", "refs/exps/stash", folder=folder).split():
+        call("git", "update-ref", "-d", ref, folder=folder)
+    call("git", "checkout", "--quiet", "--force", "--detach", commit, folder=folder)
+    dvc("cache", "dir", "--local", dvc("cache", "dir", folder=ROOT).strip(), folder=folder)
     dvc("checkout", "--quiet", "--allow-missing", folder=folder)
 
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:
+    """Change the committed params.yaml of a clone."""
     yaml = YAML()
-    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=folder, check=True, capture_output=True, text=True).stdout
-    params = yaml.load(committed)
+    params = yaml.load(call("git", "show", "HEAD:params.yaml", folder=folder))
     for name, value in changes.items():
         *parents, last = name.split(".")
         section = params
@@ -64,96 +123,120 @@ def edit(folder: Path, changes: dict[str, Any]) -> None:
         yaml.dump(params, handle)
 
 
-def run(spec: dict[str, Any], folder: Path) -> pd.DataFrame:
-    """Predictions of every cell, seed and task: their columns, and cell, seed, task, part."""
-    model = spec["model"]
-    jobs = [(task, name, seed) for seed in spec["seeds"] for task in spec["tasks"] for name in spec["cells"]]
-    made = []
-    for task, name, seed in tqdm(jobs, desc="experiment", unit="run", disable=None):
-        changes = {**spec.get("base", {}), **spec["cells"][name], "tasks": [task], "run": [model]}
-        changes |= {f"{section}.seed": seed for section in SEEDED}
-        identity = hashlib.sha256(json.dumps([changes, task], sort_keys=True).encode()).hexdigest()[:16]
-        kept = folder / "runs" / identity
-        if not (kept / "seconds.txt").exists():
-            work = folder / "work"
-            if not work.exists():
-                clone(work)
-            edit(work, changes)
+def without_base(models: set[str], folder: Path) -> set[str]:
+    """The models that cannot be had here, and why is said: one on the hub needs the network and perhaps an accepted licence."""
+    missing = set()
+    for model in sorted(models):
+        edit(folder, {"run": [model]})
+        try:
+            dvc("repro", f"base@{model}", folder=folder)
+        except click.ClickException as error:
+            reason = re.search(r"^Error: (.*)", error.message, re.MULTILINE)
+            click.echo(f"{model} is left out: {reason[1] if reason else error.message}", err=True)
+            missing.add(model)
+    return missing
+
+
+def run(spec: dict[str, Any], folder: Path) -> tuple[pd.DataFrame, str]:
+    """Predictions of all experiments (their columns, and task, model, cell, seed, part), and what they cost, in words.
+
+    Models that cannot be had are taken out of `spec`.
+    """
+    from dvc.api import DVCFileSystem
+
+    work, log, commit = folder / "work", folder / "runs.json", baseline()
+    refs = f"refs/exps/{commit[:2]}/{commit[2:]}"
+    done = set(call("git", "for-each-ref", "--format=%(refname)", refs, folder=ROOT).split())
+    runs: dict[str, Any] = json.loads(log.read_text()) if log.exists() else {}
+    if todo := [job for job in jobs(spec) if f"{refs}/{job.name}" not in done]:
+        clone(commit, work)
+        missing = without_base({job.model for job in todo}, work)
+        spec["models"] = [model for model in spec["models"] if model not in missing]
+        if not spec["models"]:
+            raise click.ClickException("none of the models can be had here")
+        for job in tqdm([job for job in todo if job.model not in missing], desc=folder.name, unit="experiment", disable=None):
+            edit(work, job.changes)
             start = time.monotonic()
-            dvc("repro", f"evaluate@{task}-{model}", folder=work)
-            kept.mkdir(parents=True, exist_ok=True)
-            for part in ("validation", "test"):
-                shutil.copy(work / f"predictions/{model}/{task}/{part}.parquet", kept)
-            (kept / "seconds.txt").write_text(f"{time.monotonic() - start:.0f}\n")
+            said = dvc("exp", "run", "--name", job.name, f"evaluate@{job.task}-{job.model}", folder=work)
+            before = runs.get(job.name, {"seconds": 0, "stages": []})
+            ran = re.findall(r"Running stage '([^']+)'", said)
+            runs[job.name] = {"seconds": before["seconds"] + round(time.monotonic() - start), "stages": before["stages"] + ran}
+            write_json(log, runs)
+            call("git", "fetch", "--quiet", str(work), f"{refs}/{job.name}:{refs}/{job.name}", folder=ROOT)
+    made, all_jobs = [], jobs(spec)
+    for job in all_jobs:
+        files = DVCFileSystem(str(ROOT), rev=call("git", "rev-parse", f"{refs}/{job.name}", folder=ROOT).strip())
         for part in ("validation", "test"):
-            made.append(pd.read_parquet(kept / f"{part}.parquet").assign(task=task, cell=name, seed=seed, part=part))
-    return pd.concat(made, ignore_index=True)
-
-
-def scores(label: np.ndarray, probability: np.ndarray, predicted: np.ndarray, rows: np.ndarray) -> tuple[float, float]:
-    return 100 * f1_score(label[rows], predicted[rows]), 100 * roc_auc_score(label[rows], probability[rows])
+            with files.open(f"predictions/{job.model}/{job.task}/{part}.parquet") as handle:
+                table = pd.read_parquet(handle)
+            made.append(table.assign(task=job.task, model=job.model, cell=job.cell, seed=job.seed, part=part))
+    mine = [runs[job.name] for job in all_jobs if job.name in runs]
+    minutes, stages = sum(one["seconds"] for one in mine) / 60, sum(len(one["stages"]) for one in mine)
+    return pd.concat(made, ignore_index=True), f"{len(all_jobs)} experiments, {stages} stages run, {minutes:.0f} minutes"
 
 
 def table(found: pd.DataFrame, spec: dict[str, Any], draws: int) -> list[str]:
-    """Markdown lines: a row for each task, subset and cell."""
-    lines = ["| task | test rows | cell | F1 | difference | AUC | difference |", "|---|---|---|---|---|---|---|"]
-    generator = np.random.default_rng(0)
+    """Markdown lines: a row for each task, subset, model and cell."""
+    lines = ["| task | test rows | model | cell | F1 | difference | by seed | AUC | difference |", "|---|---|---|---|---|---|---|---|---|"]
+    cells, seeds = list(spec["cells"]), spec["seeds"]
     for task in spec["tasks"]:
-        mine = found[found["task"] == task]
-        seeds, cells = spec["seeds"], list(spec["cells"])
-        runs = {}
-        for cell in cells:
-            for seed in seeds:
-                one = mine[(mine["cell"] == cell) & (mine["seed"] == seed)]
-                validation, test = (one[one["part"] == part].reset_index(drop=True) for part in ("validation", "test"))
-                threshold = best_threshold(validation["label"].to_numpy(int), validation["probability"].to_numpy(float))
-                probability = test["probability"].to_numpy(float)
-                runs[cell, seed] = (test, probability, probability >= threshold)
-        test = runs[cells[0], seeds[0]][0]
-        for other, _, _ in runs.values():
-            assert other["id"].equals(test["id"]), "the cells were not tested on the same rows"
+        parts = {key: rows.reset_index(drop=True) for key, rows in found[found["task"] == task].groupby(["model", "cell", "seed", "part"])}
+        test = parts[spec["models"][0], cells[0], seeds[0], "test"]
         label = test["label"].to_numpy(int)
-        group = pd.factorize(pd.Series([normalise(query) for query in test["origin_query"]]))[0]
-        members = pd.Series(np.arange(len(test))).groupby(group).apply(np.array).tolist()
-        for subset, languages in spec["subsets"][task].items():
-            inside = test["language"].isin(languages).to_numpy() if languages else np.ones(len(test), dtype=bool)
-            queries = [rows for rows in members if inside[rows].any()]
-
-            def means(
-                rows: np.ndarray, runs: dict = runs, cells: list = cells, seeds: list = seeds, label: np.ndarray = label
-            ) -> np.ndarray:
-                return np.array([np.mean([scores(label, *runs[cell, seed][1:], rows) for seed in seeds], axis=0) for cell in cells])
-
-            point = means(np.flatnonzero(inside))
-            drawn = []
-            for _ in range(draws):
-                rows = np.concatenate([queries[n] for n in generator.integers(len(queries), size=len(queries))])
-                drawn.append(means(rows[inside[rows]]))
-            low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-            gain_low, gain_high = np.percentile(np.array(drawn) - np.array(drawn)[:, :1], [2.5, 97.5], axis=0)
-            for number, cell in enumerate(cells):
-                shown = []
-                for metric in (0, 1):
-                    shown.append(f"{point[number, metric]:.1f} ({low[number, metric]:.1f} - {high[number, metric]:.1f})")
-                    gain = point[number, metric] - point[0, metric]
-                    bounds = f"({gain_low[number, metric]:+.1f} - {gain_high[number, metric]:+.1f})"
-                    shown.append(f"{gain:+.1f} {bounds}" if number else "")
-                lines.append(f"| {task.upper()} | {subset}, {inside.sum():,} | {cell} | {' | '.join(shown)} |")
+        query = np.array([normalise(one) for one in test["origin_query"]])
+        subsets = {
+            name: test["language"].isin(languages).to_numpy() if languages else np.ones(len(test), dtype=bool)
+            for name, languages in spec["subsets"][task].items()
+        }
+        for model in spec["models"]:
+            points, drawn = {}, {}
+            for cell in cells:
+                for seed in seeds:
+                    one, validation = parts[model, cell, seed, "test"], parts[model, cell, seed, "validation"]
+                    if not one["id"].equals(test["id"]):
+                        raise click.ClickException(f"{task}, {model}, {cell}, seed {seed}: the cells were not tested on the same rows")
+                    threshold = best_threshold(validation["label"].to_numpy(int), validation["probability"].to_numpy(float))
+                    probability = one["probability"].to_numpy(float)
+                    drawn[cell, seed] = bootstrap(label, probability, (probability >= threshold).astype(int), query, subsets, draws)
+                    for name, mask in subsets.items():
+                        points[cell, seed, name] = scores(label[mask], probability[mask], threshold)
+            for name, mask in subsets.items():
+                first: dict[str, np.ndarray] = {}
+                for cell in cells:
+                    shown = {}
+                    for metric in METRICS:
+                        mean = 100 * np.mean([points[cell, seed, name][metric] for seed in seeds])
+                        values = 100 * np.mean([drawn[cell, seed][name][metric] for seed in seeds], axis=0)
+                        gain = mean - 100 * np.mean([points[cells[0], seed, name][metric] for seed in seeds])
+                        shown[metric] = f"{mean:.1f}{ends(values, '.1f')} | "
+                        if cell == cells[0]:
+                            first[metric] = values
+                        else:
+                            shown[metric] += f"{gain:+.1f}{ends(values - first[metric], '+.1f')}"
+                    by_seed = ", ".join(f"{100 * points[cell, seed, name]['f1']:.1f}" for seed in seeds)
+                    about = f"{task.upper()} | {name}, {mask.sum():,} | {model} | {cell}"
+                    lines.append(f"| {about} | {shown['f1']} | {by_seed} | {shown['auc']} |")
     return lines
+
+
+def ends(values: np.ndarray, form: str) -> str:
+    """An interval in brackets; nothing where too many draws are undefined."""
+    found = interval(values)
+    return f" ({found[0]:{form}} to {found[1]:{form}})" if found else ""
 
 
 @click.command(help=__doc__)
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--only", multiple=True, help="Experiments of the file to run; all if not given.")
+@click.option("--model", "models", multiple=True, help="Models instead of the file's; blocks under models: in params.yaml.")
 @click.option("--draws", default=1000, show_default=True, help="Bootstrap draws.")
-def main(path: Path, only: tuple[str, ...], draws: int) -> None:
+def main(path: Path, only: tuple[str, ...], models: tuple[str, ...], draws: int) -> None:
     for name, spec in YAML(typ="safe").load(path).items():
         if only and name not in only:
             continue
-        folder = ROOT / ".scratch/experiments" / f"{path.stem}-{name}"
-        found = run(spec, folder)
-        seconds = [float((kept / "seconds.txt").read_text()) for kept in (folder / "runs").iterdir()]
-        click.echo(f"\n{name}: {len(spec['seeds'])} seeds, {len(seconds)} runs, {sum(seconds) / 60:.0f} minutes\n")
+        spec["models"] = list(models) or spec["models"]
+        found, cost = run(spec, ROOT / ".scratch/experiments" / f"{path.stem}-{name}")
+        click.echo(f"\n{name}: {len(spec['seeds'])} seeds, {cost}\n")
         click.echo("\n".join(table(found, spec, draws)))
 
 

@@ -1,6 +1,6 @@
 """Write an adapter, or with --merge a whole model, to a folder outside the pipeline. Not a stage.
 
-With it go the prompt, the label tokens and the threshold. docs/serving.md shows who can load it.
+With it go the prompt, the label tokens, the threshold and the model card. docs/serving.md shows who can load it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
     from babelcart import export, models, prompts
 
     folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
+    card = folder / f"{task}.md"
     block, prompt = config.load(f"models.{model}", models.Model), config.load(f"prompts.{task}", prompts.Prompt)
     threshold = json.loads(scores.read_text(encoding="utf-8"))["validation"]["threshold"] if scores.exists() else None
-    export.export(folder / "base", folder / task, block, prompt, threshold, out, merge)
+    export.export(folder / "base", folder / task, block, prompt, threshold, card if card.exists() else None, out, merge)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")
 
 

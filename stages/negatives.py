@@ -33,6 +33,8 @@ def main(task: str) -> None:
         progress = functools.partial(tqdm, unit="batch", disable=None)
         vectors = similarity.vectors(rows, sampling, settings, SCRATCH, progress)
     sampled, counts = negatives.sample(rows, task, sampling, settings.seed, vectors)
+    if short := negatives.shortfall(counts, task, sampling):
+        click.echo(f"warning: {short}")
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
     told = audit.give_away(rows[rows["label"] == 0], sampled)
     for name, found in told.items():

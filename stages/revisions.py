@@ -17,6 +17,7 @@ def read_bytes(revision: str | None, path: str) -> bytes:
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import RevError
+    from dvc_data.index import DataIndexDirError
 
     if revision is None:
         try:
@@ -27,7 +28,7 @@ def read_bytes(revision: str | None, path: str) -> bytes:
         return bytes(DVCFileSystem(".", rev=revision).read_bytes(path))
     except RevError as error:
         raise UserError(f"there is no revision {revision!r} here: {error}") from error
-    except (OSError, DvcException) as error:
+    except (OSError, DvcException, DataIndexDirError) as error:
         raise UserError(
             f"{path} of {revision} cannot be read: {error}\n"
             "It is neither in the cache nor in the default remote. Where it was made: `dvc push`."

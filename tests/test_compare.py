@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -81,4 +82,6 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
     assert pd.read_csv("flipped.csv")["mended"].all()
     after.iloc[1:].to_parquet(path)
     assert "not scored on the same rows" in run("compare", "first", "--task", "qc", fails=True).output
+    shutil.rmtree(".dvc/cache")
+    assert "neither in the cache nor in the default remote" in run("compare", "first", "--task", "qc", fails=True).output
     assert "no revision 'nowhere'" in run("compare", "nowhere", "--task", "qc", fails=True).output

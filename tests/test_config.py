@@ -55,7 +55,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Re
 def test_the_shipped_file_is_right(write: Callable[[str], Result]) -> None:
     assert write(SHIPPED).exit_code == 0
     shipped = config.load("models", dict[str, Model])
-    assert {"gemma3-270m", "smollm2-135m", "gemma3-12b", "qwen25-14b", "tiny"} <= shipped.keys()
+    assert {"gemma3-270m", "smollm2-135m", "qwen25-05b", "gemma3-12b", "qwen25-14b", "tiny"} <= shipped.keys()
     assert shipped["gemma3-12b"].quantization == "nf4"
 
 

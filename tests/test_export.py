@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Project, run, run_to
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,6 +33,7 @@ def probability(model: torch.nn.Module, contract: dict, tokenizer: AutoTokenizer
 def test_adapter_and_merged_model_score_as_predict_does(project: Project) -> None:
     project.change(train={"learning_rate": 0.01})
     run_to("evaluate")
+    run("card", "--task", "qc", "--model", "tiny")
     table = pd.read_parquet("predictions/tiny/qc/test.parquet")
     assert table["probability"].std() > 0.001
     run("export", "--task", "qc", "--model", "tiny", "--out", "out/adapter")
@@ -41,6 +43,9 @@ def test_adapter_and_merged_model_score_as_predict_does(project: Project) -> Non
     merged = AutoModelForCausalLM.from_pretrained("out/merged").eval()
     for model, folder in ((adapted, "adapter"), (merged, "merged")):
         contract = json.loads(Path(f"out/{folder}/babelcart.json").read_text())
+        card = ModelCard.load(Path(f"out/{folder}/README.md"))
+        assert card.data.library_name == {"adapter": "peft", "merged": "transformers"}[folder]
+        assert card.text == ModelCard.load(Path("models/tiny/qc.md")).text
         assert contract["threshold"] == json.loads(Path("metrics/tiny/qc.json").read_text())["validation"]["threshold"]
         tokenizer = AutoTokenizer.from_pretrained("models/tiny/base" if folder == "adapter" else "out/merged")
         assert probability(model, contract, tokenizer, table) == pytest.approx(table["probability"].tolist(), abs=1e-5)

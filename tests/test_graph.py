@@ -10,7 +10,7 @@ from imports import ROOT, modules
 from ruamel.yaml import YAML
 
 STAGES = YAML(typ="safe").load(ROOT.joinpath("dvc.yaml"))["stages"]
-SCRIPTS = sorted(path.stem for path in ROOT.joinpath("stages").glob("*.py") if path.stem not in ("__init__", "cli", "revisions"))
+SCRIPTS = sorted(path.stem for path in ROOT.joinpath("stages").glob("*.py") if path.stem not in ("__init__", "cli", "objects", "revisions"))
 
 
 @pytest.mark.parametrize("stage", STAGES)

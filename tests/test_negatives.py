@@ -86,6 +86,9 @@ def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObjec
     assert len(sampled) == sum(counts["made"].values()) == counts["asked"] - counts["short"]
     assert not len(sampled) or sampled.groupby("origin_query").size().max() <= chosen.max_per_query
     assert sampled["id"].is_unique
+    message = negatives.shortfall(counts, task, chosen)
+    assert (message is None) == (counts["short"] == 0)
+    assert message is None or f"negatives.{task}." in message
     assert not sampled.duplicated(["group", "candidate"]).any()
     assert {"none": set(), "easy": {"easy"}, "hard": {"hard"}, "mixed": {"easy", "hard"}}[chosen.strategy] >= set(sampled["origin"])
     again, _ = negatives.sample(rows, task, chosen, seed, vectors)
@@ -192,6 +195,38 @@ def test_the_stage_adds_negatives_of_each_kind(project: Project, strategy: str) 
     Path("build/negatives/qi.parquet").unlink()
     run("negatives", "--task", "qi")
     assert Path("build/negatives/qi.parquet").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("chosen", "setting"),
+    [
+        (Sampling(strategy="easy", easy_ceiling=-1.0, target_share=None), "easy_ceiling"),
+        (Sampling(strategy="hard", margin=1.0, first_rank=1, target_share=None), "margin"),
+        (Sampling(strategy="easy", easy_ceiling=1.0, target_share=0.95, max_per_query=1), "max_per_query"),
+    ],
+)
+def test_what_limits_the_number_is_named(chosen: Sampling, setting: str) -> None:
+    rows = pd.DataFrame(
+        {
+            "id": list("0123"), "group": list("abcd"), "language": "en", "origin_query": list("abcd"), "origin": "native",
+            "candidate": ["lamp", "bed", "tree", "hose"], "label": 1,
+        }
+    )  # fmt: skip
+    _, counts = negatives.sample(rows, "qi", chosen, 0, random_vectors(rows, 1))
+    assert counts["short"]
+    assert f"negatives.qi.{setting}" in str(negatives.shortfall(counts, "qi", chosen))
+
+
+def test_an_approximate_search_reports_its_recall(project: Project) -> None:
+    pytest.importorskip("faiss")
+    block = {"strategy": "hard", "target_share": None, "first_rank": 1, "last_rank": 9, "margin": 0.0}
+    project.change(negatives={"qi": block, "exact_limit": 4, "encoder": {"kind": "lexical", "dimensions": 8}})
+    run_to("negatives", "qi")
+    found = json.loads(Path("metrics/negatives/qi.json").read_text())
+    assert 0.5 <= found["search_recall"] <= 1
+    project.change(negatives={"exact_limit": 1000})
+    run("negatives", "--task", "qi")
+    assert "search_recall" not in json.loads(Path("metrics/negatives/qi.json").read_text())
 
 
 def test_a_missing_optional_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import generate
 import lexicon
 
 from babelcart import baseline, metrics, rows
+from babelcart.privacy import private
 
 LANGUAGES = {
     "QC": ({"en", "fr", "es", "ko", "pt", "ja"}, {"de", "it", "pl", "ar"}),
@@ -52,6 +53,12 @@ def test_files_have_the_competitions_form(sample: Path, task: str) -> None:
         assert all(list(line) == fields for line in lines)
         assert {line["language"] for line in lines} == (native if split == "train" else native | unseen)
         assert len(lines) > (12_000 if split == "train" else 2_990)
+
+
+def test_no_query_is_taken_for_personal_data(sample: Path) -> None:
+    queries = {json.loads(line)["origin_query"] for path in sample.glob("*_Q?.txt") for line in path.open(encoding="utf-8")}
+    assert len(queries) > 9000
+    assert [query for query in queries if private(query)] == []
 
 
 @pytest.mark.parametrize("task", ["QC", "QI"])
