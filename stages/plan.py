@@ -42,11 +42,14 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
             train, validation, *splits = (encoder.encode_table(read_table(Path(path))) for path in paths)
             click.echo(f"{task}, {name}{note}")
             here = models.fitting(block)
-            made = plan.make_plan(shape, here, settings, predict.max_tokens, train, validation, splits)
-            click.echo("\n".join(plan.report(made, [plan.here(shape, here, made.train_cost.tokens)])))
+            # One plan for both where this machine computes in the model's own dtype.
+            plans = {
+                one: plan.make_plan(shape, one, settings, predict.max_tokens, train, validation, splits)
+                for one in dict.fromkeys((here, block) if gpus else (here,))
+            }
+            click.echo("\n".join(plan.report(plans[here], [plan.here(shape, here, plans[here].train_cost.tokens)])))
             if gpus:
-                made = plan.make_plan(shape, block, settings, predict.max_tokens, train, validation, splits)
-                click.echo("\n".join(plan.report(made, map(plan.gpu, gpus))))
+                click.echo("\n".join(plan.report(plans[block], map(plan.gpu, gpus))))
     click.echo(plan.assumptions())
 
 
