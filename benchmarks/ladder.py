@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 import numpy as np
-from sides import BASE, MODEL, System, in_turns, peak_memory, precision, read_rows
+from sides import BASE, MODEL, System, in_turns, load, peak_memory, precision, read_rows
 
 BATCH = 16  # at 32, the first rung's logits alone are 8 GiB and more
 PADDED = 128
@@ -45,11 +45,10 @@ def run_rung(rows: Any, task: str, settings: dict[str, Any], train: bool) -> tup
     """Rows a second and peak memory of one rung; its gradient, or its probabilities."""
     import torch
 
-    from babelcart import batching, config, layers, models, prompts
+    from babelcart import batching, layers, models
     from babelcart.packing import TokenRow
 
-    encoder = prompts.Encoder(models.load_tokenizer(BASE), config.load(f"prompts.{task}", prompts.Prompt))
-    block = models.fitting(config.load(f"models.{MODEL}", models.Model))
+    block, encoder = load(task)
     model = models.add_adapter(models.load_base(BASE, block), block, seed=0).train(train)
     torch.manual_seed(0)
     with torch.no_grad():

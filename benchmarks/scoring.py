@@ -32,6 +32,7 @@ from sides import (
     System,
     in_turns,
     linear_operations,
+    load,
     matrix_peak,
     peak_memory,
     precision,
@@ -54,14 +55,6 @@ def peers() -> list[System]:
         System("causal", dict(start), choices),
         System("CrossEncoder", {key: value for key, value in start.items() if key != "sorted"}, whole),
     ]
-
-
-def load(task: str) -> Any:
-    """Settings of the model and its encoder."""
-    from babelcart import config, models, prompts
-
-    encoder = prompts.Encoder(models.load_tokenizer(BASE), config.load(f"prompts.{task}", prompts.Prompt))
-    return models.fitting(config.load(f"models.{MODEL}", models.Model)), encoder
 
 
 def figures(rows: int, start: float, end: float) -> dict[str, float]:

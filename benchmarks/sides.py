@@ -154,13 +154,25 @@ def linear_operations(decoder: Any, rows: int, tokens: int, train: bool) -> floa
     return operations
 
 
-def precision() -> Any:
-    """The dtype in which `MODEL` is computed here, by all sides: bfloat16 where the machine has instructions for it."""
-    import torch
-
+def block() -> Any:
+    """The settings of `MODEL`, with the dtype in which it is computed here."""
     from babelcart import config, models
 
-    return getattr(torch, models.fitting(config.load(f"models.{MODEL}", models.Model)).dtype)
+    return models.fitting(config.load(f"models.{MODEL}", models.Model))
+
+
+def precision() -> Any:
+    """The dtype of all sides: bfloat16 where the machine has instructions for it."""
+    import torch
+
+    return getattr(torch, block().dtype)
+
+
+def load(task: str) -> Any:
+    """Settings of the model and its encoder."""
+    from babelcart import config, models, prompts
+
+    return block(), prompts.Encoder(models.load_tokenizer(BASE), config.load(f"prompts.{task}", prompts.Prompt))
 
 
 def matrix_peak(hidden: int, intermediate: int, tokens: int = 2048, square: int = 4096, device: str = "cpu") -> dict[str, float]:

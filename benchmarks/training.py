@@ -34,10 +34,10 @@ from typing import Any
 import click
 from sides import (
     BASE,
-    MODEL,
     System,
     in_turns,
     linear_operations,
+    load,
     matrix_peak,
     peak_memory,
     precision,
@@ -74,13 +74,9 @@ def peers(llamafactory: str | None, compiled: bool) -> list[System]:
     return found
 
 
-def load(data: Path, task: str, count: int, held: int) -> Any:
+def load_with_rows(data: Path, task: str, count: int, held: int) -> Any:
     """Settings of the model, its encoder, rows to train on and to hold out."""
-    from babelcart import config, models, prompts
-
-    train, out = read_rows(data, count, held)
-    encoder = prompts.Encoder(models.load_tokenizer(BASE), config.load(f"prompts.{task}", prompts.Prompt))
-    return models.fitting(config.load(f"models.{MODEL}", models.Model)), encoder, train, out
+    return *load(task), *read_rows(data, count, held)
 
 
 def labels(rows: Any) -> list[int]:
@@ -108,7 +104,7 @@ def figures(ends: list[float], steps: list[int]) -> dict[str, float]:
 def ours(data: Path, task: str, count: int, held: int, seed: int, settings: dict[str, Any]) -> dict[str, float]:
     from babelcart import models, plan, scoring, training
 
-    block, encoder, train, out = load(data, task, count, held)
+    block, encoder, train, out = load_with_rows(data, task, count, held)
     model = models.add_adapter(models.load_base(BASE, block), block, seed)
     asked = training.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
     rows = encoder.encode_table(train)
@@ -170,7 +166,7 @@ def trainer(data: Path, task: str, count: int, held: int, seed: int, settings: d
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
-    block, encoder, train, out = load(data, task, count, held)
+    block, encoder, train, out = load_with_rows(data, task, count, held)
     set_seed(seed)
     base = AutoModelForSequenceClassification.from_pretrained(
         BASE, dtype=precision(), num_labels=2, attn_implementation=settings["attention"]
@@ -203,7 +199,7 @@ def sft_trainer(data: Path, task: str, count: int, held: int, seed: int, setting
 
     from babelcart import scoring
 
-    block, encoder, train, out = load(data, task, count, held)
+    block, encoder, train, out = load_with_rows(data, task, count, held)
     set_seed(seed)
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype=precision(), attn_implementation=settings["attention"])
     model = lora(block, base, "CAUSAL_LM", settings)
@@ -254,7 +250,7 @@ def llama_factory(data: Path, task: str, count: int, held: int, seed: int, setti
 
 def prepare(data: Path, task: str, count: int, held: int, folder: Path) -> None:
     """The rows in the form that LLaMA-Factory reads."""
-    _, encoder, train, _ = load(data, task, count, held)
+    _, encoder, train, _ = load_with_rows(data, task, count, held)
     answers = (encoder.prompt.negative, encoder.prompt.positive)
     decoded = [encoder.tokenizer.decode([*row.query, *row.candidate]) for row in encoder.encode_table(train)]
     rows = [{"instruction": text, "output": answers[label]} for text, label in zip(decoded, labels(train), strict=True)]
@@ -266,7 +262,7 @@ def saved(data: Path, task: str, count: int, held: int, seed: int, settings: dic
     """AUC of an adapter that another process wrote."""
     from babelcart import models, scoring
 
-    block, encoder, _, out = load(data, task, count, held)
+    block, encoder, _, out = load_with_rows(data, task, count, held)
     model = models.load_adapter(models.load_base(BASE, block), Path(settings["folder"]) / "out")
     return {"auc": auc(out, scoring.score(model, encoder.encode_table(out), encoder.labels, 4096))}
 
