@@ -6,6 +6,7 @@
     python benchmarks/training.py --llamafactory peer/bin/python                            # rows of the sample, after `dvc repro`
     python benchmarks/training.py --llamafactory peer/bin/python --data ../shared/real/qc.csv       # or of your own
     python benchmarks/training.py --llamafactory peer/bin/python --quality --rows 3000      # AUC on held-out queries, by seed
+    python benchmarks/training.py --profile --rows 128                                      # where the time of ours goes
 
 * *Trainer*: transformers' Trainer, AutoModelForSequenceClassification and peft, padded to the longest row of a batch.
   *SFTTrainer*: TRL's, with the loss of the completion (one token) alone, whose other logits it does not compute; padded or
@@ -270,6 +271,27 @@ def saved(data: Path, task: str, count: int, held: int, seed: int, settings: dic
 SIDES = {"ours": ours, "Trainer": trainer, "SFTTrainer": sft_trainer, "LLaMA-Factory": llama_factory, "saved": saved}
 
 
+def profile(data: Path, task: str, count: int) -> None:
+    """Print what share of our training each operation of torch takes, its own time alone."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recorder
+
+    from babelcart import models, training
+
+    block, encoder, train, _ = load_with_rows(data, task, count, 0)
+    model = models.add_adapter(models.load_base(BASE, block), block, 0)
+    rows = training.Labelled(encoder.encode_table(train), labels(train))
+    asked = training.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear")
+    training.train(model, rows, encoder.labels, asked, RATE)  # the first steps prepare kernels
+    with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as found:
+        training.train(model, rows, encoder.labels, asked, RATE)
+    events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    whole = sum(event.self_cpu_time_total for event in events)
+    print("| operation | share | calls |\n|---|---|---|")
+    for event in events[:20]:
+        print(f"| `{event.key}` | {event.self_cpu_time_total / whole:.1%} | {event.count:,} |")
+
+
 def measure(systems: list[System], given: list[str], repeats: int) -> None:
     width = json.loads((BASE / "config.json").read_text())
     peaks = [matrix_peak(width["hidden_size"], width["intermediate_size"])]
@@ -300,6 +322,7 @@ def compare_quality(systems: list[System], given: list[str], seeds: int) -> None
 @click.option("--tune-rows", default=256, show_default=True, help="To try each setting of the peers with; 0: take the first of each.")
 @click.option("--repeats", default=3, show_default=True, help="Rounds; with --quality, seeds.")
 @click.option("--quality", is_flag=True, help="AUC on --held rows of other queries, instead of speed.")
+@click.option("--profile", "profiled", is_flag=True, help="Where the time of ours goes, instead of speed.")
 @click.option("--held", default=2000, show_default=True)
 @click.option("--llamafactory", help="The Python of an environment that holds LLaMA-Factory.")
 @click.option("--compile", "compiled", is_flag=True, help="Try torch.compile on peers too.")
@@ -308,12 +331,15 @@ def compare_quality(systems: list[System], given: list[str], seeds: int) -> None
 @click.option("--settings", default="{}", hidden=True)
 @click.option("--seed", default=0, hidden=True)
 def main(
-    data: Path, task: str, rows: int, tune_rows: int, repeats: int, quality: bool, held: int, llamafactory: str | None, compiled: bool,
-    only: tuple[str, ...], system: str | None, settings: str, seed: int,
+    data: Path, task: str, rows: int, tune_rows: int, repeats: int, quality: bool, profiled: bool, held: int, llamafactory: str | None,
+    compiled: bool, only: tuple[str, ...], system: str | None, settings: str, seed: int,
 ) -> None:  # fmt: skip
     held = held if quality else 0
     if system:
         print(json.dumps(SIDES[system](data, task, rows, held, seed, json.loads(settings))))
+        return
+    if profiled:
+        profile(data, task, rows)
         return
     systems = [one for one in [System("ours"), *peers(llamafactory, compiled)] if not only or one.name in only]
     given = ["--data", str(data), "--task", task]
