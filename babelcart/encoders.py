@@ -96,12 +96,15 @@ class UseMultilingual:
         from sentencepiece import SentencePieceProcessor
 
         self.name = f"use-multilingual {sha256[:12]}"
-        self.pieces = SentencePieceProcessor(model_proto=vocabulary)
-        with np.load(io.BytesIO(weights), allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-        chunks = [found.pop(f"q{number}") for number in range(1, 18)]
-        self.table = np.stack(chunks, axis=1).reshape(-1, chunks[0].shape[1])  # row: token id
-        self.scale, self.low, self.epsilon = found.pop("scale"), found.pop("lo"), float(found.pop("eps"))
+        try:
+            self.pieces = SentencePieceProcessor(model_proto=vocabulary)
+            with np.load(io.BytesIO(weights), allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
+            chunks = [found.pop(f"q{number}") for number in range(1, 18)]
+            self.table = np.stack(chunks, axis=1).reshape(-1, chunks[0].shape[1])  # row: token id
+            self.scale, self.low, self.epsilon = found.pop("scale"), found.pop("lo"), float(found.pop("eps"))
+        except Exception as error:  # of numpy, zipfile and sentencepiece, a dozen kinds
+            raise UserError(f"negatives.encoder.packages: not the weights of this encoder ({type(error).__name__}: {error})") from error
         self.layers = found
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
