@@ -246,6 +246,8 @@ class DeepTranslator:
                 raise Temporary(f"unreadable answer ({type(error).__name__})") from error
             except Exception as error:  # TranslationNotFound and its like: about this text
                 raise Refused(type(error).__name__) from error
+            if isinstance(answer, list) and len(answer) == 1:  # of yandex
+                answer = answer[0]
             if not isinstance(answer, str):
                 raise Refused("no answer")
             answer = html.unescape(answer)

@@ -58,7 +58,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.reset_index(drop=True).to_parquet(temporary, index=False, compression="zstd")
 
 
-def read_table(path: Path, *columns: str) -> pd.DataFrame:
+def read_table(path: Path, *columns: str, labelled: bool = False) -> pd.DataFrame:
     """Read a table of rows that `write_table` wrote.
 
     Parameters
@@ -66,6 +66,8 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
     path : Path
     *columns : str
         What it must have beside the columns of a row: ``probability``, or texts such as ``origin``.
+    labelled : bool
+        Whether there must be rows and every one must have a label.
 
     Raises
     ------
@@ -74,12 +76,12 @@ def read_table(path: Path, *columns: str) -> pd.DataFrame:
     """
     try:
         with path.open("rb") as handle:
-            return parse_table(handle, str(path), *columns)
+            return parse_table(handle, str(path), *columns, labelled=labelled)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run `dvc repro`, or `dvc pull` to fetch it") from None
 
 
-def parse_table(content: IO[bytes], name: str, *columns: str) -> pd.DataFrame:
+def parse_table(content: IO[bytes], name: str, *columns: str, labelled: bool = False) -> pd.DataFrame:
     """As `read_table`, of bytes that are called `name` in messages."""
     import pandas as pd
 
@@ -93,7 +95,8 @@ def parse_table(content: IO[bytes], name: str, *columns: str) -> pd.DataFrame:
             raise UserError(f"{name} has no column {column}, it has {shown(list(table))}; {again}")
         values = table[column]
         if column == "label":
-            right, accepted = bool(values.dropna().isin([0, 1]).all()), "0, 1 or missing"
+            right = bool((values if labelled else values.dropna()).isin([0, 1]).all())
+            accepted = "0 or 1" if labelled else "0, 1 or missing"
         elif column == "probability":
             right = pd.api.types.is_float_dtype(values) and bool(values.between(0, 1).all())
             accepted = "numbers from 0 to 1"
@@ -101,6 +104,8 @@ def parse_table(content: IO[bytes], name: str, *columns: str) -> pd.DataFrame:
             right, accepted = pd.api.types.is_string_dtype(values) and not values.isna().any(), "texts, none missing"
         if not right:
             raise UserError(f"{name}: the column {column} has other values than {accepted}; {again}")
+    if labelled and not len(table):
+        raise UserError(f"{name} has no rows; at least one is needed")
     return table
 
 

@@ -71,6 +71,7 @@ class Memory:
             self._open.execute("PRAGMA synchronous = NORMAL")  # survives a killed process; a power cut may lose the last commits
             self._open.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
+            self._open.close()
             raise UserError(f"{path} is not a translation memory ({error}); delete it: what was shared is read in again") from error
 
     def __enter__(self) -> Memory:

@@ -19,7 +19,9 @@ from stages import cli
 def main(split: str) -> None:
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
     for task in ("qc", "qi"):
-        results = {path.parent.name: read_json(path, metrics.SCORES) for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
+        paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
+        models = [name for name in paths if name == "ngram" or name not in cli.RESERVED]
+        results = {name: read_json(paths[name], metrics.SCORES) for name in models}
         results = {name: result for name, result in results.items() if "threshold" in result.get(split, {})}
         for part in ("overall", "seen", "unseen"):
             for name, result in results.items():
