@@ -37,7 +37,7 @@ class Evaluate:
     shrink_rows: int = within(0, 10**9, default=500)
     calibrate: Literal["temperature"] | None = None
     bootstrap_draws: int = within(0, 100_000, default=1000)
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, default=0)
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:

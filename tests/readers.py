@@ -85,13 +85,13 @@ class Reader:
 
 
 def build(folder: Path, models: bool = True) -> list[Reader]:
-    """All readers, in a project of their own made in `folder`; without those that need torch if not `models`."""
+    """All readers, in the project that `make_project` made in `folder`; if not `models`, without torch and what takes long."""
     found = [*_rows(folder), *_settings(folder), *_memories(folder), *_small(folder), *_answers(folder)]
     return [*found, *_stages(folder, models), *(_models(folder) if models else [])]
 
 
 def make_project(folder: Path, models: bool = True) -> None:
-    """A project in which every stage has run, `models` or only those without torch."""
+    """A project in which every stage has run, or, if not `models`, the first two."""
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
     shutil.copy(ROOT / "params.yaml", folder)
@@ -101,7 +101,7 @@ def make_project(folder: Path, models: bool = True) -> None:
         translate={"min_coverage": 0.0}, train={"epochs": 1, "max_rows": None}, evaluate={"bootstrap_draws": 20},
     )  # fmt: skip
     write_data(folder / "data")
-    for stage in ("prepare", "split", "translate", "negatives", "leaks", "baseline"):
+    for stage in ("prepare", "split", "translate", "negatives", "leaks", "baseline")[: None if models else 2]:
         run(stage, "--task", "qc")
     if models:
         run("base", "--model", "tiny")
@@ -270,7 +270,7 @@ def _small(folder: Path) -> Iterator[Reader]:
         b"usb cable 2 m|USB-Kabel 2 m",
         b"a@b.example +49 30 1234567|x",
     ]
-    tables = [(folder / f"build/{name}/qc/train.parquet").read_bytes() for name in ("prepare", "translate")]
+    tables = [(folder / f"build/{name}/qc/train.parquet").read_bytes() for name in ("prepare", "split")]
     whls = [(folder / f"{method}.whl").read_bytes() for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
     check = _reads(folder / "submit_QC.txt", lambda path: submission.check(path, "qc", answered))
     yield Reader("listing", [listing], mutations.of_json, read_listing, 7000)
@@ -352,17 +352,17 @@ def _stages(folder: Path, models: bool) -> Iterator[Reader]:
         ("prepare", qc, "data/test_QC_labels.csv", text),
         ("split", qc, "build/prepare/qc/train.parquet", table),
         ("split", qc, "build/prepare/qc/test.parquet", table),
-        ("translate", qc, "build/split/qc/train.parquet", table),
-        ("translate", qc, "build/split/qc/validation.parquet", table),
-        ("translate", qc, "data/memory.csv", text),
-        ("negatives", qc, "build/translate/qc/train.parquet", table),
-        ("leaks", qc, "build/negatives/qc.parquet", table),
-        ("leaks", qc, "build/translate/qc/test.parquet", table),
-        ("baseline", qc, "build/split/qc/train.parquet", table),
-        ("baseline", qc, "build/split/qc/validation.parquet", table),
     ]
     if models:
         cases += [
+            ("translate", qc, "build/split/qc/train.parquet", table),
+            ("translate", qc, "build/split/qc/validation.parquet", table),
+            ("translate", qc, "data/memory.csv", text),
+            ("negatives", qc, "build/translate/qc/train.parquet", table),
+            ("leaks", qc, "build/negatives/qc.parquet", table),
+            ("leaks", qc, "build/translate/qc/test.parquet", table),
+            ("baseline", qc, "build/split/qc/train.parquet", table),
+            ("baseline", qc, "build/split/qc/validation.parquet", table),
             ("train", qc + tiny, "build/negatives/qc.parquet", table),
             ("train", qc + tiny, "build/translate/qc/validation.parquet", table),
             ("predict", qc + tiny, "build/translate/qc/test.parquet", table),

@@ -16,7 +16,7 @@ from imports import ROOT
 from babelcart import config, network, rows
 from babelcart.errors import UserError
 
-QUICK = settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 # Without torch, and stages that take a tenth of a second: the long version has them.
 NAMES = [
     "rows.txt", "rows.csv", "rows.tsv", "rows.parquet", "rows.txt.gz", "labels", "params.yaml", "dvc.lock", "data.dvc", "memory.csv",
