@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from babelcart.errors import UserError
 from babelcart.text import normalise
 
 if TYPE_CHECKING:
@@ -42,9 +43,14 @@ def fit_predict(train: pd.DataFrame, *others: pd.DataFrame) -> list[np.ndarray]:
 
     query, candidate, both = vectorizer(), vectorizer(), vectorizer()
     texts = [[normalise(text) for text in train[name]] for name in ("origin_query", "candidate")]
-    query.fit(texts[0])
-    candidate.fit(texts[1])
-    both.fit(texts[0] + texts[1])
+    if train["label"].nunique() < 2:
+        raise UserError(f"the {len(train)} rows of train have one label only: nothing can be told apart")
+    try:
+        query.fit(texts[0])
+        candidate.fit(texts[1])
+        both.fit(texts[0] + texts[1])
+    except ValueError as error:
+        raise UserError(f"the n-gram regression finds nothing to learn from in {len(train)} rows of train: {error}") from error
 
     def features(rows: pd.DataFrame) -> sparse.csr_matrix:
         q, c = ([normalise(text) for text in rows[name]] for name in ("origin_query", "candidate"))

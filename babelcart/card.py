@@ -20,6 +20,9 @@ LICENCES = {"Gemma Terms of Use": "gemma", "Apache-2.0": "apache-2.0"}
 METRICS = {"f1": ("f1", "F1"), "auc": ("roc_auc", "ROC AUC")}
 QUESTION = {"qc": "whether a category path answers a shopper's query", "qi": "whether an item, by its title, is what a query asks for"}
 
+# What is read of peft's adapter_config.json.
+ADAPTER = {"r": int, "lora_alpha": int, "target_modules": [str]}
+
 BODY = """
 # {name}
 
@@ -89,7 +92,7 @@ def shown(found: Mapping[str, float], metric: str) -> str:
     """A score with its interval: ``0.888 (0.876 - 0.901)``; empty where it is not defined."""
     if metric not in found:
         return ""
-    ends = f" ({found[f'{metric}_low']:.3f} - {found[f'{metric}_high']:.3f})" if f"{metric}_low" in found else ""
+    ends = f" ({found[f'{metric}_low']:.3f} - {found[f'{metric}_high']:.3f})" if {f"{metric}_low", f"{metric}_high"} <= found.keys() else ""
     return f"{found[metric]:.3f}{ends}"
 
 
@@ -112,7 +115,11 @@ def results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revi
         for metric, (kind, name) in METRICS.items():
             if metric in scores.get(part, {}):
                 one = scores[part]
-                ends = f", 95 % interval {one[f'{metric}_low']:.3f} to {one[f'{metric}_high']:.3f}" if f"{metric}_low" in one else ""
+                ends = (
+                    f", 95 % interval {one[f'{metric}_low']:.3f} to {one[f'{metric}_high']:.3f}"
+                    if {f"{metric}_low", f"{metric}_high"} <= one.keys()
+                    else ""
+                )
                 languages = "" if part == "overall" else f", {part} languages"
                 about = {"task_type": "text-classification", "task_name": f"query relevance ({task.upper()})"}
                 data = {"dataset_name": dataset, "dataset_type": dataset, "dataset_revision": revision, "dataset_split": split}

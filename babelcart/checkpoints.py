@@ -40,6 +40,11 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(repr((parts, code, libraries, device)).encode()).hexdigest()[:32]
 
 
+def _seal(tensors: Path, state: Mapping[str, Any]) -> str:
+    """One hash of both halves of a checkpoint."""
+    return hashlib.sha256(json.dumps([sha256(tensors), state], sort_keys=True).encode()).hexdigest()
+
+
 class Checkpoints:
     """The checkpoints of one run.
 
@@ -59,22 +64,23 @@ class Checkpoints:
         path = self.folder / f"{step:08d}.safetensors"
         with whole(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
-        write_json(path.with_suffix(".json"), {"sha256": sha256(path), "state": dict(state)})
+        write_json(path.with_suffix(".json"), {"sha256": _seal(path, state), "state": dict(state)})
         for old in sorted(self.folder.glob("*.json"))[:-KEPT]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Tensors and state of the newest whole checkpoint, or None."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         for record in sorted(self.folder.glob("*.json"), reverse=True):
             tensors = record.with_suffix(".safetensors")
             try:
                 found = json.loads(record.read_text(encoding="utf-8"))
-                if found["sha256"] == sha256(tensors):
+                if found["sha256"] == _seal(tensors, found["state"]):
                     return load_file(tensors), found["state"]
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError):
                 continue
         return None
 

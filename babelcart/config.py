@@ -6,17 +6,23 @@ stage depends on its own settings and on nobody else's. A key has the name of th
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import re
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from babelcart.errors import UserError
+from babelcart.errors import UserError, shown
 
 Section = TypeVar("Section")
 
 PARAMS = Path("params.yaml")
+MAX_ALIASES = 32
+# What no path, text or message may hold: NUL, and halves of surrogate pairs.
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 SECTIONS = (
     "tasks", "run", "data", "prepare", "split", "translate", "negatives", "prompts", "train", "predict", "evaluate", "submit", "models",
 )  # fmt: skip
@@ -25,6 +31,11 @@ SECTIONS = (
 def within(low: float, high: float, *, default: Any) -> Any:
     """A dataclass field whose number lies between `low` and `high`, both allowed."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+
+def _plain(key: Any) -> str:
+    """A key as people write it, if it is one that they write."""
+    return key if isinstance(key, str) and key.isprintable() and len(key) < 100 else shown(key)
 
 
 def _describe(kind: Any) -> str:
@@ -68,15 +79,22 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     elif origin is dict:
         if isinstance(value, dict):
             member = typing.get_args(kind)[1]
-            return {str(key): _convert(member, item, f"{where}.{key}") for key, item in value.items()}
+            return {
+                _convert(str, str(key) if type(key) is int else key, where): _convert(member, item, f"{where}.{key}")
+                for key, item in value.items()
+            }
     elif dataclasses.is_dataclass(kind):
         return section(typing.cast(Any, kind), value, where)
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) != float("inf"):
-            return float(value)
+            with contextlib.suppress(OverflowError):
+                return float(value)
+    elif kind is str:
+        if isinstance(value, str) and not _UNWRITABLE.search(value):
+            return value
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise UserError(f"params.yaml: {where} is {value!r}; accepted: {_describe(kind)}")
+    raise UserError(f"params.yaml: {where} is {shown(value)}; accepted: {_describe(kind)}")
 
 
 def section(kind: type[Section], values: Any, where: str) -> Section:
@@ -88,19 +106,19 @@ def section(kind: type[Section], values: Any, where: str) -> Section:
         Names the key: unknown, missing, or of the wrong kind, and says what is accepted.
     """
     if not isinstance(values, dict):
-        raise UserError(f"params.yaml: {where} is {values!r}; accepted: {_describe(kind)}")
+        raise UserError(f"params.yaml: {where} is {shown(values)}; accepted: {_describe(kind)}")
     hints = typing.get_type_hints(kind)
     fields = {one.name: one for one in dataclasses.fields(typing.cast(Any, kind))}
     for key in values:
         if key not in fields:
-            raise UserError(f"params.yaml: unknown key {where}.{key}; accepted: {', '.join(fields)}")
+            raise UserError(f"params.yaml: unknown key {where}.{_plain(key)}; accepted: {', '.join(fields)}")
     built = {}
     for name, one in fields.items():
         if name in values:
             value = built[name] = _convert(hints[name], values[name], f"{where}.{name}")
             low, high = one.metadata.get("range", (None, None))
             if low is not None and isinstance(value, (int, float)) and not low <= value <= high:
-                raise UserError(f"params.yaml: {where}.{name} is {value}; accepted: {low} to {high}")
+                raise UserError(f"params.yaml: {where}.{name} is {shown(value)}; accepted: {low} to {high}")
         elif one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
             raise UserError(f"params.yaml: {where}.{name} is missing; accepted: {_describe(hints[name])}")
     try:
@@ -117,21 +135,41 @@ def read() -> dict[str, Any]:
     UserError
         If the file is missing, is not YAML, or has a section that is not one of `SECTIONS`.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
-        values = YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
+        values = parse(PARAMS.read_text(encoding="utf-8"), str(PARAMS))
     except FileNotFoundError:
         raise UserError(f"{PARAMS} does not exist; run from the top folder of the project") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{PARAMS} is not YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{PARAMS} is not UTF-8 text: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"params.yaml: the file is {values!r}; accepted: sections {', '.join(SECTIONS)}")
+        raise UserError(f"params.yaml: the file is {shown(values)}; accepted: sections {', '.join(SECTIONS)}")
     for key in values:
         if key not in SECTIONS:
-            raise UserError(f"params.yaml: unknown key {key}; accepted: {', '.join(SECTIONS)}")
+            raise UserError(f"params.yaml: unknown key {_plain(key)}; accepted: {', '.join(SECTIONS)}")
     return values
+
+
+@functools.lru_cache(maxsize=1)  # a stage loads several sections
+def parse(text: str, name: str) -> Any:
+    """The value of a YAML text that is called `name` in messages; it is not to be changed.
+
+    Raises
+    ------
+    UserError
+        If it is not YAML, or says more by aliases than anybody writes.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.events import AliasEvent
+
+    try:
+        # Aliases in merge keys are copied, and multiply from level to level; elsewhere they cost nothing.
+        if "<<" in text and sum(isinstance(event, AliasEvent) for event in YAML(typ="safe").parse(text)) > MAX_ALIASES:
+            raise UserError(f"{name} merges (<<) and has more than {MAX_ALIASES} aliases (*name); write some of them out")
+        return YAML(typ="safe").load(text)
+    except UserError:
+        raise
+    except Exception as error:  # the parser lets through what Python says of a bad date, number or tag, and of a deep nesting
+        raise UserError(f"{name} is not YAML: {type(error).__name__}: {error}") from error
 
 
 def load(where: str, kind: type[Section]) -> Section:
@@ -147,8 +185,7 @@ def load(where: str, kind: type[Section]) -> Section:
     for depth, name in enumerate(names):
         if not isinstance(values, dict) or name not in values:
             parent = "".join(f"{one}: " for one in names[:depth]) or "the file "
-            raise UserError(
-                f"params.yaml: no {where}; {parent}has {', '.join(map(str, values)) if isinstance(values, dict) else repr(values)}"
-            )
+            there = ", ".join(map(_plain, values)) if isinstance(values, dict) else shown(values)
+            raise UserError(f"params.yaml: no {where}; {parent}has {there}")
         values = values[name]
     return typing.cast(Section, _convert(kind, values, where))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -96,12 +97,15 @@ class UseMultilingual:
         from sentencepiece import SentencePieceProcessor
 
         self.name = f"use-multilingual {sha256[:12]}"
-        self.pieces = SentencePieceProcessor(model_proto=vocabulary)
-        with np.load(io.BytesIO(weights), allow_pickle=False) as archive:
-            found = {name: archive[name] for name in archive.files}
-        chunks = [found.pop(f"q{number}") for number in range(1, 18)]
-        self.table = np.stack(chunks, axis=1).reshape(-1, chunks[0].shape[1])  # row: token id
-        self.scale, self.low, self.epsilon = found.pop("scale"), found.pop("lo"), float(found.pop("eps"))
+        try:
+            self.pieces = SentencePieceProcessor(model_proto=vocabulary)
+            with np.load(io.BytesIO(weights), allow_pickle=False) as archive:
+                found = {name: archive[name] for name in archive.files}
+            chunks = [found.pop(f"q{number}") for number in range(1, 18)]
+            self.table = np.stack(chunks, axis=1).reshape(-1, chunks[0].shape[1])  # row: token id
+            self.scale, self.low, self.epsilon = found.pop("scale"), found.pop("lo"), float(found.pop("eps"))
+        except Exception as error:  # of numpy, zipfile and sentencepiece, a dozen kinds
+            raise UserError(f"negatives.encoder.packages: not the weights of this encoder ({type(error).__name__}: {error})") from error
         self.layers = found
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -201,6 +205,19 @@ class Lexical:
         return _unit(self.svd.transform(self.vectoriser.transform(texts)))
 
 
+@contextmanager
+def _opened(store: Path) -> Iterator[sqlite3.Connection]:
+    """The store of vectors, made if there is none."""
+    with closing(sqlite3.connect(store, timeout=60, isolation_level=None)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+            yield connection
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"{store}: {error}; if the file is damaged, delete it: the vectors are computed again") from error
+
+
 def embed(
     texts: Iterable[str],
     encoder: Encoder,
@@ -233,16 +250,13 @@ def embed(
         hashlib.blake2b(f"{encoder.name}\0{prefix}{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in distinct
     ]
     store.parent.mkdir(parents=True, exist_ok=True)
-    with sqlite3.connect(store, timeout=60, isolation_level=None) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+    with _opened(store) as connection:
         found: dict[int, np.ndarray] = {}
         numbers = {key: number for number, key in enumerate(keys)}
         for start in range(0, len(keys), LOOK_UP):
             some = keys[start : start + LOOK_UP]
             for key, vector in connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({','.join('?' * len(some))})", some):
-                found[numbers[key]] = np.frombuffer(vector, dtype=np.float32)
+                found[numbers[key]] = np.frombuffer(vector[: len(vector) // 4 * 4], dtype=np.float32)
         # Sorted by length: a batch pads little, and is the same whatever else is asked for.
         missing = sorted((number for number in range(len(distinct)) if number not in found), key=lambda n: (len(distinct[n]), distinct[n]))
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
@@ -254,5 +268,6 @@ def embed(
             )
             connection.execute("COMMIT")
             found |= dict(zip(batch, made, strict=True))
-    connection.close()
+        if len({vector.shape for vector in found.values()}) > 1:
+            raise sqlite3.DatabaseError("vectors of different lengths")
     return distinct, np.stack([found[number] for number in range(len(distinct))]) if distinct else np.zeros((0, 1), dtype=np.float32)

@@ -8,8 +8,8 @@ from the environment, under deep-translator's names (DEEPL_API_KEY ...), never f
 from __future__ import annotations
 
 import html
-import json
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from babelcart.config import within
 from babelcart.errors import UserError
+from babelcart.files import read_json
 from babelcart.network import Broken, Refused, Temporary
 from babelcart.wheels import Wheel, download, extract
 
@@ -48,6 +49,10 @@ ENGLISH = {
     "ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "id": "Indonesian", "it": "Italian",
     "ja": "Japanese", "ko": "Korean", "pl": "Polish", "pt": "Portuguese", "th": "Thai", "vi": "Vietnamese",
 }  # fmt: skip
+
+
+# NUL, and halves of surrogate pairs, which JSON can give but no file can hold.
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -241,9 +246,14 @@ class DeepTranslator:
                 raise Temporary(f"unreadable answer ({type(error).__name__})") from error
             except Exception as error:  # TranslationNotFound and its like: about this text
                 raise Refused(type(error).__name__) from error
+            if isinstance(answer, list) and len(answer) == 1:  # of yandex
+                answer = answer[0]
             if not isinstance(answer, str):
                 raise Refused("no answer")
-            return [html.unescape(answer)]
+            answer = html.unescape(answer)
+            if _UNWRITABLE.search(answer):
+                raise Refused("characters that are none")
+            return [answer]
 
         return translate
 
@@ -308,7 +318,7 @@ class Generator:
 
         where: dict[str, Any] = {"pretrained_model_name_or_path": self.settings.repo, "revision": self.settings.revision}
         pin = Path(str(self.settings.repo)) / "base.json"  # of the stage `base`: the files of a hub model are in the hub's cache
-        if pin.exists() and "repo" in (pinned := json.loads(pin.read_text(encoding="utf-8"))):
+        if pin.exists() and "repo" in (pinned := read_json(pin, {"repo?": str, "revision?": str})):
             where = {"pretrained_model_name_or_path": pinned["repo"], "revision": pinned["revision"]}
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32

@@ -7,14 +7,18 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from babelcart.errors import UserError
+from babelcart.errors import UserError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# Columns of every table that goes from stage to stage; all text but the label (rows.py says what they mean).
+ROW = ("id", "language", "language_tag", "origin_query", "candidate", "label")
 
 
 @contextmanager
@@ -54,22 +58,138 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.reset_index(drop=True).to_parquet(temporary, index=False, compression="zstd")
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a table that `write_table` wrote.
+def read_table(path: Path, *columns: str, labelled: bool = False) -> pd.DataFrame:
+    """Read a table of rows that `write_table` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    *columns : str
+        What it must have beside the columns of a row: ``probability``, or texts such as ``origin``.
+    labelled : bool
+        Whether there must be rows and every one must have a label.
 
     Raises
     ------
     UserError
-        If the file is missing or is not Parquet.
+        If the file is missing or is not Parquet, if a column is missing, or a value in it is not what the column is for.
     """
+    try:
+        with path.open("rb") as handle:
+            return parse_table(handle, str(path), *columns, labelled=labelled)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run `dvc repro`, or `dvc pull` to fetch it") from None
+
+
+def parse_table(content: IO[bytes], name: str, *columns: str, labelled: bool = False) -> pd.DataFrame:
+    """As `read_table`, of bytes that are called `name` in messages."""
     import pandas as pd
 
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(content)
+    except Exception as error:  # of pyarrow and pandas, a dozen kinds
+        raise UserError(f"{name} is not a readable Parquet file ({error}); delete it and run `dvc repro`") from error
+    again = "made by another version, or changed? Run `dvc repro`, or `dvc checkout` to have it back"
+    for column in (*ROW, *columns):
+        if column not in table:
+            raise UserError(f"{name} has no column {column}, it has {shown(list(table))}; {again}")
+        values = table[column]
+        if column == "label":
+            right = bool((values if labelled else values.dropna()).isin([0, 1]).all())
+            accepted = "0 or 1" if labelled else "0, 1 or missing"
+        elif column == "probability":
+            right = pd.api.types.is_float_dtype(values) and bool(values.between(0, 1).all())
+            accepted = "numbers from 0 to 1"
+        else:
+            right, accepted = pd.api.types.is_string_dtype(values) and not values.isna().any(), "texts, none missing"
+        if not right:
+            raise UserError(f"{name}: the column {column} has other values than {accepted}; {again}")
+    if labelled and not len(table):
+        raise UserError(f"{name} has no rows; at least one is needed")
+    return table
+
+
+def read_json(path: Path, shape: Any) -> Any:
+    """Read JSON that `write_json` or a library wrote, and that `expect` finds to be of a shape.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is something else.
+    """
+    try:
+        return parse_json(path.read_bytes(), str(path), shape)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run `dvc repro`, or `dvc pull` to fetch it") from None
-    except Exception as error:
-        raise UserError(f"{path} is not a readable Parquet file ({error}); delete it and run `dvc repro`") from error
+
+
+def parse_json(content: bytes, name: str, shape: Any) -> Any:
+    """As `read_json`, of bytes that are called `name` in messages."""
+    try:
+        found = json.loads(content)
+        json.dumps(found, ensure_ascii=False).encode()  # halves of surrogate pairs cannot be written again
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is not JSON ({str(error)[:200]}); delete it and run `dvc repro`") from error
+    try:
+        expect(found, shape)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}; made by another version, or changed? Run `dvc repro`, or `git checkout` it") from None
+    return found
+
+
+def expect(value: Any, shape: Any, where: str = "the file") -> None:
+    """Check what JSON gave against a shape.
+
+    Parameters
+    ----------
+    value
+    shape
+        ``str``; ``int``; ``float``, any finite number; ``object``, anything; ``None``; a tuple, one of several shapes; ``[shape]``, a
+        list of it; ``{"name": shape, "other?": shape}``, a mapping with these keys, the marked ones perhaps, and any others;
+        ``{...: shape}``, a mapping with any keys.
+
+    Raises
+    ------
+    ValueError
+        Says where another thing was found.
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is {shown(value)}; expected a mapping")
+        for key, inner in shape.items():
+            for name in value if key is ... else (key.removesuffix("?"),):
+                if name in value:
+                    expect(value[name], inner, shown(name) if where == "the file" else f"{where}.{shown(name)}")
+                elif not key.endswith("?"):
+                    raise ValueError(f"{where} has no {name!r}, it has {shown(list(value))}")
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is {shown(value)}; expected a list")
+        for number, one in enumerate(value):
+            expect(one, shape[0], f"{where}[{number}]")
+    elif isinstance(shape, tuple):
+        if not any(_fits(value, one) for one in shape):
+            raise ValueError(f"{where} is {shown(value)}; expected {' or '.join(_name(one) for one in shape)}")
+    elif not _fits(value, shape):
+        raise ValueError(f"{where} is {shown(value)}; expected {_name(shape)}")
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    if isinstance(shape, (dict, list)):
+        with suppress(ValueError):
+            expect(value, shape)
+            return True
+        return False
+    if shape is None:
+        return value is None
+    if shape is float:
+        return type(value) in (int, float) and abs(value) < 1e300
+    return isinstance(value, shape) and not (shape is int and isinstance(value, bool))
+
+
+def _name(shape: Any) -> str:
+    names = {int: "a whole number", float: "a finite number", str: "a text", None: "null"}
+    return "a list" if isinstance(shape, list) else "a mapping" if isinstance(shape, dict) else names[shape]
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, cast
+
+from babelcart import config
+from babelcart.errors import UserError
+
+
+def read(text: str) -> dict[str, Any]:
+    """The ``stages`` of a dvc.lock.
+
+    Raises
+    ------
+    UserError
+        If it is not such a file.
+    """
+    found = config.parse(text, "dvc.lock")
+    stages = found.get("stages") if isinstance(found, dict) else None
+    if not isinstance(stages, dict) or not all(
+        isinstance(stage, dict) and all(_hashed(stage.get(kind, [])) for kind in ("outs", "deps")) for stage in stages.values()
+    ):
+        raise UserError("dvc.lock does not list stages with hashed outs and deps; restore it (git checkout dvc.lock) or run `dvc repro`")
+    return stages
+
+
+def read_tracked(text: str, name: str) -> list[dict[str, Any]]:
+    """The ``outs`` of a .dvc file.
+
+    Raises
+    ------
+    UserError
+        If it is not such a file.
+    """
+    found = config.parse(text, name)
+    outs = found.get("outs") if isinstance(found, dict) else None
+    if not outs or not _hashed(outs):
+        raise UserError(f"{name} does not list hashed outs; restore it from git, or `dvc add` the data anew")
+    return cast(list[dict[str, Any]], outs)
+
+
+def _hashed(entries: Any) -> bool:
+    return isinstance(entries, list) and all(
+        isinstance(one, dict) and isinstance(one.get("path"), str) and isinstance(one.get("md5"), str) for one in entries
+    )
 
 
 def _changes(status: Mapping[str, list[Any]]) -> Iterator[tuple[str, str, str, Any]]:

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
 from babelcart import languages
-from babelcart.errors import UserError
+from babelcart.errors import UserError, shown
 from babelcart.files import sha256, whole
 from babelcart.text import normalise
 
@@ -71,13 +71,16 @@ class Memory:
             self._open.execute("PRAGMA synchronous = NORMAL")  # survives a killed process; a power cut may lose the last commits
             self._open.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
+            self._open.close()
             raise UserError(f"{path} is not a translation memory ({error}); delete it: what was shared is read in again") from error
 
     def __enter__(self) -> Memory:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._open.close()
+        if isinstance(error, sqlite3.DatabaseError):
+            raise UserError(f"{self.path}: {error}; if the file is damaged, delete it: what was shared is read in again") from error
 
     def _direction(self, engine: str, version: str, source: str, target: str) -> int | None:
         found = self._open.execute(
@@ -215,7 +218,7 @@ def read_csv(path: Path) -> Iterator[Entry]:
             reader = csv.reader(handle, strict=True)
             header = next(reader, [])
             if not set(HEADER[2:]) <= set(header) <= set(HEADER) or len(set(header)) != len(header):
-                raise UserError(f"{path}, line 1: expected the columns {', '.join(HEADER)} (the first two may lack); found {header}")
+                raise UserError(f"{path}, line 1: expected the columns {', '.join(HEADER)} (the first two may lack); found {shown(header)}")
             column = {name: header.index(name) for name in header}
             for fields in reader:
                 if len(fields) != len(header):
@@ -235,7 +238,7 @@ def read_csv(path: Path) -> Iterator[Entry]:
 def _entry(where: str, engine: str, version: str, source: str, target: str, text: str, translation: str) -> Entry:
     codes = [languages.normalise(code) for code in (source, target)]
     if codes[0] is None or codes[1] is None:
-        raise UserError(f"{where}: unknown language in {[source, target]}")
+        raise UserError(f"{where}: unknown language in {shown([source, target])}")
     return Entry(engine or GIVEN, version, codes[0], codes[1], normalise(text), " ".join(translation.split()))
 
 
@@ -284,9 +287,9 @@ def read_tmx(path: Path) -> Iterator[Entry]:
             for target in texts:
                 if target != source:
                     named = (properties.get("x-engine", GIVEN), properties.get("x-version", ""))
-                    yield _entry(f"{path}, unit of {texts[source]!r}", *named, source, target, texts[source], texts[target])
+                    yield _entry(f"{path}, unit of {shown(texts[source])}", *named, source, target, texts[source], texts[target])
             element.clear()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (ElementTree.ParseError, AttributeError, UnicodeDecodeError) as error:
+    except (ElementTree.ParseError, AttributeError, ValueError, LookupError) as error:  # the last two: of encodings
         raise UserError(f"{path} is not TMX: {error}") from error

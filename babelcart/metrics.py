@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+# What JSON of scores holds (`babelcart.files.expect`): of a part of the rows, of a split, and in all.
+PART = {
+    "rows": int, "positive_share": float, "floor_f1": float, "f1": float, "precision": float, "recall": float, "brier": float, "ece": float,
+    "auc?": float, "f1_low?": float, "f1_high?": float, "auc_low?": float, "auc_high?": float,
+}  # fmt: skip
+SUMMARY = {
+    "threshold": float, "thresholds?": {...: float}, "temperature?": float,
+    "overall": {**PART, "f1_at_half": float}, "seen?": PART, "unseen?": PART, "language": {...: PART},
+}  # fmt: skip
+SCORES = {"validation": SUMMARY, "dev?": SUMMARY, "test?": SUMMARY}
 ANSWERS = {0: "not relevant", 1: "relevant"}
 
 
@@ -27,7 +37,7 @@ class Evaluate:
     shrink_rows: int = within(0, 10**9, default=500)
     calibrate: Literal["temperature"] | None = None
     bootstrap_draws: int = within(0, 100_000, default=1000)
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, default=0)
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:

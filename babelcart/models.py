@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from babelcart.config import within
-from babelcart.errors import UserError
+from babelcart.errors import UserError, readable
+from babelcart.files import read_json
 from babelcart.packing import Pack
 from babelcart.quiet import quiet
-from babelcart.weights import PIN, Weights
+from babelcart.weights import PIN, PIN_SHAPE, Weights
 
 if TYPE_CHECKING:
     import torch
@@ -59,10 +59,9 @@ def fitting(model: Model) -> Model:
 
 def source(folder: Path) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` for a folder that the `base` stage wrote."""
-    try:
-        pin = json.loads((folder / PIN).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder} holds no base model; run `dvc repro base`") from None
+    if not (folder / PIN).exists():
+        raise UserError(f"{folder} holds no base model; run `dvc repro base`")
+    pin = read_json(folder / PIN, PIN_SHAPE)
     if "repo" in pin:
         return {"pretrained_model_name_or_path": pin["repo"], "revision": pin["revision"], "trust_remote_code": False}
     return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
@@ -73,7 +72,8 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     quiet()
-    return AutoTokenizer.from_pretrained(**source(folder))
+    with readable(folder):
+        return AutoTokenizer.from_pretrained(**source(folder))
 
 
 def load_base(folder: Path, model: Model) -> Any:
@@ -87,7 +87,8 @@ def load_base(folder: Path, model: Model) -> Any:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    base = AutoModelForCausalLM.from_pretrained(**source(folder), **settings)
+    with readable(folder):
+        base = AutoModelForCausalLM.from_pretrained(**source(folder), **settings)
     base.requires_grad_(False)
     if model.quantization == "nf4":
         for module in base.modules():
@@ -123,7 +124,8 @@ def load_adapter(base: Any, folder: Path) -> Any:
     """A base model with a trained adapter."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
+    with readable(folder):
+        return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
 
 
 def text_linears(base: Any) -> list[str]:

@@ -60,7 +60,7 @@ class Negatives:
     encoder: EncoderSettings = field(default_factory=lambda: EncoderSettings(kind="lexical"))
     # More candidates than this are searched with an approximate index.
     exact_limit: int = within(1, 10**9, default=1_000_000)
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, default=0)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.batching import by_length, by_query, token_budget
 from babelcart.cost import Cost, Size, cost, itemsize, size
-from babelcart.errors import UserError
+from babelcart.errors import UserError, readable
 from babelcart.packing import TokenRow, common_prefix
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def read_config(folder: Path, model: Model) -> Any:
     from babelcart.weights import PIN
 
     if (folder / PIN).exists():
-        return AutoConfig.from_pretrained(**source(folder))
+        with readable(folder):
+            return AutoConfig.from_pretrained(**source(folder))
     if model.weights.repo in SHAPES:
         return AutoConfig.for_model(**SHAPES[model.weights.repo])
     raise UserError(f"{folder} holds no base model; run `python -m stages.base --model {folder.parent.name}`")

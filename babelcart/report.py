@@ -39,6 +39,15 @@ MODEL, NGRAM, FLOOR = charts.KINDS
 ORIGINS = {"native": "native", "translated": "translated", "easy": "easy negative", "hard": "hard negative"}
 KINDS = {"positive": "positive", "natural_negative": "natural negative", "easy": "easy negative", "hard": "hard negative"}
 
+# What JSON of `translate` and `negatives` holds, as far as the page shows it.
+TRANSLATION = {"train?": {...: {"asked": int, "translated": int, "held_out": int, "refused": {...: int}}}}
+_SHARES = {"language": {...: float}, "negative_share": float}
+NEGATIVES = {
+    "asked": int, "short": int, "made": {...: int}, "refused": {...: int}, "before": _SHARES, "after": _SHARES,
+    "told_apart?": {...: float}, "similarity?": {...: {"q05": float, "q25": float, "q50": float, "q75": float, "q95": float}},
+}  # fmt: skip
+EXAMPLES = {...: [{"language": str, "query": str, "candidate": str, "similarity": (float, None)}]}
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -86,6 +95,27 @@ class Outcome:
 def last_labelled(scores: Mapping[str, Any]) -> str:
     """The split that a report is about: test where its labels are known, else dev, else validation."""
     return next(split for split in ("test", "dev", "validation") if split in scores)
+
+
+def read_curve(path: Path, *columns: str) -> pd.DataFrame:
+    """A curve as `evaluate` and `train` write it: CSV or, by its ending, TSV of numbers.
+
+    Raises
+    ------
+    UserError
+        If it is missing or is something else.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")[list(columns)].astype(float)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run `dvc repro`") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # those of pandas' parser are ValueErrors
+        raise UserError(f"{path} is not a table of numbers with the columns {', '.join(columns)} ({error}); run `dvc repro`") from error
+    if not len(table) or not (table.abs() < 1e300).all(axis=None):
+        raise UserError(f"{path} has no rows, or a value that is no finite number; run `dvc repro`")
+    return table
 
 
 def f1_draws(outcome: Outcome, settings: Evaluate) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from babelcart import languages
 from babelcart.config import within
-from babelcart.errors import UserError
+from babelcart.errors import UserError, shown
 from babelcart.tasks import CANDIDATE_FIELD
 from babelcart.text import normalise
 
@@ -265,7 +265,7 @@ def _check(
 
 def _text(record: Mapping[str, Any], name: str, file: str, line: int) -> str | Problem:
     if name not in record or record[name] is None:
-        return Problem(file, line, name, "", f"the field is missing; the row has {', '.join(map(str, record)) or 'none'}")
+        return Problem(file, line, name, "", f"the field is missing; the row has {shown(list(record))}")
     value = record[name]
     if isinstance(value, int) and not isinstance(value, bool) and name == "id":
         value = str(value)
@@ -362,7 +362,7 @@ def _separated(handle: BinaryIO, path: Path, needed: Sequence[str]) -> Iterator[
     missing = [name for name in needed if name not in header]
     if missing:
         raise UserError(
-            f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(map(repr, header))}. "
+            f"{path}: no column {', '.join(map(repr, missing))}; it has {shown(header)}. "
             "Name the file's own columns in params.yaml: prepare.columns"
         )
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -394,7 +394,7 @@ def _parquet(handle: BinaryIO, path: Path, needed: Sequence[str]) -> Iterator[tu
         file = pq.ParquetFile(handle)
         missing = [name for name in needed if name not in file.schema_arrow.names]
         if missing:
-            raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; it has {', '.join(file.schema_arrow.names)}")
+            raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; it has {shown(file.schema_arrow.names)}")
         line = 0
         for batch in file.iter_batches():
             for record in batch.to_pylist():

@@ -22,7 +22,7 @@ class Split:
     validation_share: float = within(0, 0.9, default=0.1)
     test_share: float = within(0, 0.9, default=0.0)
     train_languages: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, default=0)
 
 
 def group(query: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.errors import UserError
+from babelcart.errors import UserError, shown
 from babelcart.files import whole
 from babelcart.tasks import CANDIDATE_FIELD
 
@@ -62,30 +62,32 @@ def check(path: Path, task: str, expected: pd.DataFrame) -> None:
     rows = {row.id: row for row in expected.itertuples()}
     fields = ["id", "language", "origin_query", CANDIDATE_FIELD[task], "prediction"]
     seen: dict[str, int] = {}
-    with path.open(encoding="utf-8") as handle:
+    with path.open(encoding="utf-8", errors="surrogateescape") as handle:
         for number, line in enumerate(handle, 1):
             try:
                 record = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}, line {number}: not JSON ({error})") from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path.name}, line {number}: not JSON ({error})") from None
             if not isinstance(record, dict) or sorted(record) != sorted(fields):
-                raise UserError(f"{path}, line {number}: expected the fields {', '.join(fields)}; found {line.strip()[:80]!r}")
+                raise UserError(f"{path.name}, line {number}: expected the fields {', '.join(fields)}; found {line.strip()[:80]!r}")
             identifier = record["id"]
-            if identifier not in rows:
-                raise UserError(f"{path}, line {number}: id {identifier!r} is not one of the {len(rows)} rows to answer")
+            if not isinstance(identifier, str) or identifier not in rows:
+                raise UserError(f"{path.name}, line {number}: id {shown(identifier)} is not one of the {len(rows)} rows to answer")
             if identifier in seen:
-                raise UserError(f"{path}, line {number}: id {identifier!r} stands already in line {seen[identifier]}")
+                raise UserError(f"{path.name}, line {number}: id {identifier!r} stands already in line {seen[identifier]}")
             seen[identifier] = number
             row = rows[identifier]
             pairs = (("language", row.language_tag), ("origin_query", row.origin_query), (CANDIDATE_FIELD[task], row.candidate))
             for name, value in pairs:
                 if record[name] != value:
-                    raise UserError(f"{path}, line {number}: {name} of id {identifier!r} is {record[name]!r}; the row has {value!r}")
+                    raise UserError(
+                        f"{path.name}, line {number}: {name} of id {identifier!r} is {shown(record[name])}; the row has {value!r}"
+                    )
             if type(record["prediction"]) is not int or record["prediction"] not in (0, 1):
-                raise UserError(f"{path}, line {number}: prediction is {record['prediction']!r}; accepted: 0 or 1")
+                raise UserError(f"{path.name}, line {number}: prediction is {shown(record['prediction'])}; accepted: 0 or 1")
     missing = [identifier for identifier in rows if identifier not in seen]
     if missing:
-        raise UserError(f"{path}: {len(missing)} of {len(rows)} rows are not answered, the first has id {missing[0]!r}")
+        raise UserError(f"{path.name}: {len(missing)} of {len(rows)} rows are not answered, the first has id {missing[0]!r}")
 
 
 def pack(files: Mapping[str, Path], target: Path) -> None:

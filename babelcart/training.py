@@ -48,7 +48,7 @@ class Train:
     early_stopping_patience: int | None = within(1, 2**31, default=None)
     save_steps: int = within(1, 2**31, default=50)
     max_tokens: int = within(1, 2**31, default=4096)
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, default=0)
 
 
 @dataclass(frozen=True)

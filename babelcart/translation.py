@@ -56,7 +56,7 @@ class Translate:
     agree: int = within(1, 3, default=1)
     # Least share of the chosen rows of each language that must come out translated.
     min_coverage: float = within(0, 1, default=0.0)
-    seed: int = 0
+    seed: int = within(0, 2**63 - 1, default=0)
 
     def __post_init__(self) -> None:
         for name in self.chain:

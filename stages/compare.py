@@ -9,7 +9,6 @@ revision answers with its own thresholds. Intervals: 95 %, paired bootstrap by q
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -33,8 +32,8 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
     for task in tasks or config.load("tasks", tuple[str, ...]):
         tables, decisions = [], []
         for revision in (before, after):
-            tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet"))
-            chosen = json.loads(revisions.read_bytes(revision, f"metrics/{model}/{task}.json"))["validation"]
+            tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet", "probability"))
+            chosen = revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)["validation"]
             decisions.append(metrics.Decision(chosen["threshold"], chosen.get("thresholds", {})))
         rows = compare.pair(tables[0], tables[1], names)
         native = revisions.read_table(after, f"build/split/{task}/train.parquet")["language"].unique()

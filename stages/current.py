@@ -20,9 +20,7 @@ from stages import cli
 
 @cli.command
 def main() -> None:
-    from ruamel.yaml import YAML
-
-    yaml, locked = YAML(typ="safe"), Path("dvc.lock")
+    locked = Path("dvc.lock")
     done = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"dvc status: {done.stderr.strip()}")
@@ -32,8 +30,8 @@ def main() -> None:
     ignored = subprocess.run(["git", "check-ignore", "-z", "--stdin"], input=gone, capture_output=True, text=True).stdout.split("\0")
     found = lock.behind(
         status,
-        yaml.load(locked)["stages"] if locked.exists() else {},
-        {name: yaml.load(Path(name))["outs"] for name in status if name.endswith(".dvc")},
+        lock.read(locked.read_text(encoding="utf-8")) if locked.exists() else {},
+        {name: lock.read_tracked(Path(name).read_text(encoding="utf-8"), name) for name in status if name.endswith(".dvc")},
         [path for path in ignored if path],
     )
     if found:

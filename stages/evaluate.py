@@ -21,12 +21,12 @@ def main(task: str, model: str) -> None:
     source, plots = Path("predictions") / model / task, Path("plots") / model
     native = sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique())
     # Only validation has translated rows; which, is known where they were made.
-    origin = read_table(Path(f"build/translate/{task}/validation.parquet")).set_index("id")["origin"]
-    validation = read_table(source / "validation.parquet")
+    origin = read_table(Path(f"build/translate/{task}/validation.parquet"), "origin").set_index("id")["origin"]
+    validation = read_table(source / "validation.parquet", "probability")
     tables = {"validation": validation.assign(origin=validation["id"].map(origin))}
     for split in ("dev", "test"):
         if (source / f"{split}.parquet").exists():
-            table = read_table(source / f"{split}.parquet")
+            table = read_table(source / f"{split}.parquet", "probability")
             if len(table) and table["label"].notna().all():
                 tables[split] = table
     decision = metrics.decide(validation, settings)

@@ -6,44 +6,39 @@ and of sampling, and the training sets in build/. Needs no torch and no network,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from babelcart import config, report
-from babelcart.files import read_table, write_text
+from babelcart import config, metrics, report
+from babelcart.files import read_json, read_table, write_text
 from babelcart.metrics import Evaluate
 from babelcart.tasks import Task
 from stages import cli
 
 
-def read_json(path: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return found
-
-
 def read(task: Task, model: str) -> report.Outcome:
-    import pandas as pd
-
-    scores, predictions = read_json(f"metrics/{model}/{task}.json"), Path("predictions") / model / task
+    numbers, predictions, plots = Path("metrics"), Path("predictions") / model / task, Path("plots") / model
+    scores = read_json(numbers / model / f"{task}.json", metrics.SCORES)
     split = report.last_labelled(scores)
-    plots = Path("plots") / model
+    curves = {
+        "precision_recall": report.read_curve(plots / f"{task}_precision_recall.csv", "recall", "precision"),
+        "calibration": report.read_curve(plots / f"{task}_calibration.csv", "probability", "share", "rows"),
+    }
     training = plots / f"{task}_training" / "plots" / "metrics"
-    curves = {name: pd.read_csv(plots / f"{task}_{name}.csv") for name in ("precision_recall", "calibration")}
-    curves |= {path.relative_to(training).with_suffix("").as_posix(): pd.read_table(path) for path in sorted(training.rglob("*.tsv"))}
+    for path in sorted(training.rglob("*.tsv")):
+        curves[path.relative_to(training).with_suffix("").as_posix()] = report.read_curve(path, "step", path.stem)
     return report.Outcome(
         task=task,
         split=split,
-        predictions=read_table(predictions / f"{split}.parquet"),
-        validation=read_table(predictions / "validation.parquet"),
+        predictions=read_table(predictions / f"{split}.parquet", "probability"),
+        validation=read_table(predictions / "validation.parquet", "probability"),
         native_languages=sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique()),
         scores=scores,
-        parts=read_json(f"metrics/{model}/{task}_slices.json"),
-        ngram=read_json(f"metrics/ngram/{task}.json"),
-        translation=read_json(f"metrics/translate/{task}.json"),
-        negatives=read_json(f"metrics/negatives/{task}.json"),
-        examples=read_json(f"build/negatives/{task}.examples.json"),
-        training=read_table(Path(f"build/negatives/{task}.parquet")),
+        parts=read_json(numbers / model / f"{task}_slices.json", {split: {...: {...: metrics.PART}}}),
+        ngram=read_json(numbers / f"ngram/{task}.json", metrics.SCORES),
+        translation=read_json(numbers / f"translate/{task}.json", report.TRANSLATION),
+        negatives=read_json(numbers / f"negatives/{task}.json", report.NEGATIVES),
+        examples=read_json(Path(f"build/negatives/{task}.examples.json"), report.EXAMPLES),
+        training=read_table(Path(f"build/negatives/{task}.parquet"), "origin"),
         curves=curves,
     )
 

@@ -5,11 +5,12 @@ The floor is the F1 of always answering "relevant". Not a stage: it reads what g
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from babelcart import metrics
+from babelcart.files import read_json
 from stages import cli
 
 
@@ -18,9 +19,9 @@ from stages import cli
 def main(split: str) -> None:
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
     for task in ("qc", "qi"):
-        results = {
-            path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("metrics").glob(f"*/{task}.json"))
-        }
+        paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
+        models = [name for name in paths if name == "ngram" or name not in cli.RESERVED]
+        results = {name: read_json(paths[name], metrics.SCORES) for name in models}
         results = {name: result for name, result in results.items() if "threshold" in result.get(split, {})}
         for part in ("overall", "seen", "unseen"):
             for name, result in results.items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from babelcart import files
 from babelcart.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,8 +36,15 @@ def read_bytes(revision: str | None, path: str) -> bytes:
         ) from error
 
 
-def read_table(revision: str | None, path: str) -> pd.DataFrame:
-    """A Parquet file of a revision."""
-    import pandas as pd
+def read_table(revision: str | None, path: str, *columns: str) -> pd.DataFrame:
+    """A table of rows of a revision, checked as `files.read_table` does."""
+    return files.parse_table(io.BytesIO(read_bytes(revision, path)), _named(revision, path), *columns)
 
-    return pd.read_parquet(io.BytesIO(read_bytes(revision, path)))
+
+def read_json(revision: str | None, path: str, shape: Any) -> Any:
+    """A JSON file of a revision, checked as `files.read_json` does."""
+    return files.parse_json(read_bytes(revision, path), _named(revision, path), shape)
+
+
+def _named(revision: str | None, path: str) -> str:
+    return f"{path} of {revision}" if revision else path

@@ -6,11 +6,11 @@ is checked against the rows it answers: no id missing, double or foreign, no tex
 
 from __future__ import annotations
 
-import json
+import tempfile
 from pathlib import Path
 
-from babelcart import config, submission
-from babelcart.files import read_table, write_text
+from babelcart import config, metrics, submission
+from babelcart.files import read_json, read_table, write_text
 from babelcart.tasks import Task
 from stages import cli
 
@@ -19,18 +19,20 @@ from stages import cli
 @cli.model
 def main(model: str) -> None:
     split = config.load("submit", submission.Submit).split
-    out = Path("submissions") / model
-    files = {}
-    for task in config.load("tasks", tuple[Task, ...]):
-        predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"))
-        result = json.loads(Path(f"metrics/{model}/{task}.json").read_text(encoding="utf-8"))
-        path = out / f"submit_{task.upper()}.txt"
-        chosen = result["validation"]
-        lines = submission.lines(predictions, task, chosen["threshold"], chosen.get("thresholds"))
-        write_text(path, "".join(line + "\n" for line in lines))
-        submission.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
-        files[path.name] = path
-    submission.pack(files, out / "submit.zip")
+    with tempfile.TemporaryDirectory() as name:  # nothing is handed out before all of it is checked
+        files = {}
+        for task in config.load("tasks", tuple[Task, ...]):
+            predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"), "probability")
+            chosen = read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES)["validation"]
+            path = Path(name) / f"submit_{task.upper()}.txt"
+            lines = submission.lines(predictions, task, chosen["threshold"], chosen.get("thresholds"))
+            write_text(path, "".join(line + "\n" for line in lines))
+            submission.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
+            files[path.name] = path
+        out = Path("submissions") / model
+        submission.pack(files, out / "submit.zip")
+        for path in files.values():
+            write_text(out / path.name, path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ def main(task: str, model: str) -> None:
     settings, block = config.load("train", training.Train), models.fitting(config.load(f"models.{model}", models.Model))
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
-    tables = [read_table(Path(path)) for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")]
+    tables = [
+        read_table(Path(path), labelled=True) for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
+    ]
     data, validation = (training.Labelled(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
     pin = (folder / "base" / PIN).read_text(encoding="utf-8")
     name = checkpoints.fingerprint(settings, block, prompt, pin, data, validation)

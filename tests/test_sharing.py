@@ -131,7 +131,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("kind", ["folder", "webdav", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "ssh"))])
 def test_what_one_clone_pushes_another_pulls(kind: str, home: Path, author: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SERVERS[kind](tmp_path / "server") as options:
         author.environment["HOME"] = str(home)
