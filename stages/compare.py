@@ -14,8 +14,9 @@ from pathlib import Path
 
 import click
 
-from babelcart import compare, config, metrics
+from babelcart import compare, config, metrics, spreadsheet
 from babelcart.errors import UserError
+from babelcart.files import whole
 from stages import cli, revisions
 
 
@@ -26,7 +27,7 @@ from stages import cli, revisions
 @click.option("--model", callback=lambda *found: found[2] and cli.model_name(found[2]), help="As the first in run if not named.")
 @click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
 @click.option("--flipped", default=5, show_default=True, help="Flipped rows to print, of each kind.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write all flipped rows to this CSV file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write all flipped rows to this CSV file; formulas become text.")
 def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | None, split: str, flipped: int, out: Path | None) -> None:
     model = model or config.load("run", tuple[str, ...])[0]
     names = (before, after or "the workspace")
@@ -45,7 +46,9 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
         if out:
             if len(tasks) != 1:
                 raise UserError("--out holds the rows of one task; name it with --task")
-            changed.to_csv(out, index=False)
+            texts = ["id", "language", "origin_query", "candidate"]
+            with whole(out) as path:
+                changed.assign(**{name: changed[name].map(spreadsheet.guard) for name in texts}).to_csv(path, index=False)
 
 
 if __name__ == "__main__":
