@@ -72,6 +72,12 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} is not a readable Parquet file ({error}); delete it and run `dvc repro`") from error
 
 
+def inside(name: str) -> bool:
+    """Whether a relative path stays in its folder and is a plain, printable one."""
+    parts = name.split("/")
+    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
+
+
 def sha256(path: Path) -> str:
     """Hex sha256 of a file's content."""
     with Path(path).open("rb") as handle:
