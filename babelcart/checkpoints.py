@@ -66,6 +66,7 @@ class Checkpoints:
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
         """Tensors and state of the newest whole checkpoint, or None."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         for record in sorted(self.folder.glob("*.json"), reverse=True):
@@ -74,7 +75,7 @@ class Checkpoints:
                 found = json.loads(record.read_text(encoding="utf-8"))
                 if found["sha256"] == sha256(tensors):
                     return load_file(tensors), found["state"]
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError):
                 continue
         return None
 

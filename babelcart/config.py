@@ -18,7 +18,8 @@ Section = TypeVar("Section")
 
 PARAMS = Path("params.yaml")
 SECTIONS = (
-    "tasks", "run", "data", "prepare", "split", "translate", "negatives", "prompts", "train", "predict", "evaluate", "submit", "models",
+    "tasks", "run", "data", "prepare", "split", "translate", "negatives", "prompts", "train", "predict", "evaluate", "attack", "submit",
+    "models",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Print the results in metrics/ as a Markdown table: each model beside the n-gram baseline and the floor.
+"""Print the results in metrics/ as a Markdown table: each model beside the n-gram baseline and the floor; or what attacks turn.
 
 The floor is the F1 of always answering "relevant". Not a stage: it reads what git has.
 """
@@ -13,9 +13,29 @@ import click
 from stages import cli
 
 
+def attacks() -> list[str]:
+    """Rows of the table of attacks: how many answers each turned, and how many neutral text of equal length."""
+    lines = [
+        "| task | model | attack | sought | answers | turned | 95 % | neutral text | more than that |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(Path("metrics").glob("*/*_attacks.json")):
+        for attack, found in json.loads(path.read_text(encoding="utf-8")).items():
+            for way, one in found.items():
+                shares = [one.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]
+                task, answer = path.name.partition("_")[0].upper(), way.removeprefix("to_")
+                text = "{:.1%} | {:.1%} to {:.1%} | {:.1%} | {:+.1%}".format(*shares)
+                lines.append(f"| {task} | {path.parent.name} | {attack} | {answer} | {one['rows']:,} | {text} |")
+    return lines
+
+
 @cli.command
 @click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
-def main(split: str) -> None:
+@click.option("--attacks", "attacked", is_flag=True, help="Print instead how many answers hostile text turned.")
+def main(split: str, attacked: bool) -> None:
+    if attacked:
+        click.echo("\n".join(attacks()))
+        return
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
     for task in ("qc", "qi"):
         results = {
