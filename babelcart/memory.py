@@ -238,7 +238,8 @@ def _entry(where: str, engine: str, version: str, source: str, target: str, text
     codes = [languages.normalise(code) for code in (source, target)]
     if codes[0] is None or codes[1] is None:
         raise UserError(f"{where}: unknown language in {[source, target]}")
-    return Entry(engine or GIVEN, version, codes[0], codes[1], normalise(text), " ".join(translation.split()))
+    engine, version, translation = (" ".join(one.split()) for one in (engine, version, translation))
+    return Entry(engine or GIVEN, version, codes[0], codes[1], normalise(text), translation)
 
 
 def write_tmx(path: Path, entries: Iterable[Entry]) -> int:

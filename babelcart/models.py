@@ -143,16 +143,14 @@ def add_adapter(base: Any, model: Model, seed: int) -> Any:
     return adapted
 
 
-def load_adapter(base: Any, folder: Path) -> Any:
-    """A base model with a trained LoRA adapter.
+def check_adapter(folder: Path) -> None:
+    """See that a folder holds a LoRA adapter in safetensors.
 
     Raises
     ------
     UserError
-        If the folder holds no adapter, a pickle, or an adapter of another kind, which may name further files to load.
+        If there is no adapter, a pickle, or an adapter of another kind, which may name further files to load.
     """
-    from peft import PeftModel
-
     try:
         kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -160,6 +158,13 @@ def load_adapter(base: Any, folder: Path) -> Any:
     refuse_pickles(folder)
     if kind != "LORA":
         raise UserError(f"{folder} holds an adapter of the kind {kind!r}; accepted: 'LORA', as `train` writes it")
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """A base model with a trained adapter that passes `check_adapter`."""
+    from peft import PeftModel
+
+    check_adapter(folder)
     return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
 
 

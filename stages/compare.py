@@ -9,6 +9,7 @@ revision answers with its own thresholds. Intervals: 95 %, paired bootstrap by q
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -46,9 +47,9 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
         if out:
             if len(tasks) != 1:
                 raise UserError("--out holds the rows of one task; name it with --task")
-            texts = ["id", "language", "origin_query", "candidate"]
+            texts = {name: changed[name].map(spreadsheet.guard) for name in ("id", "language", "origin_query", "candidate")}
             with whole(out) as path:
-                changed.assign(**{name: changed[name].map(spreadsheet.guard) for name in texts}).to_csv(path, index=False)
+                changed.assign(**texts).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
 if __name__ == "__main__":
