@@ -44,7 +44,7 @@ class Attack:
 
     split: Literal["validation", "dev", "test"] = "test"
     # Drawn from the split's rows; 0 for none.
-    rows: int = within(0, 10**6, default=300)
+    rows: int = within(0, 10**6, default=200)
     seed: int = 0
 
 
