@@ -101,6 +101,22 @@ def test_a_translation_memory_keeps_formulas_as_text(tmp_path: Path, monkeypatch
     assert {entry[4:] for entry in memory.read_csv(Path("again.csv"))} == before
 
 
+ENTITIES = [
+    '<!ENTITY a "1234567890">' + "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefghi", "bcdefghij", strict=True)),
+    '<!ENTITY j SYSTEM "secret.txt">',
+]
+
+
+@pytest.mark.parametrize("entities", ENTITIES)
+def test_a_memory_in_xml_neither_grows_nor_reads_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entities: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret.txt").write_text("secret")
+    unit = '<tu><tuv xml:lang="en"><seg>&j;</seg></tuv><tuv xml:lang="de"><seg>x</seg></tuv></tu>'
+    Path("m.tmx").write_text(f'<!DOCTYPE tmx [{entities}]><tmx version="1.4"><header srclang="en"/><body>{unit}</body></tmx>')
+    with pytest.raises(UserError, match=r"m.tmx is not TMX: (limit on input amplification|undefined entity)"):
+        list(memory.read_tmx(Path("m.tmx")))
+
+
 # Terminals and pages
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2Jdress\r\x9b31m\u202egnp"
