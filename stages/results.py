@@ -13,29 +13,8 @@ import click
 from stages import cli
 
 
-def attacks() -> list[str]:
-    """Rows of the table of attacks: how many answers each turned, and how many neutral text of equal length."""
-    lines = [
-        "| task | model | attack | sought | answers | turned | 95 % | neutral text | more than that |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for path in sorted(Path("metrics").glob("*/*_attacks.json")):
-        for attack, found in json.loads(path.read_text(encoding="utf-8")).items():
-            for way, one in found.items():
-                shares = [one.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]
-                task, answer = path.name.partition("_")[0].upper(), way.removeprefix("to_")
-                text = "{:.1%} | {:.1%} to {:.1%} | {:.1%} | {:+.1%}".format(*shares)
-                lines.append(f"| {task} | {path.parent.name} | {attack} | {answer} | {one['rows']:,} | {text} |")
-    return lines
-
-
-@cli.command
-@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
-@click.option("--attacks", "attacked", is_flag=True, help="Print instead how many answers hostile text turned.")
-def main(split: str, attacked: bool) -> None:
-    if attacked:
-        click.echo("\n".join(attacks()))
-        return
+def scores(split: str) -> list[str]:
+    """The table of scores."""
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
     for task in ("qc", "qi"):
         results = {
@@ -48,6 +27,27 @@ def main(split: str, attacked: bool) -> None:
                     found = result[split][part]
                     numbers = " | ".join(f"{found.get(key, float('nan')):.3f}" for key in ("f1", "floor_f1", "auc", "precision", "recall"))
                     lines.append(f"| {task.upper()} | {part}, {found['rows']:,} rows | {name} | {numbers} |")
+    return lines
+
+
+def attacks() -> list[str]:
+    """The table of attacks: the answers that each turned, and that its control, neutral text of equal length, turned."""
+    lines = ["| task | model | attack | sought | rows | turned | 95 % | control | excess |", "|---|---|---|---|---|---|---|---|---|"]
+    for path in sorted(Path("metrics").glob("*/*_attacks.json")):
+        for attack, found in json.loads(path.read_text(encoding="utf-8")).items():
+            for way, one in found.items():
+                shares = [one.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]
+                numbers = "{:.1%} | {:.1%} to {:.1%} | {:.1%} | {:+.1%}".format(*shares)
+                name = f"{path.name.partition('_')[0].upper()} | {path.parent.name} | {attack} | {way.removeprefix('to_')}"
+                lines.append(f"| {name} | {one['rows']:,} | {numbers} |")
+    return lines
+
+
+@cli.command
+@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
+@click.option("--attacks", "attacked", is_flag=True, help="Print instead how many answers hostile text turned.")
+def main(split: str, attacked: bool) -> None:
+    lines = attacks() if attacked else scores(split)
     if len(lines) == 2:
         raise click.ClickException(f"metrics/ has no scores of the {split} rows; run `dvc repro`, or try --split validation")
     click.echo("\n".join(lines))

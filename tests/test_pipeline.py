@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, run
 from imports import ROOT
 
 BEFORE = {"base", "prepare", "split", "translate", "negatives", "leaks", "baseline"}
@@ -55,6 +55,7 @@ def test_the_graph_recomputes_only_what_a_change_touches(graph: Graph) -> None:
     assert {stage.split("@")[0] for stage in graph.repro()} == BEFORE | AFTER
     graph.commit("run")
     assert graph("git", "status", "--porcelain") == ""
+    assert len(re.findall(r"\| Q[CI] \| tiny \| \w+ \| (?:yes|no) \|", run("results", "--attacks").output)) == 2 * 13
     assert graph.repro() == []
     assert "up to date" in graph("dvc", "status")
 
