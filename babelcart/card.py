@@ -78,6 +78,11 @@ def licence(text: str) -> dict[str, str]:
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")}
 
 
+def plain(text: str) -> str:
+    """Text that is neither Markdown nor HTML, in one line."""
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", " ".join(text.split()))
+
+
 def origin(weights: Weights) -> str:
     """Where the weights of a base model come from, pinned, in words."""
     if weights.repo:
@@ -212,7 +217,7 @@ def card(
         training=len(training),
         origins=", ".join(f"{counts[kind]:,} {kind}" for kind in ("native", "translated", "easy", "hard") if kind in counts),
         weights=origin(weights),
-        licence=weights.licence,
+        licence=plain(weights.licence),
         languages=f"Languages with rows of their own: {', '.join(native)}; in translation only: {', '.join(translated) or 'none'}.",
         digest=whole,
         files="\n".join(f"    {value}  {path}" for path, value in sorted(files.items())),

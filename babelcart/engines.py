@@ -22,7 +22,7 @@ from babelcart.config import within
 from babelcart.errors import UserError
 from babelcart.files import read_json
 from babelcart.network import Broken, Refused, Temporary
-from babelcart.wheels import Wheel, download, extract
+from babelcart.wheels import Wheel, check_hub, download, extract
 
 # deep-translator's engines: class, longest text that it sends, codes under which it takes keys from the environment.
 Scraped = Literal["google", "mymemory", "libre", "deepl", "microsoft", "yandex", "qcri", "baidu", "papago", "pons", "linguee", "chatgpt"]
@@ -88,6 +88,8 @@ class EngineSettings:
             raise ValueError("a neural engine needs directions: {en-pt: {model: ..., vocabulary: ...}}")
         if self.kind in ("seq2seq", "llm") and not self.repo:
             raise ValueError(f"a {self.kind} engine needs repo, and revision if that is on the hub")
+        if self.repo:
+            check_hub(self.repo, self.revision)
 
 
 class Engine(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from babelcart.errors import UserError
 from babelcart.files import write_json
-from babelcart.models import Model, load_adapter, load_base, load_tokenizer
+from babelcart.models import Model, check_adapter, load_adapter, load_base, load_tokenizer
 from babelcart.prompts import Encoder, Prompt
 
 # What a caller needs beside the weights to ask as `predict` does.
@@ -38,14 +38,13 @@ def export(
     Raises
     ------
     UserError
-        If `out` exists, or there is no adapter.
+        If `out` exists, or the adapter does not pass `babelcart.models.check_adapter`.
     """
     from huggingface_hub import ModelCard
 
     if out.exists():
         raise UserError(f"{out} exists; choose another folder or remove it")
-    if not (adapter / "adapter_config.json").exists():
-        raise UserError(f"{adapter} holds no adapter; run `dvc repro`, or `dvc pull {adapter}`")
+    check_adapter(adapter)
     tokenizer = load_tokenizer(base)
     labels = Encoder(tokenizer, prompt).labels
     half = out.with_name(f".{out.name}.half")

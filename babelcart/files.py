@@ -192,6 +192,12 @@ def _name(shape: Any) -> str:
     return "a list" if isinstance(shape, list) else "a mapping" if isinstance(shape, dict) else names[shape]
 
 
+def inside(name: str) -> bool:
+    """Whether a relative path stays in its folder and is a plain, printable one."""
+    parts = name.split("/")
+    return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
+
+
 def sha256(path: Path) -> str:
     """Hex sha256 of a file's content."""
     with Path(path).open("rb") as handle:

@@ -74,6 +74,18 @@ def bootstrap(
     return found
 
 
+def means(values: np.ndarray, query: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """``(draws,)`` means of `values`, whose rows of one `query` are drawn together."""
+    import numpy as np
+    import pandas as pd
+
+    codes, known = pd.factorize(query)
+    sums, rows = np.bincount(codes, weights=values), np.bincount(codes)
+    generator = np.random.default_rng(seed)
+    drawn = (generator.integers(len(known), size=len(known)) for _ in range(draws))
+    return np.array([sums[one].sum() / rows[one].sum() for one in drawn])
+
+
 def _auc(weights: np.ndarray, positive: np.ndarray, ties: np.ndarray) -> np.ndarray:
     """Weighted AUC, a draw a row of `weights`, columns in descending order of the score; `ties` begin a new score each."""
     import numpy as np

@@ -21,6 +21,7 @@ from xml.sax.saxutils import escape, quoteattr
 from babelcart import languages
 from babelcart.errors import UserError, shown
 from babelcart.files import sha256, whole
+from babelcart.spreadsheet import guard, unguard
 from babelcart.text import normalise
 
 HEADER = ("engine", "version", "source", "target", "text", "translation")
@@ -194,13 +195,13 @@ class Memory:
 
 
 def write_csv(path: Path, entries: Iterable[Entry]) -> int:
-    """Write entries as CSV in the order given; returns how many."""
+    """Write entries as CSV in the order given; returns how many. People open it: formulas are guarded, and `read_csv` undoes it."""
     total = 0
     with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(HEADER)
         for entry in entries:
-            writer.writerow(entry)
+            writer.writerow(map(guard, entry))
             total += 1
     return total
 
@@ -220,7 +221,8 @@ def read_csv(path: Path) -> Iterator[Entry]:
             if not set(HEADER[2:]) <= set(header) <= set(HEADER) or len(set(header)) != len(header):
                 raise UserError(f"{path}, line 1: expected the columns {', '.join(HEADER)} (the first two may lack); found {shown(header)}")
             column = {name: header.index(name) for name in header}
-            for fields in reader:
+            for record in reader:
+                fields = [unguard(field) for field in record]
                 if len(fields) != len(header):
                     raise UserError(f"{path}, line {reader.line_num}: expected {len(header)} fields; found {len(fields)}")
                 engine = fields[column["engine"]] if "engine" in column else GIVEN
@@ -239,7 +241,8 @@ def _entry(where: str, engine: str, version: str, source: str, target: str, text
     codes = [languages.normalise(code) for code in (source, target)]
     if codes[0] is None or codes[1] is None:
         raise UserError(f"{where}: unknown language in {shown([source, target])}")
-    return Entry(engine or GIVEN, version, codes[0], codes[1], normalise(text), " ".join(translation.split()))
+    engine, version, translation = (" ".join(one.split()) for one in (engine, version, translation))
+    return Entry(engine or GIVEN, version, codes[0], codes[1], normalise(text), translation)
 
 
 def write_tmx(path: Path, entries: Iterable[Entry]) -> int:

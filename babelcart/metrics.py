@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -213,6 +213,12 @@ class Decision:
     threshold: float
     languages: dict[str, float]
     temperature: float | None = None
+
+    @classmethod
+    def of(cls, scores: Mapping[str, Any]) -> Decision:
+        """What `decide` chose, from metrics/MODEL/TASK.json."""
+        chosen = scores["validation"]
+        return cls(chosen["threshold"], chosen.get("thresholds", {}), chosen.get("temperature"))
 
     def thresholds(self, language: pd.Series) -> np.ndarray:
         """The threshold of each row."""

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from babelcart.prompts import LabelTokens
 
 
+# How files are named that torch.load or pickle.load would read.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+
+
 @dataclass(frozen=True)
 class Model:
     """A block under ``models:``. LoRA settings have peft's names."""
@@ -67,6 +71,24 @@ def source(folder: Path) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
 
 
+def refuse_pickles(folder: Path) -> None:
+    """Weights are read from safetensors alone: a pickle runs whatever code stands in it when it is read.
+
+    Raises
+    ------
+    UserError
+        If the folder holds a pickle, or no safetensors.
+    """
+    found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if found:
+        raise UserError(
+            f"{folder} holds {', '.join(found)}: pickles, which run code when they are read. Only safetensors are read: have whoever made "
+            "them save as safetensors (save_pretrained of peft and transformers does), and remove these"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"{folder} holds no weights (*.safetensors); run `dvc repro`, or `dvc pull` to fetch them")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a base model."""
     from transformers import AutoTokenizer
@@ -81,14 +103,16 @@ def load_base(folder: Path, model: Model) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    dtype = getattr(torch, model.dtype)
+    where, dtype = source(folder), getattr(torch, model.dtype)
+    if where["pretrained_model_name_or_path"] == str(folder):
+        refuse_pickles(folder)
     settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device()}}
     if model.quantization == "nf4":
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     with readable(folder):
-        base = AutoModelForCausalLM.from_pretrained(**source(folder), **settings)
+        base = AutoModelForCausalLM.from_pretrained(**where, **settings)
     base.requires_grad_(False)
     if model.quantization == "nf4":
         for module in base.modules():
@@ -120,10 +144,25 @@ def add_adapter(base: Any, model: Model, seed: int) -> Any:
     return adapted
 
 
+def check_adapter(folder: Path) -> None:
+    """See that a folder holds a LoRA adapter in safetensors.
+
+    Raises
+    ------
+    UserError
+        If there is no adapter, a pickle, or an adapter of another kind, which may name further files to load.
+    """
+    kind = read_json(folder / "adapter_config.json", {"peft_type": object})["peft_type"]
+    refuse_pickles(folder)
+    if kind != "LORA":
+        raise UserError(f"{folder} holds an adapter of the kind {kind!r}; accepted: 'LORA', as `train` writes it")
+
+
 def load_adapter(base: Any, folder: Path) -> Any:
-    """A base model with a trained adapter."""
+    """A base model with a trained adapter that passes `check_adapter`."""
     from peft import PeftModel
 
+    check_adapter(folder)
     with readable(folder):
         return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
 

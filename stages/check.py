@@ -11,7 +11,7 @@ from stages import cli
 
 @cli.command
 def main() -> None:
-    from babelcart import metrics, models, negatives, prompts, rows, scoring, splits, submission, training, translation
+    from babelcart import attacks, metrics, models, negatives, prompts, rows, scoring, splits, submission, training, translation
     from babelcart.tasks import Task
 
     data = config.load("data", rows.Data)
@@ -25,6 +25,7 @@ def main() -> None:
     config.load("train", training.Train)
     config.load("predict", scoring.Predict)
     config.load("evaluate", metrics.Evaluate)
+    config.load("attack", attacks.Attack)
     config.load("submit", submission.Submit)
     known = config.load("models", dict[str, models.Model])
     for name in known:

@@ -9,12 +9,14 @@ revision answers with its own thresholds. Intervals: 95 %, paired bootstrap by q
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import click
 
-from babelcart import compare, config, metrics
+from babelcart import compare, config, metrics, spreadsheet
 from babelcart.errors import UserError
+from babelcart.files import whole
 from stages import cli, revisions
 
 
@@ -25,7 +27,7 @@ from stages import cli, revisions
 @click.option("--model", callback=lambda *found: found[2] and cli.model_name(found[2]), help="As the first in run if not named.")
 @click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
 @click.option("--flipped", default=5, show_default=True, help="Flipped rows to print, of each kind.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write all flipped rows to this CSV file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write all flipped rows to this CSV file; formulas become text.")
 def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | None, split: str, flipped: int, out: Path | None) -> None:
     model = model or config.load("run", tuple[str, ...])[0]
     names = (before, after or "the workspace")
@@ -33,8 +35,7 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
         tables, decisions = [], []
         for revision in (before, after):
             tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet", "probability"))
-            chosen = revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)["validation"]
-            decisions.append(metrics.Decision(chosen["threshold"], chosen.get("thresholds", {})))
+            decisions.append(metrics.Decision.of(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
         rows = compare.pair(tables[0], tables[1], names)
         native = revisions.read_table(after, f"build/split/{task}/train.parquet")["language"].unique()
         found = compare.compare(rows, decisions[0], decisions[1], sorted(native), task)
@@ -44,7 +45,9 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
         if out:
             if len(tasks) != 1:
                 raise UserError("--out holds the rows of one task; name it with --task")
-            changed.to_csv(out, index=False)
+            texts = {name: changed[name].map(spreadsheet.guard) for name in ("id", "language", "origin_query", "candidate")}
+            with whole(out) as path:
+                changed.assign(**texts).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from babelcart import memory
-from babelcart.errors import UserError
+from babelcart.errors import UserError, printable
 from stages import cli
 
 file = click.Path(dir_okay=False, path_type=Path)
@@ -26,7 +26,7 @@ def main(context: click.Context, store: Path) -> None:
 @main.command("list", help="Entries by engine, version and direction.")
 @click.pass_obj
 def list_(store: memory.Memory) -> None:
-    click.echo("\n".join(f"{engine}\t{version}\t{source}-{target}\t{count}" for engine, version, source, target, count in store.counts()))
+    click.echo(printable("\n".join(f"{engine}\t{version}\t{a}-{b}\t{count}" for engine, version, a, b, count in store.counts())))
 
 
 @main.command("import", help="Merge files into the memory; where both know a text, the translation that sorts first stays.")

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import click
 
+from babelcart.errors import printable
 from stages import cli
 
 
 def _report(what: str, problems: Iterable[str]) -> int:
     found = list(problems)
-    click.echo("\n  ".join((f"{'FAILED' if found else 'ok':8}{what}", *found)))
+    click.echo(printable("\n  ".join((f"{'FAILED' if found else 'ok':8}{what}", *found))))
     return len(found)
 
 
@@ -48,7 +49,7 @@ def main(contents: bool, offline: bool) -> None:
             0 if offline else _report("the remote is complete", objects.lacking(repo, contents)),
         ]
     if absent:
-        click.echo(f"not here (`make pull`, or `dvc repro`): {', '.join(absent)}")
+        click.echo(printable(f"not here (`make pull`, or `dvc repro`): {', '.join(absent)}"))
     if sum(failures):
         raise click.ClickException(f"{sum(failures)} problems; docs/sharing.md says what to do about each")
 

@@ -69,8 +69,8 @@ def test_licence_and_source_of_a_base_model() -> None:
     assert card.licence("Gemma Terms of Use; accept them on the model's page") == {"license": "gemma"}
     assert card.licence("Apache-2.0") == {"license": "apache-2.0"}
     assert card.licence("My Own, v1.0") == {"license": "other", "license_name": "my-own-v1.0"}
-    hub = Weights("Apache-2.0", repo="Qwen/Qwen2.5-14B-Instruct", revision="cf98")
-    assert card.origin(hub) == "`Qwen/Qwen2.5-14B-Instruct` at commit `cf98`"
+    hub = Weights("Apache-2.0", repo="Qwen/Qwen2.5-14B-Instruct", revision="cf98" * 10)
+    assert card.origin(hub) == f"`Qwen/Qwen2.5-14B-Instruct` at commit `{'cf98' * 10}`"
 
 
 def test_a_score_with_and_without_its_interval() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,14 +65,16 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
         subprocess.run(["dvc", *command], check=True, capture_output=True)
 
     run_to("evaluate")
+    path, formula = Path("predictions/tiny/qc/test.parquet"), '=HYPERLINK("http://x.test")\r=1'
+    before = pd.read_parquet(path)
+    before.loc[before["candidate"] == before.loc[0, "candidate"], "candidate"] = formula
+    before.to_parquet(path)
     git("init", "--quiet")
     dvc("init", "--quiet")
     dvc("add", "--quiet", "predictions", "build")
     git("add", "predictions.dvc", "build.dvc", ".gitignore", "metrics", "params.yaml")
     git("commit", "-qm", "first")
     git("tag", "first")
-    path = Path("predictions/tiny/qc/test.parquet")
-    before = pd.read_parquet(path)
     after = before.assign(probability=np.where(before["label"].astype(int) == 1, 1.0, 0.0))
     path.unlink()  # it may be a link into the cache
     after.to_parquet(path)
@@ -79,7 +82,13 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
     assert f"qc, tiny, {len(before)} rows of test: first -> the workspace" in printed
     assert "0 broken" in printed
     assert "-> 1.0000" in printed
-    assert pd.read_csv("flipped.csv")["mended"].all()
+    assert formula not in printed
+    # A spreadsheet sees no formula, neither in a cell nor after the line break in one.
+    with Path("flipped.csv").open(encoding="utf-8", newline="") as handle:
+        header, *written = csv.reader(handle)
+    assert {line[header.index("mended")] for line in written} == {"True"}
+    assert f"'{formula}" in {line[header.index("candidate")] for line in written}
+    assert not [cell for line in written for cell in line if cell.startswith("=")]
     after.iloc[1:].to_parquet(path)
     assert "not scored on the same rows" in run("compare", "first", "--task", "qc", fails=True).output
     shutil.rmtree(".dvc/cache")

@@ -32,7 +32,7 @@ small:
 # A model that cannot be had: the hub does not answer.
 NOWHERE = """
   nowhere:
-    weights: {licence: none, repo: nobody/nothing, revision: "0000000"}
+    weights: {licence: none, repo: nobody/nothing, revision: "0000000000000000000000000000000000000000"}
 """
 
 # A minute and more: each cell is a real experiment in a clone.

@@ -9,12 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from conftest import Project, run
 from imports import ROOT
 
-STAGES = {
-    "base", "prepare", "split", "translate", "negatives", "leaks", "baseline", "train", "predict", "evaluate", "card", "submit", "report",
-}  # fmt: skip
+BEFORE = {"base", "prepare", "split", "translate", "negatives", "leaks", "baseline"}
+AFTER = {"train", "predict", "evaluate", "attack", "resist", "card", "submit", "report"}
 
 
 class Graph:
@@ -53,14 +52,15 @@ def graph(project: Project) -> Graph:
 
 
 def test_the_graph_recomputes_only_what_a_change_touches(graph: Graph) -> None:
-    assert {stage.split("@")[0] for stage in graph.repro()} == STAGES
+    assert {stage.split("@")[0] for stage in graph.repro()} == BEFORE | AFTER
     graph.commit("run")
     assert graph("git", "status", "--porcelain") == ""
+    assert len(re.findall(r"\| Q[CI] \| tiny \| \w+ \| (?:yes|no) \|", run("results", "--attacks").output)) == 2 * 13
     assert graph.repro() == []
     assert "up to date" in graph("dvc", "status")
 
     graph.project.change(evaluate={"threshold": 0.5})
-    assert {stage.split("@")[0] for stage in graph.repro()} == {"evaluate", "card", "submit", "report"}
+    assert {stage.split("@")[0] for stage in graph.repro()} == {"evaluate", "resist", "card", "submit", "report"}
     assert "test.threshold" in graph("dvc", "metrics", "diff", "main")
 
     # Another adapter on a branch of its own: nothing before train runs, and the first one comes back with its branch.
@@ -71,7 +71,7 @@ def test_the_graph_recomputes_only_what_a_change_touches(graph: Graph) -> None:
     graph("git", "checkout", "--quiet", "-b", "rank")
     params = graph.folder / "params.yaml"
     params.write_text(params.read_text(encoding="utf-8").replace("    r: 8\n", "    r: 2\n"), encoding="utf-8")
-    assert {stage.split("@")[0] for stage in graph.repro()} <= {"train", "predict", "evaluate", "card", "submit", "report"}
+    assert {stage.split("@")[0] for stage in graph.repro()} <= AFTER
     graph.commit("r 2")
     assert adapter.read_bytes() != first
     graph("git", "checkout", "--quiet", "main")

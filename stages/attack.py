@@ -1,0 +1,44 @@
+"""Score rows whose query or candidate was made to turn the answer, and the same rows grown by neutral words.
+
+Reads rows of build/translate/TASK, models/MODEL, and attack, predict and prompts.TASK of params.yaml; writes p(relevant) before, after
+and of the control to build/attack/MODEL/TASK.parquet. Needs the model, and no threshold: `resist` counts what is turned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from babelcart import config
+from babelcart.files import read_table, write_table
+from stages import cli
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from babelcart.attacks import Text
+
+
+@cli.command
+@cli.task
+@cli.model
+def main(task: str, model: str) -> None:
+    from babelcart import attacks, models, prompts, scoring
+
+    settings, block = config.load("attack", attacks.Attack), models.fitting(config.load(f"models.{model}", models.Model))
+    prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
+    max_tokens = config.load("predict", scoring.Predict).max_tokens
+    rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"))
+    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
+    adapted = models.load_adapter(models.load_base(folder / "base", block), folder / task)
+
+    def score(texts: Sequence[Text]) -> np.ndarray:
+        encoded = encoder.encode_many([text._asdict() for text in texts])
+        return scoring.score(adapted, encoded, encoder.labels, max_tokens, "attack")
+
+    write_table(Path(f"build/attack/{model}/{task}.parquet"), attacks.measure(rows, prompt, settings, score))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Count the answers that hostile text turns, at the thresholds that `evaluate` chose, beside those that neutral text turns.
+
+Reads build/attack/MODEL/TASK.parquet, metrics/MODEL/TASK.json and evaluate of params.yaml (its draws); writes
+metrics/MODEL/TASK_attacks.json, which `python -m stages.results --attacks` prints. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from babelcart import config, metrics, resistance
+from babelcart.files import read_json, read_table, write_json
+from stages import cli
+
+
+@cli.command
+@cli.task
+@cli.model
+def main(task: str, model: str) -> None:
+    settings, folder = config.load("evaluate", metrics.Evaluate), Path("metrics") / model
+    decision = metrics.Decision.of(read_json(folder / f"{task}.json", metrics.SCORES))
+    table = read_table(Path(f"build/attack/{model}/{task}.parquet"))
+    write_json(folder / f"{task}_attacks.json", resistance.turned(table, decision, settings.bootstrap_draws, settings.seed))
+
+
+if __name__ == "__main__":
+    main()
