@@ -33,6 +33,11 @@ def whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # Some libraries do not say which file, and nobody knows the temporary one.
+        if error.filename in (None, name):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -63,13 +68,32 @@ def read_table(path: Path) -> pd.DataFrame:
         If the file is missing or is not Parquet.
     """
     import pandas as pd
+    import pyarrow as pa
 
     try:
         return pd.read_parquet(path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run `dvc repro`, or `dvc pull` to fetch it") from None
-    except Exception as error:
-        raise UserError(f"{path} is not a readable Parquet file ({error}); delete it and run `dvc repro`") from error
+    except (OSError, ValueError, pa.ArrowNotImplementedError) as error:
+        if getattr(error, "errno", None):  # of the system; what pyarrow says of a damaged file has no number
+            raise
+        raise UserError(f"{path} is not a whole Parquet file ({error}); `make heal`, then `dvc repro`, makes it again") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run `dvc repro`, or `dvc pull` to fetch it") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not whole JSON ({error}); `make heal`, then `dvc repro`, makes it again") from error
 
 
 def sha256(path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,12 +70,27 @@ def source(folder: Path) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
 
 
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Name the folder where transformers does not, or does not say that it is damaged."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        if getattr(error, "errno", None):  # the system's errors have a number, those about content have none
+            raise
+        name = folder.parent.name
+        raise UserError(f"{folder} is not a whole model ({error}); `dvc repro --force base@{name}` fetches it again") from error
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a base model."""
     from transformers import AutoTokenizer
 
     quiet()
-    return AutoTokenizer.from_pretrained(**source(folder))
+    with _whole(folder):
+        return AutoTokenizer.from_pretrained(**source(folder))
 
 
 def load_base(folder: Path, model: Model) -> Any:
@@ -87,7 +104,8 @@ def load_base(folder: Path, model: Model) -> Any:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    base = AutoModelForCausalLM.from_pretrained(**source(folder), **settings)
+    with _whole(folder):
+        base = AutoModelForCausalLM.from_pretrained(**source(folder), **settings)
     base.requires_grad_(False)
     if model.quantization == "nf4":
         for module in base.modules():

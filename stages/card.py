@@ -6,17 +6,11 @@ models/MODEL/TASK was trained; writes models/MODEL/TASK.md in the form of the Hu
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from babelcart import card, config, rows, weights
-from babelcart.files import read_table, sha256, write_text
+from babelcart.files import read_json, read_table, sha256, write_text
 from stages import cli
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @cli.command
@@ -30,10 +24,10 @@ def main(task: str, model: str) -> None:
         model,
         task,
         config.load(f"models.{model}.weights", weights.Weights),
-        read(folder / task / "adapter_config.json"),
-        read(folder / task / "training.json")["rows"],
+        read_json(folder / task / "adapter_config.json"),
+        read_json(folder / task / "training.json")["rows"],
         read_table(Path(f"build/negatives/{task}.parquet")),
-        read(Path("metrics") / model / f"{task}.json"),
+        read_json(Path("metrics") / model / f"{task}.json"),
         {name: sha256(Path(data.path) / name) for name in names},
         f"babelcart-{task}",
     )

@@ -5,12 +5,12 @@ With it go the prompt, the label tokens, the threshold and the model card. docs/
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from babelcart import config
+from babelcart.files import read_json
 from stages import cli
 
 
@@ -25,7 +25,7 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
     folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
     card = folder / f"{task}.md"
     block, prompt = config.load(f"models.{model}", models.Model), config.load(f"prompts.{task}", prompts.Prompt)
-    threshold = json.loads(scores.read_text(encoding="utf-8"))["validation"]["threshold"] if scores.exists() else None
+    threshold = read_json(scores)["validation"]["threshold"] if scores.exists() else None
     export.export(folder / "base", folder / task, block, prompt, threshold, card if card.exists() else None, out, merge)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")
 

@@ -6,26 +6,19 @@ and of sampling, and the training sets in build/. Needs no torch and no network,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from babelcart import config, report
-from babelcart.files import read_table, write_text
+from babelcart.files import read_json, read_table, write_text
 from babelcart.metrics import Evaluate
 from babelcart.tasks import Task
 from stages import cli
 
 
-def read_json(path: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return found
-
-
 def read(task: Task, model: str) -> report.Outcome:
     import pandas as pd
 
-    scores, predictions = read_json(f"metrics/{model}/{task}.json"), Path("predictions") / model / task
+    scores, predictions = read_json(Path(f"metrics/{model}/{task}.json")), Path("predictions") / model / task
     split = report.last_labelled(scores)
     plots = Path("plots") / model
     training = plots / f"{task}_training" / "plots" / "metrics"
@@ -38,11 +31,11 @@ def read(task: Task, model: str) -> report.Outcome:
         validation=read_table(predictions / "validation.parquet"),
         native_languages=sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique()),
         scores=scores,
-        parts=read_json(f"metrics/{model}/{task}_slices.json"),
-        ngram=read_json(f"metrics/ngram/{task}.json"),
-        translation=read_json(f"metrics/translate/{task}.json"),
-        negatives=read_json(f"metrics/negatives/{task}.json"),
-        examples=read_json(f"build/negatives/{task}.examples.json"),
+        parts=read_json(Path(f"metrics/{model}/{task}_slices.json")),
+        ngram=read_json(Path(f"metrics/ngram/{task}.json")),
+        translation=read_json(Path(f"metrics/translate/{task}.json")),
+        negatives=read_json(Path(f"metrics/negatives/{task}.json")),
+        examples=read_json(Path(f"build/negatives/{task}.examples.json")),
         training=read_table(Path(f"build/negatives/{task}.parquet")),
         curves=curves,
     )

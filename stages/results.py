@@ -5,11 +5,11 @@ The floor is the F1 of always answering "relevant". Not a stage: it reads what g
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from babelcart.files import read_json
 from stages import cli
 
 
@@ -18,9 +18,7 @@ from stages import cli
 def main(split: str) -> None:
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
     for task in ("qc", "qi"):
-        results = {
-            path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("metrics").glob(f"*/{task}.json"))
-        }
+        results = {path.parent.name: read_json(path) for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
         results = {name: result for name, result in results.items() if "threshold" in result.get(split, {})}
         for part in ("overall", "seen", "unseen"):
             for name, result in results.items():

@@ -6,11 +6,10 @@ is checked against the rows it answers: no id missing, double or foreign, no tex
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from babelcart import config, submission
-from babelcart.files import read_table, write_text
+from babelcart.files import read_json, read_table, write_text
 from babelcart.tasks import Task
 from stages import cli
 
@@ -23,7 +22,7 @@ def main(model: str) -> None:
     files = {}
     for task in config.load("tasks", tuple[Task, ...]):
         predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"))
-        result = json.loads(Path(f"metrics/{model}/{task}.json").read_text(encoding="utf-8"))
+        result = read_json(Path(f"metrics/{model}/{task}.json"))
         path = out / f"submit_{task.upper()}.txt"
         chosen = result["validation"]
         lines = submission.lines(predictions, task, chosen["threshold"], chosen.get("thresholds"))
