@@ -35,6 +35,8 @@ def explain(error: Exception) -> str | None:
     rust = re.search(r"\(os error (\d+)\)", text)
     number = error.errno if isinstance(error, OSError) else int(rust[1]) if rust else None
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
     if number in _FULL:
         return f"{where}{_FULL[number]} ({text}). Make room (`df -h .`; `dvc gc --workspace` drops old results), {_AGAIN}"
     if number in _CLOSED:

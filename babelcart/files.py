@@ -22,10 +22,11 @@ def whole(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it takes the place of `path`, on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -35,11 +36,12 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         # Some libraries do not say which file, and nobody knows the temporary one.
-        if error.filename in (None, name):
+        if error.filename is None or str(error.filename).endswith(".part"):
             error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

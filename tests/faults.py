@@ -227,6 +227,9 @@ def kill(before: Before, number: int, seed: int, expected: dict[str, str], serve
         moment = chance.uniform(0, before.group if whom == "group" else before.alone)
         process = tree.start("dvc", "repro")
         tree.stage_started(process)
+        if whom == "stage":
+            while process.poll() is None and not workers(process):
+                time.sleep(0.002)
         time.sleep(moment)
         victims = workers(process)
         if process.poll() is None and (whom == "group" or victims):

@@ -179,6 +179,7 @@ def test_each_failure_of_the_machine_says_what_to_do() -> None:
         assert found is not None, error
         assert expected in found
         assert "dvc repro" in found
+        assert found.count("a.json") < 2
     for bug in (ZeroDivisionError(), KeyError("a"), RuntimeError("shapes do not match"), ConnectionResetError(104, "reset"), OSError("?")):
         assert explain(bug) is None
 
