@@ -38,7 +38,9 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
     if number in _FULL:
-        return f"{where}{_FULL[number]} ({text}). Make room (`df -h .`; `dvc gc --workspace` drops old results), {_AGAIN}"
+        return (
+            f"{where}{_FULL[number]} ({text}). Make room (`df -h .`; `dvc gc --workspace` drops what this revision does not use), {_AGAIN}"
+        )
     if number in _CLOSED:
         return f"{where}{_CLOSED[number]} ({text}). Make it writable for you (`ls -ld`, `mount` show why it is not), {_AGAIN}"
     if number == errno.ENOMEM:
@@ -46,7 +48,7 @@ def explain(error: Exception) -> str | None:
     if number == errno.EIO:
         return f"{where}the disk fails ({text}). Look at `dmesg`, move the project to another disk, {_AGAIN}"
     if isinstance(error, FileNotFoundError) and where:
-        return f"{where}does not exist. {_HEAL}; `make pull` fetches what others shared"
+        return f"{where}does not exist. `dvc repro` makes it again, or `make pull` fetches what others shared"
     if type(error).__name__ == "SafetensorError":
         return f"a file of weights is damaged ({text}). {_HEAL}"
     return None
@@ -62,13 +64,13 @@ def _of_memory(text: str) -> str:
 def _of_database(error: sqlite3.Error) -> str | None:
     code = getattr(error, "sqlite_errorcode", None)
     code = None if code is None else code & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return f".scratch: the disk is full ({error}). Make room (`df -h .`), {_AGAIN}"
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return f".scratch: the disk is full, or fails ({error}). Make room (`df -h .`; `dmesg` tells of a disk that fails), {_AGAIN}"
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return f".scratch: its databases cannot be written ({error}). Make the folder writable for you, {_AGAIN}"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f".scratch: another process holds a database ({error}). Wait for it or end it, {_AGAIN}"
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return (
             f".scratch: a database is damaged ({error}). Delete .scratch/vectors.sqlite (time is lost), or .scratch/memory.sqlite (what "
             f"memory/ and translate.memory hold is read in again, the rest is asked again), {_AGAIN}"

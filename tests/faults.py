@@ -144,6 +144,19 @@ def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return []
 
 
+def script(tree: Tree, process: subprocess.Popen[bytes], name: str) -> psutil.Process:
+    """The stage's own process, without the shell above it, as soon as it is there."""
+
+    def find() -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [one for one in workers(process) if f"stages.{name}" in one.cmdline()]
+        return []
+
+    found = tree.wait_for(process, find)
+    assert found, tree.said()
+    return found[0]
+
+
 def build(folder: Path, url: str) -> Tree:
     """The project, run to its end undisturbed; its translations come from the server at `url`."""
     project = make_project(folder)
@@ -442,23 +455,23 @@ def dvc_alone_killed(ground: Ground) -> Outcome:
     """The stage lives on, and must not be run beside itself."""
     tree = ground.tree("train")
     process = tree.start("dvc", "repro")
-    orphans = tree.wait_for(process, lambda: [one for one in workers(process) if "stages.train" in one.cmdline()])
+    orphan = script(tree, process, "train")
     time.sleep(1)
     process.kill()
     process.wait()
     again = Tree(tree.folder)
     again.log = ground.folder / "other.log"
     message = error_of(again.run("dvc", "repro")[1])
-    psutil.wait_procs(orphans)
+    psutil.wait_procs([orphan])
     return Outcome("dvc killed, its stage lives on", "`dvc repro` again while train still runs", message, heal(ground, tree))
 
 
 def interrupted(ground: Ground, name: str) -> Outcome:
     tree = ground.tree(name)
     process = tree.start("dvc", "repro")
-    worker = tree.wait_for(process, lambda: [one for one in workers(process) if f"stages.{name}" in " ".join(one.cmdline())])[0]
+    worker = script(tree, process, name)
     # Its work has begun when it has its libraries.
-    tree.wait_for(process, lambda: worker.memory_info().rss > 100 * 2**20)
+    tree.wait_for(process, lambda: not worker.is_running() or worker.memory_info().rss > 100 * 2**20)
     os.killpg(process.pid, signal.SIGINT)
     process.wait()
     return Outcome(f"Ctrl-C in {name}", "SIGINT to the group", error_of(tree.said()), heal(ground, tree))
@@ -468,7 +481,7 @@ def out_of_memory(ground: Ground) -> Outcome:
     """The address space of a running training is closed."""
     tree = ground.tree("train")
     process = tree.start("dvc", "repro")
-    worker = tree.wait_for(process, lambda: [one for one in workers(process) if "stages.train" in " ".join(one.cmdline())])[0]
+    worker = script(tree, process, "train")
     tree.wait_for(process, lambda: list(tree.folder.glob(".scratch/train/*/*.json")))
     with contextlib.suppress(psutil.NoSuchProcess):
         worker.rlimit(psutil.RLIMIT_AS, (1 << 20, 1 << 20))
@@ -597,7 +610,8 @@ def main(kills: int, stages: tuple[str, ...], scenarios: tuple[str, ...], seed: 
             keep(out, state)
             bar.update()
     click.echo(tables(state["kills"], state["scenarios"]))
-    bad = [one for one in state["kills"] if one["different"] or one["healed"] == "no"]
+    most = {"train": SAVE_STEPS, "translate": CONCURRENCY}
+    bad = [one for one in state["kills"] if one["different"] or one["healed"] == "no" or (one["lost"] or 0) > most.get(one["stage"], 0)]
     bad += [one for one in state["scenarios"].values() if one["healed"].startswith("no")]
     if bad:
         raise click.ClickException(f"{len(bad)} did not heal: {bad}")
