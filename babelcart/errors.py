@@ -62,17 +62,18 @@ def _of_memory(text: str) -> str:
 
 
 def _of_database(error: sqlite3.Error) -> str | None:
+    """Of the project's databases, in .scratch, and of DVC's, in .dvc/tmp: SQLite does not say which."""
     code = getattr(error, "sqlite_errorcode", None)
     code = None if code is None else code & 0xFF
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return f".scratch: the disk is full, or fails ({error}). Make room (`df -h .`; `dmesg` tells of a disk that fails), {_AGAIN}"
+        return f"the disk is full, or fails ({error}). Make room (`df -h .`; `dmesg` tells of a disk that fails), {_AGAIN}"
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return f".scratch: its databases cannot be written ({error}). Make the folder writable for you, {_AGAIN}"
+        return f"a database cannot be written ({error}). Make .scratch and .dvc/tmp writable for you, {_AGAIN}"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f".scratch: another process holds a database ({error}). Wait for it or end it, {_AGAIN}"
+        return f"another process holds a database of .scratch ({error}). Wait for it or end it, {_AGAIN}"
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return (
-            f".scratch: a database is damaged ({error}). Delete .scratch/vectors.sqlite (time is lost), or .scratch/memory.sqlite (what "
+            f"a database of .scratch is damaged ({error}). Delete .scratch/vectors.sqlite (time is lost), or .scratch/memory.sqlite (what "
             f"memory/ and translate.memory hold is read in again, the rest is asked again), {_AGAIN}"
         )
     return None
