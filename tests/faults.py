@@ -423,6 +423,14 @@ def corrupted_checkpoint(ground: Ground) -> Outcome:
     )
 
 
+def hook(ground: Ground, tree: Tree, code: str) -> None:
+    """Run code at the start of every Python process of the tree."""
+    folder = ground.folder / "hook"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(code, encoding="utf-8")
+    tree.environment["PYTHONPATH"] = str(folder)
+
+
 def jumping_clock(ground: Ground) -> Outcome:
     """Every Python process sees a clock that jumps by years at each look, and files have times from the past and the future."""
     chance = random.Random(0)
@@ -431,12 +439,7 @@ def jumping_clock(ground: Ground) -> Outcome:
     for path in tree.folder.rglob("*"):
         if path.is_file() and ".git" not in path.parts:
             os.utime(path, (moment := chance.choice([1, 1e9, 4e9]), moment))
-    hook = ground.folder / "clock"
-    hook.mkdir(exist_ok=True)
-    (hook / "sitecustomize.py").write_text(
-        "import random, time\nreal = time.time\ntime.time = lambda: real() + random.choice([-3e8, 0, 3e8])\n", encoding="utf-8"
-    )
-    tree.environment["PYTHONPATH"] = str(hook)
+    hook(ground, tree, "import random, time\nreal = time.time\ntime.time = lambda: real() + random.choice([-3e8, 0, 3e8])\n")
     return Outcome(
         "clock that jumps", "time.time jumps by ten years at each call, files are from 1970, 2001 and 2096", "none", heal(ground, tree)
     )
@@ -480,15 +483,17 @@ def interrupted(ground: Ground, name: str) -> Outcome:
 
 
 def out_of_memory(ground: Ground) -> Outcome:
-    """The address space of a running training is closed."""
-    tree = ground.tree("train")
-    process = tree.start("dvc", "repro")
-    worker = script(tree, process, "train")
-    tree.wait_for(process, lambda: list(tree.folder.glob(".scratch/train/*/*.json")))
-    with contextlib.suppress(psutil.NoSuchProcess):
-        worker.rlimit(psutil.RLIMIT_AS, (1 << 20, 1 << 20))
-    process.wait()
-    return Outcome("out of memory", "RLIMIT_AS set to 1 MiB while train runs", error_of(tree.said()), heal(ground, tree))
+    """An allocation fails while a stage writes its first file. (The halving of packs is in tests/test_training.py.)"""
+    tree = ground.tree("predict")
+    hook(
+        ground,
+        tree,
+        "import os, sys\nif any(one.startswith('stages.') for one in sys.orig_argv):\n    os.fsync = lambda handle: bytearray(1 << 60)\n",
+    )
+    message = error_of(tree.run("dvc", "repro")[1])
+    tree.environment.pop("PYTHONPATH")
+    injected = "an allocation of 2^60 bytes while predict writes its first file"
+    return Outcome("out of memory", injected, message, heal(ground, tree))
 
 
 def killed_for_memory(ground: Ground) -> Outcome:
