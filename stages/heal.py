@@ -52,9 +52,6 @@ def main() -> None:
             BUSY.unlink()
             click.echo(f"{BUSY} was cut short: removed")
     with objects.hashed_anew() as repo:
-        for folder in Path(repo.cache.legacy.path).glob("runs/??/*"):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()  # DVC stumbles over a folder of its run-cache without a run
         for name in objects.remove_damaged(repo):
             click.echo(f"{name} had other content than its hash says: removed")
 

@@ -126,6 +126,9 @@ def damaged(repo: Any) -> Iterator[str]:
 
 def remove_damaged(repo: Any) -> Iterator[str]:
     """Remove what in the cache is not what its name says, and its copies in the workspace, which DVC takes for whole; gives the paths."""
+    for folder in Path(repo.cache.legacy.path).glob("runs/??/*"):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # DVC stumbles over a folder of its run-cache without a run
     for name, path, found in list(_other_content(repo, [out for out in repo.index.outs if out.hash_info])):
         copy = Path(name)
         if copy.is_file():
