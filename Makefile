@@ -10,16 +10,19 @@ export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-slow verify pull lint setup clean plan dag current experiments
+.PHONY: help repro test test-slow verify pull heal lint setup clean plan dag current experiments
 
 help:  ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-repro: setup data  ## Set up, fetch the data, run every stage that is not up to date, print the results
+repro: setup heal data  ## Set up, fetch the data, run every stage that is not up to date, print the results
 	@python -m stages.check
 	dvc repro
 	@python -m stages.results
 	@for page in reports/*.html; do echo "Open $$page in a browser: the charts and every test row"; done
+
+heal: setup  ## Put right what a kill or a bad disk left of dvc.lock, of DVC's locks and of its cache
+	@python -m stages.heal
 
 plan: setup  ## Say what training and scoring will cost, here and on GPU="h100 l4"
 	@python -m stages.plan $(addprefix --gpu ,$(GPU))

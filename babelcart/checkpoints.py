@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 KEPT = 2
+NAME = 32  # characters of a fingerprint
+FINISHED = "finished"
 
 
 def fingerprint(*parts: Any) -> str:
@@ -37,7 +39,7 @@ def fingerprint(*parts: Any) -> str:
     libraries = [version(name) for name in ("torch", "transformers", "peft")]
     # Float sums differ by device and thread count.
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.get_num_threads()
-    return hashlib.sha256(repr((parts, code, libraries, device)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((parts, code, libraries, device)).encode()).hexdigest()[:NAME]
 
 
 def _seal(tensors: Path, state: Mapping[str, Any]) -> str:
@@ -65,7 +67,10 @@ class Checkpoints:
         with whole(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
         write_json(path.with_suffix(".json"), {"sha256": _seal(path, state), "state": dict(state)})
-        for old in sorted(self.folder.glob("*.json"))[:-KEPT]:
+        self._keep(KEPT)
+
+    def _keep(self, newest: int) -> None:
+        for old in sorted(self.folder.glob("*.json"))[:-newest]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
 
@@ -84,6 +89,16 @@ class Checkpoints:
                 continue
         return None
 
-    def clear(self) -> None:
-        """Remove them all: the run is over and its adapter written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def finish(self) -> None:
+        """The adapter is written: keep the last checkpoint alone, and none of other finished runs of this model and task.
+
+        The last one stays because DVC has recorded nothing yet: killed before it has, it runs the stage again, which then goes on
+        from the end.
+        """
+        others = self.folder.name[: -len("-") - NAME] + "-" + "?" * NAME
+        for marker in self.folder.parent.glob(f"{others}/{FINISHED}"):
+            if marker.parent != self.folder:
+                shutil.rmtree(marker.parent)
+        if self.folder.exists():
+            self._keep(1)
+            (self.folder / FINISHED).touch()

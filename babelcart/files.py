@@ -26,10 +26,11 @@ def whole(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it takes the place of `path`, on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
@@ -37,8 +38,14 @@ def whole(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        # Some libraries do not say which file, and nobody knows the temporary one.
+        if error.filename is None or str(error.filename).endswith(".part"):
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,7 +95,9 @@ def parse_table(content: IO[bytes], name: str, *columns: str, labelled: bool = F
     try:
         table = pd.read_parquet(content)
     except Exception as error:  # of pyarrow and pandas, a dozen kinds
-        raise UserError(f"{name} is not a readable Parquet file ({error}); delete it and run `dvc repro`") from error
+        if getattr(error, "errno", None):  # of the system; what pyarrow says of a damaged file has no number
+            raise
+        raise UserError(f"{name} is not a whole Parquet file ({error}); `make heal`, then `dvc repro`, makes it again") from error
     again = "made by another version, or changed? Run `dvc repro`, or `dvc checkout` to have it back"
     for column in (*ROW, *columns):
         if column not in table:
@@ -129,7 +138,7 @@ def parse_json(content: bytes, name: str, shape: Any) -> Any:
         found = json.loads(content)
         json.dumps(found, ensure_ascii=False).encode()  # halves of surrogate pairs cannot be written again
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{name} is not JSON ({str(error)[:200]}); delete it and run `dvc repro`") from error
+        raise UserError(f"{name} is not whole JSON ({str(error)[:200]}); `make heal`, then `dvc repro`, makes it again") from error
     try:
         expect(found, shape)
     except ValueError as error:

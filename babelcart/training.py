@@ -7,6 +7,7 @@ A run that was stopped goes on from its last checkpoint and ends with the same b
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -324,6 +325,7 @@ class _Run:
 
     def resume(self, checkpoints: Checkpoints | None) -> None:
         import torch
+        from tqdm import tqdm
 
         found = checkpoints.load() if checkpoints else None
         if found is None:
@@ -333,6 +335,7 @@ class _Run:
         self.optimizer.load(tensors)
         self.best = [tensors[f"best.{number}"] for number in range(sum(name.startswith("best.") for name in tensors))]
         torch.set_rng_state(tensors["random"])
+        tqdm.write(f"going on after step {len(self.history.losses)} of {len(self.steps)}", file=sys.stderr)
         if "random_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random_cuda"])
 

@@ -96,20 +96,50 @@ def fetch_listings(repo: Any) -> None:
         path.chmod(0o444)
 
 
-def damaged(repo: Any) -> Iterator[str]:
-    """What in the cache is not what its name says."""
-    for out in outputs(repo):
+def _other_content(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]]:
+    """Name, object and true hash of what in the cache is not what its name says."""
+    for out in outs:
         try:
             named = objects(repo, out)
-        except UserError as error:
-            yield f"{out}: {error}; delete it from the cache, then `dvc repro` or `make pull`"
-            continue
+        except UserError:
+            named = {out.hash_info.value: str(out)}
         for oid, name in named.items():
             path = Path(repo.cache.local.oid_to_path(oid))
             if path.is_file():
                 with path.open("rb") as handle:
-                    if verify.md5(handle) != oid.removesuffix(".dir"):
-                        yield f"{name}: the cache has other content in {path}; delete that file, then `dvc repro` or `make pull`"
+                    found = verify.md5(handle)
+                if found != oid.removesuffix(".dir"):
+                    yield name, path, found
+
+
+def damaged(repo: Any) -> Iterator[str]:
+    """What in the cache is not what its name says, or leads out of its folder."""
+    for out in outputs(repo):
+        try:
+            objects(repo, out)
+        except UserError as error:
+            yield f"{out}: {error}; delete it from the cache, then `dvc repro` or `make pull`"
+            continue
+        for name, path, _ in _other_content(repo, [out]):
+            yield f"{name}: the cache has other content in {path}; `make heal`, then `dvc repro` or `make pull`"
+
+
+def remove_damaged(repo: Any) -> Iterator[str]:
+    """Remove what in the cache is not what its name says, and its copies in the workspace, which DVC takes for whole; gives the paths."""
+    for folder in Path(repo.cache.legacy.path).glob("runs/??/*"):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # DVC stumbles over a folder of its run-cache without a run
+    for name, path, found in list(_other_content(repo, [out for out in repo.index.outs if out.hash_info])):
+        copy = Path(name)
+        if copy.is_file():
+            with copy.open("rb") as handle:
+                same = verify.md5(handle) == found
+            if same:
+                copy.unlink()
+                yield name
+        if path.exists():
+            path.unlink()
+            yield str(path.relative_to(repo.root_dir) if path.is_relative_to(repo.root_dir) else path)
 
 
 def changed(repo: Any) -> tuple[list[str], list[str]]:

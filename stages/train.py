@@ -44,7 +44,7 @@ def main(task: str, model: str) -> None:
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
     models.save_adapter(adapted, folder / task)
     write_json(folder / task / "training.json", asdict(history))
-    kept.clear()
+    kept.finish()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +75,41 @@ class Project:
             yaml.dump(params, handle)
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    made = Project(tmp_path / "project")
-    made.folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", made.folder)
+class Graph:
+    """A project with the graph, in git and DVC, and its commands as processes."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.folder = project, project.folder
+        self.environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc/tmp/site")}
+        for name in ("babelcart", "stages"):
+            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+            shutil.copy(ROOT / name, self.folder)
+        self("git", "init", "--quiet", "--initial-branch=main")
+        self("git", "config", "user.email", "test@localhost")
+        self("git", "config", "user.name", "test")
+        self("dvc", "init", "--quiet")
+        self("dvc", "add", "--quiet", "data")
+        self.commit("start")
+
+    def __call__(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def commit(self, message: str) -> None:
+        self("git", "add", "--all")
+        self("git", "commit", "--quiet", "--message", message)
+
+    def repro(self) -> list[str]:
+        """The stages that ran, with their cell."""
+        return re.findall(r"Running stage '([^']+)'", self("dvc", "repro"))
+
+
+def make_project(folder: Path) -> Project:
+    made = Project(folder)
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
     made.change(
         run=["tiny"],
         translate={"min_coverage": 0.0},
@@ -84,7 +117,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         split={"validation_share": 0.3},
         train={"epochs": 2, "max_rows": None},
     )
-    write_data(made.folder / "data")
+    write_data(folder / "data")
+    return made
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    made = make_project(tmp_path / "project")
     monkeypatch.chdir(made.folder)
     return made
 

@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Project, run
-from imports import ROOT
+from conftest import Graph, Project, run
 
 BEFORE = {"base", "prepare", "split", "translate", "negatives", "leaks", "baseline"}
 AFTER = {"train", "predict", "evaluate", "attack", "resist", "card", "submit", "report"}
-
-
-class Graph:
-    def __init__(self, project: Project) -> None:
-        self.project, self.folder = project, project.folder
-        self.environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc/tmp/site")}
-        for name in ("babelcart", "stages"):
-            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", ".gitignore"):
-            shutil.copy(ROOT / name, self.folder)
-        self("git", "init", "--quiet", "--initial-branch=main")
-        self("git", "config", "user.email", "test@localhost")
-        self("git", "config", "user.name", "test")
-        self("dvc", "init", "--quiet")
-        self("dvc", "add", "--quiet", "data")
-        self.commit("start")
-
-    def __call__(self, *command: str, fails: bool = False) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def commit(self, message: str) -> None:
-        self("git", "add", "--all")
-        self("git", "commit", "--quiet", "--message", message)
-
-    def repro(self) -> list[str]:
-        """The stages that ran, with their cell."""
-        return re.findall(r"Running stage '([^']+)'", self("dvc", "repro"))
 
 
 @pytest.fixture
