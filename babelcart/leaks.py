@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,14 +61,18 @@ def find(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame]) -> list[Leak
             rows = rows.assign(group=[normalise(query) for query in rows["origin_query"]])
         known: dict[str, dict[str, tuple[str, str]]] = {kind: {} for kind in KINDS}
         for identifier, query, group in rows[columns].itertuples(index=False):
-            for kind, form in zip(KINDS, (normalise(query), folded(query), folded(group)), strict=True):
+            for kind, form in _forms(query, group):
                 known[kind].setdefault(form, (identifier, query))
         for identifier, query, group in queries.itertuples(index=False):
-            for kind, form in zip(KINDS, (normalise(query), folded(query), folded(group)), strict=True):
+            for kind, form in _forms(query, group):
                 if form in known[kind]:
                     found.append(Leak(kind, identifier, query, split, *known[kind][form]))
                     break
     return found
+
+
+def _forms(query: str, group: str) -> Iterator[tuple[str, str]]:
+    return zip(KINDS, (normalise(query), folded(query), folded(group)), strict=True)
 
 
 def check(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], task: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from babelcart import languages
 from babelcart.errors import UserError, shown
 from babelcart.files import sha256, whole
 from babelcart.spreadsheet import guard, unguard
-from babelcart.text import normalise
+from babelcart.text import normalise, tidy
 
 HEADER = ("engine", "version", "source", "target", "text", "translation")
 # The engine of entries that a file gives without saying who made them.
@@ -243,7 +243,7 @@ def _entry(where: str, engine: str, version: str, source: str, target: str, text
     codes = [languages.normalise(code) for code in (source, target)]
     if codes[0] is None or codes[1] is None:
         raise UserError(f"{where}: unknown language in {shown([source, target])}")
-    engine, version, translation = (" ".join(one.split()) for one in (engine, version, translation))
+    engine, version, translation = (tidy(one) for one in (engine, version, translation))
     return Entry(engine or GIVEN, version, codes[0], codes[1], normalise(text), translation)
 
 

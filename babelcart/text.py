@@ -7,6 +7,11 @@ import unicodedata
 from functools import lru_cache
 
 
+def tidy(text: str) -> str:
+    """Runs of white space made one space, none at the ends; all else as it was."""
+    return " ".join(text.split())
+
+
 @lru_cache(maxsize=1 << 18)  # the same queries come again and again: by row, by rule
 def normalise(text: str) -> str:
     """Unicode NFKC, case-folded, runs of white space made one space.
@@ -17,8 +22,7 @@ def normalise(text: str) -> str:
     'iphone 14 case'
     """
     # Folding can undo NFKC (U+0345), so the form is taken again: normalise(normalise(x)) == normalise(x).
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
+    return tidy(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
 
 
 @lru_cache(maxsize=1 << 18)

@@ -18,7 +18,7 @@ from babelcart.errors import UserError
 from babelcart.memory import Entry, Memory
 from babelcart.network import STOPPED, Broken, Manners, ask
 from babelcart.privacy import private
-from babelcart.text import folded, normalise
+from babelcart.text import folded, normalise, tidy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,11 +227,6 @@ class Translator:
             self.asked[engine.name] += len(answers)
             found |= answers
         return found
-
-
-def tidy(text: str) -> str:
-    """White space collapsed; everything else as the engine wrote it."""
-    return " ".join(text.split())
 
 
 def values(column: pd.Series) -> list[Any]:

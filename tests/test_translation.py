@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from imports import ROOT
 from libre_server import FAULTS, TEXTS, german, running
 
-from babelcart import engines, memory, network, translation, weights
+from babelcart import engines, memory, network, text, translation, weights
 from babelcart.errors import UserError
 from babelcart.memory import Entry
 
@@ -205,7 +205,7 @@ ENTRIES = st.lists(
     st.builds(
         Entry, st.sampled_from(["google", "libre"]), st.sampled_from(["1", "2"]), st.just("en"), st.sampled_from(["de", "ja"]),
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(memory.normalise).filter(bool),
-        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(translation.tidy),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(text.tidy),
     ), max_size=30,
 )  # fmt: skip
 
