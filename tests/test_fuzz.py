@@ -64,10 +64,10 @@ def test_a_failure_is_seen(tmp_path: Path) -> None:
     def careless(content: bytes) -> None:
         if b"label" in content:
             raise KeyError("label")
-        raise UserError("" if b"silent" in content else "\ud800")
+        raise UserError("")
 
     reader = readers.Reader("careless", [b"label"], lambda random, content: content, careless, 1)
-    for content, error in ((b"label", KeyError), (b"silent", AssertionError), (b"x", UnicodeEncodeError)):
+    for content, error in ((b"label", KeyError), (b"silent", AssertionError)):
         with pytest.raises(error):
             reader.outcome(content)
     assert reader.input(0, 1) == reader.input(0, 1)
