@@ -38,7 +38,7 @@ test: setup  ## Set up, lint and run the tests
 	ruff check .
 	ruff format --check .
 	mypy
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: setup  ## Run the tests that make test leaves out: minutes each
 	python -m pytest -m slow

@@ -73,7 +73,7 @@ class Memory:
             self._open.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:
             self._open.close()
-            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
                 raise  # a full disk, a busy file: nothing to delete
             raise UserError(f"{path} is not a translation memory ({error}); delete it: what was shared is read in again") from error
 

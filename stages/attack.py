@@ -29,7 +29,7 @@ def main(task: str, model: str) -> None:
     settings, block = config.load("attack", attacks.Attack), models.fitting(config.load(f"models.{model}", models.Model))
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
     max_tokens = config.load("predict", scoring.Predict).max_tokens
-    rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"))
+    rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
     adapted = models.load_adapter(models.load_base(folder / "base", block), folder / task)
 

@@ -16,8 +16,9 @@ from stages import cli
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    tables = {name: read_table(Path(f"build/split/{task}/{name}.parquet")) for name in ("train", "validation", "dev", "test")}
-    train = tables.pop("train")
+    folder = Path("build/split") / task
+    train, validation = (read_table(folder / f"{name}.parquet", labelled=True) for name in ("train", "validation"))
+    tables = {"validation": validation, **{name: read_table(folder / f"{name}.parquet") for name in ("dev", "test")}}
     tables = {name: table for name, table in tables.items() if len(table) and table["label"].notna().all()}
     scored = dict(zip(tables, baseline.fit_predict(train, *tables.values()), strict=True))
     tables = {name: table.assign(probability=scored[name]) for name, table in tables.items()}

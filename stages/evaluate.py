@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelcart import config, metrics
+from babelcart.errors import UserError
 from babelcart.files import read_table, whole, write_json
 from stages import cli
 
@@ -21,9 +22,11 @@ def main(task: str, model: str) -> None:
     source, plots = Path("predictions") / model / task, Path("plots") / model
     native = sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique())
     # Only validation has translated rows; which, is known where they were made.
-    origin = read_table(Path(f"build/translate/{task}/validation.parquet"), "origin").set_index("id")["origin"]
-    validation = read_table(source / "validation.parquet", "probability")
-    tables = {"validation": validation.assign(origin=validation["id"].map(origin))}
+    rows = read_table(Path(f"build/translate/{task}/validation.parquet"), "origin")
+    validation = read_table(source / "validation.parquet", "probability", labelled=True)
+    if not rows["id"].equals(validation["id"]):
+        raise UserError(f"{source}/validation.parquet and build/translate/{task}/validation.parquet have other rows; run `dvc repro`")
+    tables = {"validation": validation.assign(origin=rows["origin"])}
     for split in ("dev", "test"):
         if (source / f"{split}.parquet").exists():
             table = read_table(source / f"{split}.parquet", "probability")

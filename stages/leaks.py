@@ -18,7 +18,7 @@ from stages import cli
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    train = read_table(Path(f"build/negatives/{task}.parquet"))
+    train = read_table(Path(f"build/negatives/{task}.parquet"), "group")
     held_out = {name: read_table(Path(f"build/translate/{task}/{name}.parquet")) for name in ("validation", "dev", "test")}
     counts = leaks.check(train, held_out, task)
     files = [Path(config.load("translate.memory", str)), Path(f"memory/{task}.csv")]

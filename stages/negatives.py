@@ -27,7 +27,7 @@ def main(task: str) -> None:
 
     settings = config.load("negatives", negatives.Negatives)
     sampling = getattr(settings, task)
-    rows = read_table(Path(f"build/translate/{task}/train.parquet"))
+    rows = read_table(Path(f"build/translate/{task}/train.parquet"), "group", "origin", labelled=True)
     vectors = None
     if sampling.strategy != "none" and negatives.wanted(rows, sampling) != 0:
         progress = functools.partial(tqdm, unit="batch", disable=None)

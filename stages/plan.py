@@ -39,7 +39,7 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
             paths += [f"build/translate/{task}/{split}.parquet" for split in ("validation", *predict.splits)]
             if missing := [path for path in paths if not Path(path).exists()]:
                 raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
-            train, validation, *splits = (encoder.encode_table(read_table(Path(path))) for path in paths)
+            train, validation, *splits = (encoder.encode_table(read_table(Path(path), "pivot")) for path in paths)
             click.echo(f"{task}, {name}{note}")
             here = models.fitting(block)
             # One plan for both where this machine computes in the model's own dtype.

@@ -24,7 +24,7 @@ def main(task: str, model: str) -> None:
     settings, block = config.load("predict", scoring.Predict), models.fitting(config.load(f"models.{model}", models.Model))
     folder, out = Path("models") / model, Path("predictions") / model / task
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
-    tables = {split: read_table(Path(f"build/translate/{task}/{split}.parquet")) for split in settings.splits}
+    tables = {split: read_table(Path(f"build/translate/{task}/{split}.parquet"), "pivot") for split in settings.splits}
     with run.measured(Path("runs") / model / f"{task}_predict.json") as report:
         adapted = models.load_adapter(models.load_base(folder / "base", block), folder / task)
         for split, rows in tables.items():

@@ -29,8 +29,8 @@ def read(task: Task, model: str) -> report.Outcome:
     return report.Outcome(
         task=task,
         split=split,
-        predictions=read_table(predictions / f"{split}.parquet", "probability"),
-        validation=read_table(predictions / "validation.parquet", "probability"),
+        predictions=read_table(predictions / f"{split}.parquet", "probability", labelled=True),
+        validation=read_table(predictions / "validation.parquet", "probability", labelled=True),
         native_languages=sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique()),
         scores=scores,
         parts=read_json(numbers / model / f"{task}_slices.json", {split: {...: {...: metrics.PART}}}),

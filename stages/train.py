@@ -28,7 +28,8 @@ def main(task: str, model: str) -> None:
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
     encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
     tables = [
-        read_table(Path(path), labelled=True) for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
+        read_table(Path(path), "pivot", labelled=True)
+        for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
     ]
     data, validation = (training.Labelled(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
     pin = (folder / "base" / PIN).read_text(encoding="utf-8")

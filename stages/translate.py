@@ -27,7 +27,9 @@ def main(task: str) -> None:
 
     settings = config.load("translate", translation.Translate)
     shared = Path(f"memory/{task}.csv")
-    parts = {name: read_table(Path(f"build/split/{task}/{name}.parquet")) for name in ("train", "validation", "dev", "test")}
+    folder = Path("build/split") / task
+    parts = {name: read_table(folder / f"{name}.parquet", "group", labelled=True) for name in ("train", "validation")}
+    parts |= {name: read_table(folder / f"{name}.parquet") for name in ("dev", "test")}
     with memory.Memory(SCRATCH / "memory.sqlite") as store:
         sources = [translation.Source(memory.GIVEN, store.import_file(Path(settings.memory)))]
         if shared.exists():
