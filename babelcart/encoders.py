@@ -260,7 +260,8 @@ def embed(
         for start in range(0, len(keys), LOOK_UP):
             some = keys[start : start + LOOK_UP]
             for key, vector in connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({','.join('?' * len(some))})", some):
-                found[numbers[key]] = np.frombuffer(vector[: len(vector) // 4 * 4], dtype=np.float32)
+                if key in numbers:  # a damaged store may give another one
+                    found[numbers[key]] = np.frombuffer(vector[: len(vector) // 4 * 4], dtype=np.float32)
         # Sorted by length: a batch pads little, and is the same whatever else is asked for.
         missing = sorted((number for number in range(len(distinct)) if number not in found), key=lambda n: (len(distinct[n]), distinct[n]))
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]

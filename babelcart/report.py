@@ -356,7 +356,9 @@ def page(model: str, outcomes: Sequence[Outcome], settings: Evaluate) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["signed"] = lambda value: f"{value:+.3f}".replace("-", "−")
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}".replace("-", "−")
+    environment.filters["number"] = lambda value: (
+        "–" if value is None or isinstance(value, jinja2.Undefined) else f"{value:.3f}".replace("-", "−")
+    )
     draws = [f1_draws(outcome, settings) for outcome in outcomes]
     mean = {
         "value": float(np.mean([outcome.scores[outcome.split]["overall"]["f1"] for outcome in outcomes])),

@@ -166,7 +166,7 @@ def build(folder: Path, url: str) -> Tree:
     project.change(
         tasks=["qc"],
         translate={"network": {"concurrency": CONCURRENCY, "per_second": 0.0}},
-        train={"max_rows": 400, "batch_size": 8, "save_steps": SAVE_STEPS, "eval_steps": 20, "eval_rows": 40},
+        train={"epochs": 6, "max_rows": 2400, "batch_size": 8, "save_steps": SAVE_STEPS, "eval_steps": 20, "eval_rows": 40},
     )
     graph = Graph(project)
     tree = Tree(folder)
