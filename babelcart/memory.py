@@ -71,9 +71,13 @@ class Memory:
             self._open.execute("PRAGMA journal_mode = WAL")
             self._open.execute("PRAGMA synchronous = NORMAL")  # survives a killed process; a power cut may lose the last commits
             self._open.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite's own message quotes damaged bytes
             self._open.close()
-            if getattr(error, "sqlite_errorcode", None) not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode not in (
+                sqlite3.SQLITE_NOTADB,
+                sqlite3.SQLITE_CORRUPT,
+                sqlite3.SQLITE_ERROR,
+            ):
                 raise  # a full disk, a busy file: nothing to delete
             raise UserError(f"{path} is not a translation memory ({error}); delete it: what was shared is read in again") from error
 
