@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -295,6 +296,12 @@ ANSWERS = {
 }
 
 
+def forget_translators() -> None:
+    """Have deep-translator imported anew: it takes keys from the environment when it is imported."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "deep_translator"]:
+        del sys.modules[name]
+
+
 def _answers(folder: Path) -> Iterator[Reader]:
     import requests
 
@@ -303,6 +310,7 @@ def _answers(folder: Path) -> Iterator[Reader]:
     keys = ("DEEPL", "MICROSOFT", "YANDEX", "QCRI", "BAIDU_APPID", "BAIDU_APPKEY", "LIBRE")
     for key in keys:
         os.environ.setdefault(f"{key}_API_KEY" if "APP" not in key else key, "none")
+    forget_translators()
     os.environ.update({"BAIDU_APPID": "x", "BAIDU_APPKEY": "x", "PAPAGO_CLIENT_ID": "x", "PAPAGO_SECRET_KEY": "x", "MICROSOFT_REGION": "x"})
 
     class Session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +27,15 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, readers.Reader]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, readers.Reader]]:
     folder = tmp_path_factory.mktemp("fuzz")
-    before = Path.cwd()
+    before, environment = Path.cwd(), dict(os.environ)
     readers.make_project(folder, models=False)
     os.chdir(before)
-    return {reader.name: reader for reader in readers.build(folder, models=False)}
+    yield {reader.name: reader for reader in readers.build(folder, models=False)}
+    os.environ.clear()
+    os.environ.update(environment)
+    readers.forget_translators()
 
 
 @pytest.mark.parametrize("name", NAMES)
