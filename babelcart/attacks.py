@@ -112,12 +112,14 @@ def measure(rows: pd.DataFrame, prompt: Prompt, settings: Attack, score: Callabl
     places, records, texts = [], [], []
     for place, row in enumerate(drawn.itertuples()):
         text = Text(row.language, row.origin_query, row.candidate, row.pivot)
-        for answer in (0, 1):
-            for name, changed in attacked(text, prompt, answer).items():
+        forms = {answer: attacked(text, prompt, answer) for answer in (0, 1)}
+        # One control for both answers: yes and no are about as long.
+        controls = {name: control(text, changed) for name, changed in forms[1].items()}
+        for answer, changes in forms.items():
+            for name, changed in changes.items():
                 places.append(place)
                 records.append((name, answer))
-                # One control for both answers: yes and no are about as long.
-                texts.append((text, changed, control(text, attacked(text, prompt, 1)[name])))
+                texts.append((text, changed, controls[name]))
     distinct = list(dict.fromkeys(text for triple in texts for text in triple))
     known = dict(zip(distinct, score(distinct), strict=True)) if distinct else {}
     table = drawn.iloc[places].reset_index(drop=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from babelcart.errors import UserError
+from babelcart.text import tidy
 from babelcart.weights import Weights
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def licence(text: str) -> dict[str, str]:
 
 def plain(text: str) -> str:
     """Text that is neither Markdown nor HTML, in one line."""
-    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", tidy(text))
 
 
 def origin(weights: Weights) -> str:
@@ -93,12 +94,17 @@ def origin(weights: Weights) -> str:
     return f"random weights of the `{weights.random}` architecture: it knows nothing"
 
 
+def interval(found: Mapping[str, float], metric: str, form: str) -> str:
+    """`form` with the ends of a score's interval put in; empty where there is none."""
+    low, high = found.get(f"{metric}_low"), found.get(f"{metric}_high")
+    return "" if low is None or high is None else form.format(low, high)
+
+
 def shown(found: Mapping[str, float], metric: str) -> str:
     """A score with its interval: ``0.888 (0.876 - 0.901)``; empty where it is not defined."""
     if metric not in found:
         return ""
-    ends = f" ({found[f'{metric}_low']:.3f} - {found[f'{metric}_high']:.3f})" if {f"{metric}_low", f"{metric}_high"} <= found.keys() else ""
-    return f"{found[metric]:.3f}{ends}"
+    return f"{found[metric]:.3f}" + interval(found, metric, " ({:.3f} - {:.3f})")
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
@@ -120,11 +126,7 @@ def results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revi
         for metric, (kind, name) in METRICS.items():
             if metric in scores.get(part, {}):
                 one = scores[part]
-                ends = (
-                    f", 95 % interval {one[f'{metric}_low']:.3f} to {one[f'{metric}_high']:.3f}"
-                    if {f"{metric}_low", f"{metric}_high"} <= one.keys()
-                    else ""
-                )
+                ends = interval(one, metric, ", 95 % interval {:.3f} to {:.3f}")
                 languages = "" if part == "overall" else f", {part} languages"
                 about = {"task_type": "text-classification", "task_name": f"query relevance ({task.upper()})"}
                 data = {"dataset_name": dataset, "dataset_type": dataset, "dataset_revision": revision, "dataset_split": split}

@@ -17,15 +17,14 @@ from stages import cli
 @cli.task
 def main(task: str) -> None:
     folder = Path("build/split") / task
-    train, validation = (read_table(folder / f"{name}.parquet", labelled=True) for name in ("train", "validation"))
-    tables = {"validation": validation, **{name: read_table(folder / f"{name}.parquet") for name in ("dev", "test")}}
+    train = read_table(folder / "train.parquet", labelled=True)
+    tables = {name: read_table(folder / f"{name}.parquet", labelled=name == "validation") for name in ("validation", "dev", "test")}
     tables = {name: table for name, table in tables.items() if len(table) and table["label"].notna().all()}
     scored = dict(zip(tables, baseline.fit_predict(train, *tables.values()), strict=True))
     tables = {name: table.assign(probability=scored[name]) for name, table in tables.items()}
     native = sorted(train["language"].unique())
-    validation = tables["validation"]
     settings = metrics.Evaluate()
-    decision = metrics.decide(validation, settings)
+    decision = metrics.decide(tables["validation"], settings)
     result = {name: metrics.evaluate(table, decision, native, settings, task)[0] for name, table in tables.items()}
     write_json(Path(f"metrics/ngram/{task}.json"), result)
 
