@@ -7,7 +7,7 @@ The YAML file names cells: dotted keys of params.yaml and their values. Each run
 that changed the pipeline, in a clone under .scratch/experiments with this project's cache: the workspace stays as it is, and a stage
 that has run with the same inputs, in any experiment, is not run again. A finished experiment is fetched into this project (`dvc exp show
 --rev COMMIT`, `dvc exp apply NAME`, `python -m stages.compare NAME NAME`) and is not run twice, so the command can be stopped and started
-again. F1 and AUC are means over the seeds, in points; intervals are 95 % bootstraps that draw queries, not rows, and differences are
+again. Scores are means over the seeds, in points; intervals are 95 % bootstraps that draw queries, not rows, and differences are
 paired with the first cell.
 """
 
@@ -40,6 +40,7 @@ SEEDED = ("translate", "negatives", "train")
 # What an experiment depends on in git: a commit that changes none of it, of docs say, lets experiments stand.
 PIPELINE = ("babelcart", "stages", "dvc.yaml", "params.yaml", "data.dvc")
 METRICS = ("f1", "auc")
+MEANS = (*METRICS, "precision", "recall")
 
 
 def call(*command: str, folder: Path) -> str:
@@ -106,7 +107,8 @@ def clone(commit: str, folder: Path) -> None:
         call("git", "update-ref", "-d", ref, folder=folder)
     call("git", "checkout", "--quiet", "--force", "--detach", commit, folder=folder)
     dvc("cache", "dir", "--local", dvc("cache", "dir", folder=ROOT).strip(), folder=folder)
-    dvc("checkout", "--quiet", "--allow-missing", folder=folder)
+    # By force: a stage that was killed may have left an output that DVC has not saved.
+    dvc("checkout", "--quiet", "--force", "--allow-missing", folder=folder)
 
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:
@@ -177,7 +179,8 @@ def run(spec: dict[str, Any], folder: Path) -> tuple[pd.DataFrame, str]:
 
 def table(found: pd.DataFrame, spec: dict[str, Any], draws: int) -> list[str]:
     """Markdown lines: a row for each task, subset, model and cell."""
-    lines = ["| task | test rows | model | cell | F1 | difference | by seed | AUC | difference |", "|---|---|---|---|---|---|---|---|---|"]
+    heads = ["task", "test rows", "model", "cell", "F1", "difference", "by seed", "precision", "recall", "AUC", "difference"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     cells, seeds = list(spec["cells"]), spec["seeds"]
     for task in spec["tasks"]:
         parts = {key: rows.reset_index(drop=True) for key, rows in found[found["task"] == task].groupby(["model", "cell", "seed", "part"])}
@@ -204,8 +207,9 @@ def table(found: pd.DataFrame, spec: dict[str, Any], draws: int) -> list[str]:
                 first: dict[str, np.ndarray] = {}
                 for cell in cells:
                     shown = {}
+                    means = {metric: 100 * np.mean([points[cell, seed, name][metric] for seed in seeds]) for metric in MEANS}
                     for metric in METRICS:
-                        mean = 100 * np.mean([points[cell, seed, name][metric] for seed in seeds])
+                        mean = means[metric]
                         values = 100 * np.mean([drawn[cell, seed][name][metric] for seed in seeds], axis=0)
                         gain = mean - 100 * np.mean([points[cells[0], seed, name][metric] for seed in seeds])
                         shown[metric] = f"{mean:.1f}{ends(values, '.1f')} | "
@@ -215,7 +219,8 @@ def table(found: pd.DataFrame, spec: dict[str, Any], draws: int) -> list[str]:
                             shown[metric] += f"{gain:+.1f}{ends(values - first[metric], '+.1f')}"
                     by_seed = ", ".join(f"{100 * points[cell, seed, name]['f1']:.1f}" for seed in seeds)
                     about = f"{task.upper()} | {name}, {mask.sum():,} | {model} | {cell}"
-                    lines.append(f"| {about} | {shown['f1']} | {by_seed} | {shown['auc']} |")
+                    others = f"{means['precision']:.1f} | {means['recall']:.1f}"
+                    lines.append(f"| {about} | {shown['f1']} | {by_seed} | {others} | {shown['auc']} |")
     return lines
 
 
