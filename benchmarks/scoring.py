@@ -4,6 +4,7 @@
     export PYTHONPATH=. OMP_NUM_THREADS=2
     python benchmarks/scoring.py                                     # rows of the sample, after `dvc repro`
     python benchmarks/scoring.py --data ../shared/real/qc.csv        # or of your own
+    python benchmarks/scoring.py --instruction benchmarks/instruction.txt    # 60 words before the prompt
 
 * *classifier*: the loop of the competition's winner, AutoModelForSequenceClassification over padded batches; *causal*: the same with
   AutoModelForCausalLM, padded on the left so that only the last position's logits are asked for; *CrossEncoder*: that of
@@ -31,6 +32,7 @@ from sides import (
     MODEL,
     System,
     in_turns,
+    instruction,
     linear_operations,
     load,
     matrix_peak,
@@ -151,6 +153,7 @@ SIDES = {
 @click.option("--rows", default=2000, show_default=True)
 @click.option("--tune-rows", default=512, show_default=True, help="To try each setting of the peers with; 0: take the first of each.")
 @click.option("--repeats", default=3, show_default=True)
+@instruction
 @click.option("--only", multiple=True, type=click.Choice(list(SIDES)), help="These systems alone.")
 @click.option("--system", hidden=True)
 @click.option("--settings", default="{}", hidden=True)

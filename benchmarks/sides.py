@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import pandas as pd
 
 MODEL = "gemma3-270m"
@@ -169,10 +170,27 @@ def precision() -> Any:
 
 
 def load(task: str) -> Any:
-    """Settings of the model and its encoder."""
+    """Settings of the model and its encoder, whose prompt follows the `instruction`, if there is one."""
     from babelcart import config, models, prompts
 
-    return block(), prompts.Encoder(models.load_tokenizer(BASE), config.load(f"prompts.{task}", prompts.Prompt))
+    prompt = config.load(f"prompts.{task}", prompts.Prompt)
+    if path := os.environ.get("INSTRUCTION"):
+        prompt = replace(prompt, query=Path(path).read_text(encoding="utf-8") + prompt.query)
+    return block(), prompts.Encoder(models.load_tokenizer(BASE), prompt)
+
+
+def _keep(context: Any, parameter: Any, path: Path | None) -> None:
+    if path:
+        os.environ["INSTRUCTION"] = str(path)  # for the processes of all sides
+
+
+instruction = click.option(
+    "--instruction",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    expose_value=False,
+    callback=_keep,
+    help="A file whose text stands before the prompt, for all sides: benchmarks/instruction.txt.",
+)
 
 
 def matrix_peak(hidden: int, intermediate: int, tokens: int = 2048, square: int = 4096, device: str = "cpu") -> dict[str, float]:

@@ -6,6 +6,7 @@
     python benchmarks/training.py --llamafactory peer/bin/python                            # rows of the sample, after `dvc repro`
     python benchmarks/training.py --llamafactory peer/bin/python --data ../shared/real/qc.csv       # or of your own
     python benchmarks/training.py --llamafactory peer/bin/python --quality --rows 3000      # AUC on held-out queries, by seed
+    python benchmarks/training.py --instruction benchmarks/instruction.txt                  # 60 words before the prompt
     python benchmarks/training.py --profile --rows 128                                      # where the time of ours goes
 
 * *Trainer*: transformers' Trainer, AutoModelForSequenceClassification and peft, padded to the longest row of a batch.
@@ -37,6 +38,7 @@ from sides import (
     BASE,
     System,
     in_turns,
+    instruction,
     linear_operations,
     load,
     matrix_peak,
@@ -326,6 +328,7 @@ def compare_quality(systems: list[System], given: list[str], seeds: int) -> None
 @click.option("--held", default=2000, show_default=True)
 @click.option("--llamafactory", help="The Python of an environment that holds LLaMA-Factory.")
 @click.option("--compile", "compiled", is_flag=True, help="Try torch.compile on peers too.")
+@instruction
 @click.option("--only", multiple=True, help="These systems alone.")
 @click.option("--system", hidden=True)
 @click.option("--settings", default="{}", hidden=True)
