@@ -49,8 +49,8 @@ WARM = 32
 
 
 def peers() -> list[System]:
-    start = {"batch": 32, "sorted": True, "attention": "sdpa", "spin": "20000"}
-    choices = {"batch": [32, 8, 16, 64], "sorted": [True, False], "attention": ["sdpa", "eager"], "spin": ["20000", ""]}
+    start = {"batch": 16, "sorted": True, "attention": "sdpa", "spin": "20000"}
+    choices = {"batch": [16, 8, 32, 64], "sorted": [True, False], "attention": ["sdpa", "eager"], "spin": ["20000", ""]}
     whole = {key: value for key, value in choices.items() if key != "sorted"}
     return [
         System("classifier", dict(start), choices),

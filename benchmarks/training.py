@@ -73,7 +73,9 @@ def peers(llamafactory: str | None, compiled: bool) -> list[System]:
         System("SFTTrainer", {**start, "sampler": "group_by_length", "padding_free": False}, padding | common | sampler),
     ]
     if llamafactory:
-        found.append(System("LLaMA-Factory", {**start, "sampler": "group_by_length"}, common, llamafactory))
+        # In float32: it takes no bfloat16 on a CPU ("This device does not support `pure_bf16`").
+        own = {**start, "sampler": "group_by_length", "adapter": "float32"}
+        found.append(System("LLaMA-Factory", own, common, llamafactory))
     return found
 
 
@@ -256,7 +258,7 @@ def prepare(data: Path, task: str, count: int, held: int, folder: Path) -> None:
     _, encoder, train, _ = load_with_rows(data, task, count, held)
     answers = (encoder.prompt.negative, encoder.prompt.positive)
     decoded = [encoder.tokenizer.decode([*row.query, *row.candidate]) for row in encoder.encode_table(train)]
-    rows = [{"instruction": text, "output": answers[label]} for text, label in zip(decoded, labels(train), strict=True)]
+    rows = [{"instruction": text, "input": "", "output": answers[label]} for text, label in zip(decoded, labels(train), strict=True)]
     (folder / "rows.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json", "count": len(rows)}}))
 
