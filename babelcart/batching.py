@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from babelcart.errors import UserError
+from babelcart.errors import UserError, out_of_memory
 from babelcart.packing import TokenRow
 
 
@@ -64,7 +64,7 @@ def smaller_budget(error: RuntimeError, max_tokens: int, numbers: Sequence[int],
     """
     import torch
 
-    if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+    if not out_of_memory(error):
         raise error
     used = sum(map(len, {rows[n].query for n in numbers})) + sum(len(rows[n].candidate) for n in numbers)
     if len(numbers) == 1:

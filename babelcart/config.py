@@ -9,20 +9,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import re
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from babelcart.errors import UserError, shown
+from babelcart.errors import UNWRITABLE, UserError, shown
 
 Section = TypeVar("Section")
 
 PARAMS = Path("params.yaml")
 MAX_ALIASES = 32
-# What no path, text or message may hold: NUL, and halves of surrogate pairs.
-_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 SECTIONS = (
     "tasks", "run", "data", "prepare", "split", "translate", "negatives", "prompts", "train", "predict", "evaluate", "attack", "submit",
     "models",
@@ -91,7 +88,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             with contextlib.suppress(OverflowError):
                 return float(value)
     elif kind is str:
-        if isinstance(value, str) and not _UNWRITABLE.search(value):
+        if isinstance(value, str) and not UNWRITABLE.search(value):
             return value
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value

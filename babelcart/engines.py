@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html
 import os
-import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from babelcart.config import within
-from babelcart.errors import UserError
+from babelcart.errors import UNWRITABLE, UserError
 from babelcart.files import read_json
 from babelcart.network import Broken, Refused, Temporary
 from babelcart.wheels import Wheel, check_hub, download, extract
 
-# deep-translator's engines: class, longest text that it sends, codes under which it takes keys from the environment.
-Scraped = Literal["google", "mymemory", "libre", "deepl", "microsoft", "yandex", "qcri", "baidu", "papago", "pons", "linguee", "chatgpt"]
+# deep-translator's engines: class, longest text that it sends. Left out are linguee, which it asks by the names of languages alone, and
+# qcri, which needs a domain.
+Scraped = Literal["google", "mymemory", "libre", "deepl", "microsoft", "yandex", "baidu", "papago", "pons", "chatgpt"]
 _CLASSES: dict[str, tuple[str, int]] = {
     "google": ("GoogleTranslator", 4999),
     "mymemory": ("MyMemoryTranslator", 499),
@@ -33,11 +33,9 @@ _CLASSES: dict[str, tuple[str, int]] = {
     "deepl": ("DeeplTranslator", 5000),
     "microsoft": ("MicrosoftTranslator", 5000),
     "yandex": ("YandexTranslator", 5000),
-    "qcri": ("QcriTranslator", 5000),
     "baidu": ("BaiduTranslator", 2000),
     "papago": ("PapagoTranslator", 5000),
     "pons": ("PonsTranslator", 49),
-    "linguee": ("LingueeTranslator", 49),
     "chatgpt": ("ChatGptTranslator", 5000),
 }
 # What an engine may call a language, the first that it knows is used.
@@ -49,10 +47,6 @@ ENGLISH = {
     "ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "id": "Indonesian", "it": "Italian",
     "ja": "Japanese", "ko": "Korean", "pl": "Polish", "pt": "Portuguese", "th": "Thai", "vi": "Vietnamese",
 }  # fmt: skip
-
-
-# NUL, and halves of surrogate pairs, which JSON can give but no file can hold.
-_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -206,8 +200,8 @@ class DeepTranslator:
         import deep_translator.constants as constants
 
         table = {
-            "google": "GOOGLE", "mymemory": "MY_MEMORY", "libre": "LIBRE", "deepl": "DEEPL", "baidu": "BAIDU", "linguee": "LINGUEE",
-            "papago": "PAPAGO", "pons": "PONS", "qcri": "QCRI",
+            "google": "GOOGLE", "mymemory": "MY_MEMORY", "libre": "LIBRE", "deepl": "DEEPL", "baidu": "BAIDU", "papago": "PAPAGO",
+            "pons": "PONS",
         }  # fmt: skip
         prefix = table.get(self.settings.kind)
         known: set[str] = set()
@@ -253,7 +247,7 @@ class DeepTranslator:
             if not isinstance(answer, str):
                 raise Refused("no answer")
             answer = html.unescape(answer)
-            if _UNWRITABLE.search(answer):
+            if UNWRITABLE.search(answer):
                 raise Refused("characters that are none")
             return [answer]
 

@@ -16,6 +16,8 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlevel = 2
 # Control characters but tab and line feed, line separators, bidirectional embeddings, overrides and isolates, lone surrogates.
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# What no file can hold, though JSON and YAML can give it: NUL, and halves of surrogate pairs.
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -55,6 +57,12 @@ def shown(value: Any) -> str:
         return "a huge number"
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether it was want of memory: of the system's, or of a device's, which torch tells by a type or by its message alone."""
+    told = isinstance(error, RuntimeError) and ("out of memory" in str(error).lower() or "DefaultCPUAllocator" in str(error))
+    return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
     """Say which folder it is that transformers or peft cannot read: they raise a dozen kinds, few of which name a file.
@@ -66,12 +74,12 @@ def readable(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, MemoryError):
+    except UserError:
         raise
     except Exception as error:
         if getattr(error, "errno", None):  # the system's errors have a number, those about content have none
             raise
-        if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
+        if out_of_memory(error):
             raise
         raise UserError(
             f"{folder} cannot be read ({type(error).__name__}: {str(error)[:500]}); `make heal`, then `dvc repro`, makes it again"
@@ -87,7 +95,7 @@ def explain(error: Exception) -> str | None:
     text = str(error)
     if isinstance(error, sqlite3.Error):
         return _of_database(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in text:
+    if out_of_memory(error):
         return _of_memory(text)
     # SafetensorError and what tokenizers raises name the number in their message.
     rust = re.search(r"\(os error (\d+)\)", text)

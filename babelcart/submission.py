@@ -16,6 +16,8 @@ from babelcart.tasks import CANDIDATE_FIELD
 if TYPE_CHECKING:
     import pandas as pd
 
+    from babelcart.metrics import Decision
+
 
 @dataclass(frozen=True)
 class Submit:
@@ -24,21 +26,21 @@ class Submit:
     split: Literal["dev", "test"] = "test"
 
 
-def lines(predictions: pd.DataFrame, task: str, threshold: float, languages: Mapping[str, float] | None = None) -> list[str]:
+def lines(predictions: pd.DataFrame, task: str, decision: Decision) -> list[str]:
     """One JSON object a row: id, language as the files write it, query, candidate, and the prediction 0 or 1.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
         ``id``, ``language``, ``language_tag``, ``origin_query``, ``candidate``, ``probability``.
-    languages : mapping of str to float, optional
-        Thresholds of languages that have their own.
+    decision : Decision
+        The thresholds that validation chose.
     """
     found = []
-    for row in predictions.itertuples():
+    for row, threshold in zip(predictions.itertuples(), decision.thresholds(predictions["language"]), strict=True):
         record: dict[str, Any] = {"id": row.id, "language": row.language_tag, "origin_query": row.origin_query}
         record[CANDIDATE_FIELD[task]] = row.candidate
-        record["prediction"] = int(row.probability >= (languages or {}).get(row.language, threshold))
+        record["prediction"] = int(row.probability >= threshold)
         found.append(json.dumps(record, ensure_ascii=False))
     return found
 

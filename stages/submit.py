@@ -25,7 +25,7 @@ def main(model: str) -> None:
             predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"), "probability")
             chosen = read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES)["validation"]
             path = Path(name) / f"submit_{task.upper()}.txt"
-            lines = submission.lines(predictions, task, chosen["threshold"], chosen.get("thresholds"))
+            lines = submission.lines(predictions, task, metrics.Decision.of(chosen))
             write_text(path, "".join(line + "\n" for line in lines))
             submission.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
             files[path.name] = path

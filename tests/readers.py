@@ -27,7 +27,7 @@ from click.testing import CliRunner
 from conftest import Project, run, write_data
 from imports import ROOT
 
-from babelcart import lock, memory, rows, submission, verify, weights, wheels
+from babelcart import lock, memory, metrics, rows, submission, verify, weights, wheels
 from babelcart.errors import UserError
 from babelcart.files import read_table, sha256
 
@@ -232,7 +232,7 @@ def _small(folder: Path) -> Iterator[Reader]:
 
     listing = json.dumps([{"md5": "0" * 32, "relpath": "a/b.txt"}, {"md5": "f" * 32, "relpath": "é.txt"}]).encode()
     answered = read_table(folder / "build/split/qc/test.parquet")
-    lines = submission.lines(answered.assign(probability=0.5), "qc", 0.5)
+    lines = submission.lines(answered.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
 
     def read_listing(content: bytes) -> None:
         import hashlib
@@ -281,8 +281,7 @@ def _small(folder: Path) -> Iterator[Reader]:
     yield Reader("texts", texts, mutations.of_bytes, read_text, 3000)
 
 
-# What the engines' servers answer, in the forms that deep-translator reads. It cannot ask linguee (by language names alone) and qcri
-# (by a domain), which therefore never answer.
+# What the engines' servers answer, in the forms that deep-translator reads.
 ANSWERS = {
     "google": b'<html><div class="result-container">gartenschlauch</div></html>',
     "mymemory": b'{"responseData": {"translatedText": "gartenschlauch"}, "responseStatus": 200, "matches": [{"translation": "schlauch"}]}',
@@ -307,7 +306,7 @@ def _answers(folder: Path) -> Iterator[Reader]:
 
     from babelcart import engines, network
 
-    keys = ("DEEPL", "MICROSOFT", "YANDEX", "QCRI", "BAIDU_APPID", "BAIDU_APPKEY", "LIBRE")
+    keys = ("DEEPL", "MICROSOFT", "YANDEX", "BAIDU_APPID", "BAIDU_APPKEY", "LIBRE")
     for key in keys:
         os.environ.setdefault(f"{key}_API_KEY" if "APP" not in key else key, "none")
     forget_translators()

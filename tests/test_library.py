@@ -79,7 +79,7 @@ SPOILED = [
 
 @pytest.mark.parametrize(("spoil", "message"), [case[1:] for case in SPOILED], ids=[case[0] for case in SPOILED])
 def test_a_spoiled_submission_is_refused(tmp_path: Path, spoil: object, message: str) -> None:
-    lines = submission.lines(predictions(), "qc", 0.5)
+    lines = submission.lines(predictions(), "qc", metrics.Decision(0.5, {}))
     path = tmp_path / "submit_QC.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     submission.check(path, "qc", predictions())

@@ -156,7 +156,7 @@ def test_each_engine_has_its_own_codes(kind: str, language: str, code: str | Non
     assert engines.DeepTranslator(kind, engines.EngineSettings(kind=kind), 1.0)._code(language) == code  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["deepl", "microsoft", "yandex", "qcri", "baidu", "papago", "chatgpt"])
+@pytest.mark.parametrize("kind", ["deepl", "microsoft", "yandex", "baidu", "papago", "chatgpt"])
 def test_an_engine_without_its_key_says_so(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engines.DeepTranslator(kind, engines.EngineSettings(kind=kind), 1.0)  # type: ignore[arg-type]
     with pytest.raises(network.Broken, match=kind):
