@@ -20,8 +20,8 @@
 * rows/s is of the steps after the third; process that of the whole process, from its start to its last step; start the seconds to
   the first step. Memory is the process's peak (VmHWM). Share: `sides.linear_operations` over the packs of ours.
 * Speed: base and adapters of all sides in bfloat16, or in float32 on a CPU without instructions for that. `--quality`: ours as in
-  speed; peers with float32 adapters, peft's default, at which they learn better. All adapters score the held-out rows by their own
-  forward pass (LLaMA-Factory's by ours).
+  speed; peers with float32 adapters, peft's default, at which they learn better. The Trainer's adapters score the held-out rows by their
+  own forward pass, all others by ours.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def sft_trainer(data: Path, task: str, count: int, held: int, seed: int, setting
     result = figures(clock.ends, steps(len(train)))
     if held:
         del worker  # and what it put around the model's forward pass
-        result["auc"] = auc(out, scoring.score(model, encoder.encode_table(out), encoder.labels, 4096))
+        result["auc"] = auc(out, scoring.score(model.to(precision()), encoder.encode_table(out), encoder.labels, 4096))
     return result
 
 
