@@ -23,9 +23,9 @@ def main(model: str) -> None:
         files = {}
         for task in config.load("tasks", tuple[Task, ...]):
             predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"), "probability")
-            chosen = read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES)["validation"]
+            decision = metrics.Decision.of(read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES))
             path = Path(name) / f"submit_{task.upper()}.txt"
-            lines = submission.lines(predictions, task, metrics.Decision.of(chosen))
+            lines = submission.lines(predictions, task, decision)
             write_text(path, "".join(line + "\n" for line in lines))
             submission.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
             files[path.name] = path
