@@ -204,19 +204,18 @@ def table(found: pd.DataFrame, spec: dict[str, Any], draws: int) -> list[str]:
                     for name, mask in subsets.items():
                         points[cell, seed, name] = scores(label[mask], probability[mask], threshold)
             for name, mask in subsets.items():
-                first: dict[str, np.ndarray] = {}
+                first: dict[str, tuple[float, np.ndarray]] = {}
                 for cell in cells:
                     shown = {}
                     means = {metric: 100 * np.mean([points[cell, seed, name][metric] for seed in seeds]) for metric in MEANS}
                     for metric in METRICS:
-                        mean = means[metric]
                         values = 100 * np.mean([drawn[cell, seed][name][metric] for seed in seeds], axis=0)
-                        gain = mean - 100 * np.mean([points[cells[0], seed, name][metric] for seed in seeds])
-                        shown[metric] = f"{mean:.1f}{ends(values, '.1f')} | "
+                        shown[metric] = f"{means[metric]:.1f}{ends(values, '.1f')} | "
                         if cell == cells[0]:
-                            first[metric] = values
+                            first[metric] = means[metric], values
                         else:
-                            shown[metric] += f"{gain:+.1f}{ends(values - first[metric], '+.1f')}"
+                            mean, drawn_first = first[metric]
+                            shown[metric] += f"{means[metric] - mean:+.1f}{ends(values - drawn_first, '+.1f')}"
                     by_seed = ", ".join(f"{100 * points[cell, seed, name]['f1']:.1f}" for seed in seeds)
                     about = f"{task.upper()} | {name}, {mask.sum():,} | {model} | {cell}"
                     others = f"{means['precision']:.1f} | {means['recall']:.1f}"
