@@ -244,7 +244,7 @@ def llama_factory(data: Path, task: str, count: int, held: int, seed: int, setti
         | {
             "model_name_or_path": str(BASE.resolve()), "stage": "sft", "do_train": True, "finetuning_type": "lora", "lora_rank": 16,
             "lora_alpha": 32, "lora_dropout": 0.0, "lora_target": ",".join(LORA), "dataset": "rows", "template": "empty",
-            "dataset_dir": str(folder), "cutoff_len": 512, "pure_bf16": settings["adapter"] == "bfloat16",
+            "dataset_dir": str(folder), "cutoff_len": 512,
             "flash_attn": {"sdpa": "sdpa", "eager": "disabled"}[settings["attention"]],
             "disable_gradient_checkpointing": not settings["checkpointing"], "overwrite_cache": True,
         },
