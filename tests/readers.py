@@ -306,9 +306,8 @@ def _answers(folder: Path) -> Iterator[Reader]:
 
     from babelcart import engines, network
 
-    keys = ("DEEPL", "MICROSOFT", "YANDEX", "BAIDU_APPID", "BAIDU_APPKEY", "LIBRE")
-    for key in keys:
-        os.environ.setdefault(f"{key}_API_KEY" if "APP" not in key else key, "none")
+    for key in ("DEEPL", "MICROSOFT", "YANDEX", "LIBRE"):
+        os.environ.setdefault(f"{key}_API_KEY", "none")
     forget_translators()
     os.environ.update({"BAIDU_APPID": "x", "BAIDU_APPKEY": "x", "PAPAGO_CLIENT_ID": "x", "PAPAGO_SECRET_KEY": "x", "MICROSOFT_REGION": "x"})
 
