@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from babelcart import config
+from babelcart.commands import cli
 from babelcart.files import read_table, write_table
-from stages import cli
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from babelcart import config, errors
-from stages import cli
+from babelcart.commands import cli
 
 
 @cli.command

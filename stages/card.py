@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelcart import card, config, metrics, rows, weights
+from babelcart.commands import cli
 from babelcart.files import read_json, read_table, sha256, write_text
-from stages import cli
 
 
 @cli.command

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelcart import config, metrics
+from babelcart.commands import cli
 from babelcart.errors import UserError
 from babelcart.files import read_table, whole, write_json
-from stages import cli
 
 
 @cli.command

@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 
 from babelcart import config, leaks, memory
+from babelcart.commands import cli
 from babelcart.files import read_table, write_json, write_text
-from stages import cli
 
 
 @cli.command

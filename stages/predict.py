@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelcart import config
+from babelcart.commands import cli
 from babelcart.files import read_table, write_table
-from stages import cli
 
 KEPT = ["id", "language", "language_tag", "origin_query", "candidate", "label"]
 

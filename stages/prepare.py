@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelcart import config, rows
+from babelcart.commands import cli
 from babelcart.files import write_json, write_table
-from stages import cli
 
 
 @cli.command

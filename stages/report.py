@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelcart import config, metrics, report
+from babelcart.commands import cli
 from babelcart.files import read_json, read_table, write_text
 from babelcart.metrics import Evaluate
 from babelcart.tasks import Task
-from stages import cli
 
 
 def read(task: Task, model: str) -> report.Outcome:

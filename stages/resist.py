@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from babelcart import config, metrics, resistance
+from babelcart.commands import cli
 from babelcart.files import read_json, read_table, write_json
-from stages import cli
 
 
 @cli.command

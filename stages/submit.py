@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from babelcart import config, metrics, submission
+from babelcart.commands import cli
 from babelcart.files import read_json, read_table, write_text
 from babelcart.tasks import Task
-from stages import cli
 
 
 @cli.command

@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from babelcart import config
+from babelcart.commands import cli
 from babelcart.files import read_table, write_json
 from babelcart.weights import PIN
-from stages import cli
 
 
 @cli.command

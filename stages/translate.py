@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from babelcart import config, engines, memory, translation
+from babelcart.commands import cli
 from babelcart.files import read_table, write_json, write_table
-from stages import cli
 
 SCRATCH = Path(".scratch")
 

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import click
 
-from babelcart import lock
+from babelcart.commands import cli, lock
 from babelcart.errors import UserError
-from stages import cli
 
 
 @cli.command
@@ -37,7 +36,3 @@ def main() -> None:
     if found:
         raise UserError("dvc.lock is behind; run `dvc repro`, commit what it changes, `dvc push`\n  " + "\n  ".join(found))
     click.echo("dvc.lock is current: no stage would run")
-
-
-if __name__ == "__main__":
-    main()

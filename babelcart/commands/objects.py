@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from babelcart import verify
+from babelcart.commands import checks
 from babelcart.errors import UserError
 from babelcart.files import whole
 
@@ -49,7 +49,7 @@ def objects(repo: Any, out: Any) -> dict[str, str]:
     found = {oid: str(out)}
     path = Path(repo.cache.local.oid_to_path(oid))
     if out.hash_info.isdir and path.exists():
-        found |= {name: f"{out}/{file}" for file, name in verify.read_listing(path.read_bytes(), oid).items()}
+        found |= {name: f"{out}/{file}" for file, name in checks.read_listing(path.read_bytes(), oid).items()}
     return found
 
 
@@ -86,7 +86,7 @@ def fetch_listings(repo: Any) -> None:
         except FileNotFoundError:
             continue
         try:
-            verify.read_listing(content, oid)
+            checks.read_listing(content, oid)
         except UserError as error:
             raise UserError(
                 f"{out}: {error}\nThe remote {remote.fs.unstrip_protocol(remote.path)} was damaged or tampered with: ask whoever keeps it."
@@ -107,7 +107,7 @@ def _other_content(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]
             path = Path(repo.cache.local.oid_to_path(oid))
             if path.is_file():
                 with path.open("rb") as handle:
-                    found = verify.md5(handle)
+                    found = checks.md5(handle)
                 if found != oid.removesuffix(".dir"):
                     yield name, path, found
 
@@ -133,7 +133,7 @@ def remove_damaged(repo: Any) -> Iterator[str]:
         copy = Path(name)
         if copy.is_file():
             with copy.open("rb") as handle:
-                same = verify.md5(handle) == found
+                same = checks.md5(handle) == found
             if same:
                 copy.unlink()
                 yield name
@@ -178,6 +178,6 @@ def lacking(repo: Any, contents: bool) -> Iterator[str]:
                 yield f"{name} is not on {address}; `dvc push`, where it was made"
             elif contents:
                 with store.fs.open(store.oid_to_path(oid), "rb") as handle:
-                    if verify.md5(handle) != oid.removesuffix(".dir"):
+                    if checks.md5(handle) != oid.removesuffix(".dir"):
                         path = store.oid_to_path(oid)
                         yield f"{name} has other content on {address}; delete {path} there, then `dvc push`, where it was made"

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from babelcart import metrics, resistance
+from babelcart.commands import cli
 from babelcart.files import read_json
-from stages import cli
 
 
 def scores(split: str) -> list[str]:
@@ -52,7 +52,3 @@ def main(split: str, attacked: bool) -> None:
     if len(lines) == 2:
         raise click.ClickException(f"metrics/ has no scores of the {split} rows; run `dvc repro`, or try --split validation")
     click.echo("\n".join(lines))
-
-
-if __name__ == "__main__":
-    main()

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from babelcart import memory
+from babelcart.commands import cli
 from babelcart.errors import UserError, printable
-from stages import cli
 
 file = click.Path(dir_okay=False, path_type=Path)
 
@@ -54,7 +54,3 @@ def delete(store: memory.Memory, engine: str, version: str | None) -> None:
     if not (removed := store.delete(engine, version)):
         raise UserError(f"no entries of {engine!r}; `list` shows what there is")
     click.echo(f"{removed} entries deleted")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from babelcart import config, metrics
+from babelcart.commands import cli
 from babelcart.files import read_json
-from stages import cli
 
 
 @cli.command
@@ -28,7 +28,3 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
     threshold = read_json(scores, metrics.SCORES)["validation"]["threshold"] if scores.exists() else None
     export.export(folder / "base", folder / task, block, prompt, threshold, card if card.exists() else None, out, merge)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")
-
-
-if __name__ == "__main__":
-    main()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
+from babelcart.commands import cli
 from babelcart.errors import UserError
 from babelcart.files import write_text
-from stages import cli
 
 LOCK, BUSY = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
@@ -34,7 +34,7 @@ def is_lock(text: str) -> bool:
 
 @cli.command
 def main() -> None:
-    from stages import objects
+    from babelcart.commands import objects
 
     if LOCK.exists() and not is_lock(text := LOCK.read_text(encoding="utf-8", errors="replace")):
         if "\n<<<<<<< " in text:
@@ -54,7 +54,3 @@ def main() -> None:
     with objects.hashed_anew() as repo:
         for name in objects.remove_damaged(repo):
             click.echo(f"{name} had other content than its hash says: removed")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
+from babelcart.commands import cli
 from babelcart.errors import printable
-from stages import cli
 
 
 def _report(what: str, problems: Iterable[str]) -> int:
@@ -29,8 +29,7 @@ def main(contents: bool, offline: bool) -> None:
     from dvc.dirs import site_cache_dir
     from dvc.repo import Repo
 
-    from babelcart import verify
-    from stages import objects
+    from babelcart.commands import checks, objects
 
     with Repo() as repo:
         memory = Path(site_cache_dir(repo.config["core"].get("site_cache_dir")))
@@ -38,13 +37,13 @@ def main(contents: bool, offline: bool) -> None:
     with objects.hashed_anew() as repo:
         changes, absent = objects.changed(repo)
         places = [*(path for path in tracked if path.is_symlink()), *(Path(out.fs_path) for out in objects.outputs(repo))]
-        leading = verify.outside(places, (Path(repo.root_dir), Path(repo.cache.local.path)))
-        open_to = verify.writable_by_others(memory)
+        leading = checks.outside(places, (Path(repo.root_dir), Path(repo.cache.local.path)))
+        open_to = checks.writable_by_others(memory)
         failures = [
             _report("the cache has what its names say", objects.damaged(repo)),
             _report("the workspace is what dvc.lock says", changes),
             _report("nothing leads out of the workspace", (f"{path} leads to {target}" for path, target in leading)),
-            _report("git holds no secrets", (f"{path}:{number}: {kind}" for path, number, kind in verify.secrets(tracked))),
+            _report("git holds no secrets", (f"{path}:{number}: {kind}" for path, number, kind in checks.secrets(tracked))),
             _report("DVC's own cache is closed to others", [f"any user may change {open_to}"] if open_to else []),
             0 if offline else _report("the remote is complete", objects.lacking(repo, contents)),
         ]
@@ -52,7 +51,3 @@ def main(contents: bool, offline: bool) -> None:
         click.echo(printable(f"not here (`make pull`, or `dvc repro`): {', '.join(absent)}"))
     if sum(failures):
         raise click.ClickException(f"{sum(failures)} problems; docs/sharing.md says what to do about each")
-
-
-if __name__ == "__main__":
-    main()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
+from babelcart.commands import cli
 from babelcart.errors import UserError
-from stages import cli
 
 
 @cli.command
@@ -21,15 +21,14 @@ def main(targets: tuple[str, ...], listings: bool) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    from babelcart import verify
-    from stages import objects
+    from babelcart.commands import checks, objects
 
     with Repo() as repo:
         # DVC hashes what it fetches only if it is told to.
         for remote in repo.config["remote"].values():
             remote["verify"] = True
         outs = objects.outputs(repo)
-        for path, target in verify.outside([Path(out.fs_path) for out in outs], (Path(repo.root_dir), Path(repo.cache.local.path))):
+        for path, target in checks.outside([Path(out.fs_path) for out in outs], (Path(repo.root_dir), Path(repo.cache.local.path))):
             raise UserError(f"{path} leads out of the workspace, to {target}; nothing was pulled")
         objects.fetch_listings(repo)
         if listings:
@@ -40,7 +39,3 @@ def main(targets: tuple[str, ...], listings: bool) -> None:
         except DvcException as error:
             raise UserError(f"{error}\n`python -m stages.verify --contents` names what the remote lacks or has in other content") from error
         click.echo(f"{fetched} files fetched")
-
-
-if __name__ == "__main__":
-    main()

@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 
 from babelcart import compare, config, metrics, spreadsheet
+from babelcart.commands import cli, revisions
 from babelcart.errors import UserError
 from babelcart.files import whole
-from stages import cli, revisions
 
 
 @cli.command
@@ -48,7 +48,3 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
             texts = {name: changed[name].map(spreadsheet.guard) for name in ("id", "language", "origin_query", "candidate")}
             with whole(out) as path:
                 changed.assign(**texts).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
-
-
-if __name__ == "__main__":
-    main()

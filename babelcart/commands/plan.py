@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from babelcart import config, plan
+from babelcart.commands import cli
 from babelcart.errors import UserError
-from stages import cli
 
 # Has the vocabulary of every Gemma-3; of another model that is not downloaded, it estimates.
 STANDIN = "gemma3-270m"
@@ -51,7 +51,3 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
             if gpus:
                 click.echo("\n".join(plan.report(plans[block], map(plan.gpu, gpus))))
     click.echo(plan.assumptions())
-
-
-if __name__ == "__main__":
-    main()

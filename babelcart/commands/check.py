@@ -6,7 +6,7 @@ Each stage checks its own sections when it runs; this names what is wrong with a
 from __future__ import annotations
 
 from babelcart import config
-from stages import cli
+from babelcart.commands import cli
 
 
 @cli.command
@@ -33,7 +33,3 @@ def main() -> None:
     for name in config.load("run", tuple[str, ...]):
         cli.model_name(name)
         config.load(f"models.{name}", models.Model)
-
-
-if __name__ == "__main__":
-    main()
