@@ -1,7 +1,7 @@
 """Count the answers that hostile text turns, at the thresholds that `evaluate` chose, beside those that neutral text turns.
 
 Reads build/attack/MODEL/TASK.parquet, metrics/MODEL/TASK.json and evaluate of params.yaml (its draws); writes
-metrics/MODEL/TASK_attacks.json, which `python -m stages.results --attacks` prints. Needs no torch.
+metrics/MODEL/TASK_attacks.json, which `babelcart results --attacks` prints. Needs no torch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Check all of params.yaml, before anything is computed.
+"""Check every setting in params.yaml.
 
-Each stage checks its own sections when it runs; this names what is wrong with any of them at once.
+Each stage checks its own sections when it starts. This command checks all sections at once, before anything is computed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ def main() -> None:
     config.load("evaluate", metrics.Evaluate)
     config.load("attack", attacks.Attack)
     config.load("submit", submission.Submit)
-    known = config.load("models", dict[str, models.Model])
-    for name in known:
+    for name in config.load("models", dict[str, models.Model]):
         cli.model_name(name)
     for name in config.load("run", tuple[str, ...]):
         cli.model_name(name)

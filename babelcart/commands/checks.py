@@ -1,4 +1,4 @@
-"""What can be wrong with what was pulled: contents that do not match their names, paths out of the workspace, secrets in git."""
+"""Checks of pulled files: contents that do not match their hash, paths out of the workspace, secrets in git."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from babelcart.errors import UserError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-# Options of `dvc remote modify` that let somebody in.
+# Options of `dvc remote modify` that hold credentials.
 _CREDENTIAL = re.compile(
     r"^\s*(password|passphrase|token|access_key_id|secret_access_key|session_token|account_key|sas_token|connection_string|client_secret"
     r"|gdrive_client_secret|oss_key_id|oss_key_secret|sse_customer_key|custom_auth_header)\s*=\s*\S"
@@ -23,9 +23,9 @@ _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
 
 
 def md5(handle: Any) -> str:
-    """Hex MD5 of what is left in a file opened for bytes, here or on a remote: the name that DVC gives to a content.
+    """Hex MD5 of the rest of a binary file, which is the name that DVC gives to an object.
 
-    It finds damage, and changes by whoever did not make the content; two contents made by one hand can share an MD5.
+    It detects damage and later changes. It does not detect collisions: an author can prepare two contents with the same MD5.
     """
     digest = hashlib.md5(usedforsecurity=False)
     while chunk := handle.read(1 << 20):
@@ -34,19 +34,19 @@ def md5(handle: Any) -> str:
 
 
 def read_listing(content: bytes, oid: str) -> dict[str, str]:
-    """A folder's listing as DVC stores it, checked before anybody follows it: path within the folder -> MD5 of the file.
+    """Parse and check DVC's listing of a folder: path within the folder -> MD5 of the file.
 
     Parameters
     ----------
     content
         The object's bytes: JSON, a list of ``{"md5": ..., "relpath": ...}``.
     oid
-        The name it was asked for by: its MD5 and ``.dir``.
+        The name of the object: its MD5 and ``.dir``.
 
     Raises
     ------
     UserError
-        If the content is not that of its name, is not a listing, or names a path outside the folder or a thing that is not an MD5.
+        If the content does not match its hash, is not a listing, or names a path outside the folder or an invalid MD5.
     """
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != oid.removesuffix(".dir"):
         raise UserError(f"the listing {oid} was changed: its content has another hash")
@@ -67,20 +67,20 @@ def read_listing(content: bytes, oid: str) -> dict[str, str]:
 
 
 def outside(paths: Iterable[Path], allowed: tuple[Path, ...]) -> Iterator[tuple[Path, Path]]:
-    """The paths that lie in none of the allowed folders when every link is followed, and links below them that do; with where they lead."""
+    """Yield every path, and every link below it, that resolves to a target outside the allowed folders, with that target."""
     roots = [root.resolve() for root in allowed]
     for top in paths:
         below = [Path(folder) / name for folder, folders, files in os.walk(top) for name in (*folders, *files)]
-        for path in (top, *(one for one in below if one.is_symlink())):
+        for path in (top, *(entry for entry in below if entry.is_symlink())):
             if not any((target := path.resolve()).is_relative_to(root) for root in roots):
                 yield path, target
 
 
 def secrets(paths: Iterable[Path]) -> Iterator[tuple[Path, int, str]]:
-    """Lines that seem to hold a key, a password or a token: file, line number, what it seems to be.
+    """Yield file, line number and kind of every line that seems to hold a key, a password or a token.
 
-    detect-secrets' patterns, without its tests of entropy, which take every hash for a key; a line that ends in its comment
-    ``pragma: allowlist secret`` is passed over.
+    Uses the patterns of detect-secrets without its entropy tests, which report every hash. Lines that end with its comment
+    ``pragma: allowlist secret`` are skipped.
 
     Raises
     ------
@@ -91,30 +91,30 @@ def secrets(paths: Iterable[Path]) -> Iterator[tuple[Path, int, str]]:
         from detect_secrets.core.scan import scan_file
         from detect_secrets.settings import default_settings
     except ImportError:
-        raise UserError("looking for secrets needs detect-secrets: pip install 'babelcart[verify]'") from None
+        raise UserError("the search for secrets needs detect-secrets: pip install 'babelcart[verify]'") from None
 
     with default_settings() as settings:
         settings.disable_plugins("Base64HighEntropyString", "HexHighEntropyString", "IPPublicDetector")
         for path in paths:
             if path.is_symlink() or not path.is_file():
                 continue
-            found = {(secret.line_number, secret.type) for secret in scan_file(str(path))}
+            matches = {(secret.line_number, secret.type) for secret in scan_file(str(path))}
             for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
                 if path.parts[-2:] == (".dvc", "config") and (option := _CREDENTIAL.match(line)):
-                    found.add((number, f"{option[1]} of a remote"))
+                    matches.add((number, f"{option[1]} of a remote"))
                 if _HUB_TOKEN.search(line):
-                    found.add((number, "Hugging Face token"))
-            yield from ((path, number, kind) for number, kind in sorted(found))
+                    matches.add((number, "Hugging Face token"))
+            yield from ((path, number, kind) for number, kind in sorted(matches))
 
 
 def writable_by_others(folder: Path) -> Path | None:
-    """The folder through which users outside its group can change what lies in `folder`, or None."""
+    """Return the folder through which users outside its group can change files in `folder`, or None."""
     for path in (*reversed(folder.absolute().parents), folder.absolute()):
         if not path.exists():
             return None
         mode = path.stat().st_mode
-        if not mode & stat.S_IXOTH:  # who may not enter reaches nothing below
+        if not mode & stat.S_IXOTH:  # other users cannot enter it, nor anything below it
             return None
-        if mode & stat.S_IWOTH and not (mode & stat.S_ISVTX and path != folder.absolute()):  # under a sticky bit only owners rename
+        if mode & stat.S_IWOTH and not (mode & stat.S_ISVTX and path != folder.absolute()):  # with a sticky bit, only owners can rename
             return path
     return None

@@ -1,4 +1,4 @@
-"""What every stage script shares: its options, and errors shown as a message instead of a traceback."""
+"""Options and error handling shared by the stage scripts and the subcommands of `babelcart`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import click
 
 from babelcart.errors import UserError, explain
 
-# Folders of metrics/ that are not a model's.
+# Folders of metrics/ that do not belong to a model.
 RESERVED = ("prepare", "split", "translate", "negatives", "leaks", "ngram")
 
 
 def model_name(name: str) -> str:
-    """A model's name becomes a folder and a part of a command line: nothing but a plain word is let in.
+    """Check the name of a model, which is used as a folder name and in command lines.
 
     Raises
     ------
     UserError
-        If it is another thing, or is taken.
+        If the name holds other characters than letters, digits, - and _, or is reserved.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) or name.lower() in RESERVED:
         raise UserError(f"params.yaml: a model is named {name!r}; accepted: letters, digits, - and _, and not {', '.join(RESERVED)}")
@@ -44,8 +44,8 @@ model = click.option("--model", required=True, callback=_checked, help="Name of 
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Show a `UserError`, a failure of the machine and Ctrl-C as a message; a bug keeps its traceback."""
+def _errors_as_messages() -> Iterator[None]:
+    """Turn a `UserError`, a failure of the machine or Ctrl-C into a message. Other exceptions are bugs and keep their traceback."""
     try:
         yield
     except UserError as error:
@@ -60,31 +60,31 @@ def _told() -> Iterator[None]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Refuse to run a stage beside itself: where DVC alone is killed, its stage lives on and would write into what the next run makes."""
+def _single_run() -> Iterator[None]:
+    """Prevent two concurrent runs of one stage: if only `dvc` is killed, its stage keeps running and would write to the same outputs."""
     if not (stage := os.environ.get("DVC_STAGE")):
         yield
         return
     path = Path(".scratch/running") / f"{stage}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as held:  # the system frees it when the process ends, however it ends
+    with path.open("a+") as lock:  # the system releases the lock when the process ends, for whatever reason
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            held.seek(0)
-            raise UserError(f"{stage} still runs as process {held.read()}: wait until it ends, or `kill` it; then `dvc repro`") from None
-        held.truncate(0)
-        held.write(str(os.getpid()))
-        held.flush()
+            lock.seek(0)
+            raise UserError(f"{stage} still runs as process {lock.read()}: wait until it ends, or `kill` it; then `dvc repro`") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
         yield
 
 
 def command(function: Callable[..., None]) -> click.Command:
-    """A Click command whose help is the script's docstring and which shows as a message what is not a bug."""
+    """Make a Click command of a function. Its help is the docstring of the module; errors other than bugs are shown as messages."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        with _told(), _alone():
+        with _errors_as_messages(), _single_run():
             function(*args, **kwargs)
 
     help_text = (function.__globals__.get("__doc__") or "").replace("``", "")
@@ -92,8 +92,8 @@ def command(function: Callable[..., None]) -> click.Command:
 
 
 class Group(click.Group):
-    """Commands of one script; what is not a bug is shown as a message."""
+    """A group of commands; errors other than bugs are shown as messages."""
 
     def invoke(self, context: click.Context) -> Any:
-        with _told():
+        with _errors_as_messages():
             return super().invoke(context)

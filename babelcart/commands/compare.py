@@ -1,10 +1,14 @@
-"""Compare the predictions of two revisions row by row: differences with intervals, what moved, which rows flipped.
+"""Compare the predictions of two revisions row by row.
 
-    python -m stages.compare main                     # main and the workspace
-    python -m stages.compare main my-branch --task qc
+Prints the differences of the scores with intervals, the slices that changed and the rows whose answer flipped. AFTER is the workspace
+if it is omitted:
 
-Not a stage. Reads predictions/MODEL/TASK of each revision through DVC, from the cache or else the remote, and nothing more. Each
-revision answers with its own thresholds. Intervals: 95 %, paired bootstrap by query; of twenty slices one moves by chance.
+\b
+    babelcart compare main
+    babelcart compare main my-branch --task qc
+
+Reads predictions/MODEL/TASK of each revision from the DVC cache or the remote, and applies the thresholds of that revision. Intervals
+are 95 % paired bootstraps that draw queries; with 95 % intervals, expect about one false alarm in twenty slices.
 """
 
 from __future__ import annotations
@@ -23,11 +27,11 @@ from babelcart.files import whole
 @cli.command
 @click.argument("before")
 @click.argument("after", required=False)
-@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Tasks; as tasks of params.yaml if not named.")
-@click.option("--model", callback=lambda *found: found[2] and cli.model_name(found[2]), help="As the first in run if not named.")
-@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
-@click.option("--flipped", default=5, show_default=True, help="Flipped rows to print, of each kind.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write all flipped rows to this CSV file; formulas become text.")
+@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Task to compare. Default: `tasks` of params.yaml.")
+@click.option("--model", callback=lambda *args: args[2] and cli.model_name(args[2]), help="Model to compare. Default: the first in `run`.")
+@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True, help="Rows to compare.")
+@click.option("--flipped", default=5, show_default=True, help="Number of flipped rows to print of each kind.")
+@click.option("--out", type=click.Path(path_type=Path), help="CSV file for all flipped rows; spreadsheet formulas are escaped.")
 def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | None, split: str, flipped: int, out: Path | None) -> None:
     model = model or config.load("run", tuple[str, ...])[0]
     names = (before, after or "the workspace")
@@ -38,10 +42,10 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
             decisions.append(metrics.Decision.of(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
         rows = compare.pair(tables[0], tables[1], names)
         native = revisions.read_table(after, f"build/split/{task}/train.parquet")["language"].unique()
-        found = compare.compare(rows, decisions[0], decisions[1], sorted(native), task)
+        differences = compare.compare(rows, decisions[0], decisions[1], sorted(native), task)
         changed = compare.flips(rows, decisions[0], decisions[1])
         click.echo(f"{task}, {model}, {len(rows)} rows of {split}: {names[0]} -> {names[1]}")
-        click.echo("".join(f"  {line}\n" for line in compare.describe(found, changed, flipped)), nl=False)
+        click.echo("".join(f"  {line}\n" for line in compare.describe(differences, changed, flipped)), nl=False)
         if out:
             if len(tasks) != 1:
                 raise UserError("--out holds the rows of one task; name it with --task")

@@ -1,7 +1,8 @@
-"""Fail if dvc.lock is behind: if a stage's command, code, settings or data are not those that it was last run with.
+"""Fail if dvc.lock is out of date.
 
-Not a stage. Needs neither data nor cache, so it works in a fresh clone. (`dvc repro --dry --allow-missing` ends with 0 although
-stages would run, and `dvc status` lists what is merely absent.)
+It is out of date if the command, code, settings or data of any stage differ from those of its last run. Needs neither the data nor the
+cache, so it works in a fresh clone. (`dvc repro --dry --allow-missing` exits with 0 even if stages would run, and `dvc status` also lists
+files that are only missing.)
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from babelcart.errors import UserError
 
 @cli.command
 def main() -> None:
-    locked = Path("dvc.lock")
-    done = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"dvc status: {done.stderr.strip()}")
-    status = json.loads(done.stdout)
-    # What DVC keeps in its cache, git ignores.
-    gone = "\0".join(lock.missing_outs(status))
-    ignored = subprocess.run(["git", "check-ignore", "-z", "--stdin"], input=gone, capture_output=True, text=True).stdout.split("\0")
-    found = lock.behind(
+    lock_file = Path("dvc.lock")
+    completed = subprocess.run([sys.executable, "-m", "dvc", "status", "--json"], capture_output=True, text=True)
+    if completed.returncode:
+        raise UserError(f"dvc status: {completed.stderr.strip()}")
+    status = json.loads(completed.stdout)
+    # git ignores the outputs that DVC caches; these may be missing.
+    missing = "\0".join(lock.missing_outs(status))
+    ignored = subprocess.run(["git", "check-ignore", "-z", "--stdin"], input=missing, capture_output=True, text=True).stdout.split("\0")
+    changes = lock.behind(
         status,
-        lock.read(locked.read_text(encoding="utf-8")) if locked.exists() else {},
+        lock.read(lock_file.read_text(encoding="utf-8")) if lock_file.exists() else {},
         {name: lock.read_tracked(Path(name).read_text(encoding="utf-8"), name) for name in status if name.endswith(".dvc")},
         [path for path in ignored if path],
     )
-    if found:
-        raise UserError("dvc.lock is behind; run `dvc repro`, commit what it changes, `dvc push`\n  " + "\n  ".join(found))
+    if changes:
+        raise UserError("dvc.lock is behind; run `dvc repro`, commit what it changes, `dvc push`\n  " + "\n  ".join(changes))
     click.echo("dvc.lock is current: no stage would run")

@@ -1,6 +1,6 @@
-"""Write an adapter, or with --merge a whole model, to a folder outside the pipeline. Not a stage.
+"""Export an adapter or a merged model to a folder for serving.
 
-With it go the prompt, the label tokens, the threshold and the model card. docs/serving.md shows who can load it.
+The folder also holds the prompt, the label tokens, the threshold and the model card. docs/serving.md lists the programs that can load it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from babelcart.files import read_json
 @cli.command
 @cli.task
 @cli.model
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A folder that does not exist yet.")
-@click.option("--merge", is_flag=True, help="Add the adapter to the base model's weights: one model, no peft.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create; it must not exist.")
+@click.option("--merge", is_flag=True, help="Merge the adapter into the base model, so that peft is not needed to load it.")
 def main(task: str, model: str, out: Path, merge: bool) -> None:
     from babelcart import export, models, prompts
 

@@ -1,8 +1,8 @@
-"""Put right what a kill or a bad disk left of DVC's own files; ``dvc repro`` then makes again what is missing. Not a stage.
+"""Repair DVC's files after a crash or disk failure.
 
-A ``dvc`` that is killed while it writes leaves dvc.lock or .dvc/tmp/rwlock cut short, and then refuses to start: the one comes back
-from git, the other is removed. An object of the cache with other content than its name says, which DVC would take for whole,
-is removed with its copy in the workspace.
+If `dvc` is killed while it writes dvc.lock or .dvc/tmp/rwlock, the file may be truncated, and DVC refuses to start. This command restores
+dvc.lock from git and removes a truncated rwlock. It also removes cached objects whose content does not match their hash, which DVC would
+use as they are, and their copies in the workspace. Run `dvc repro` afterwards to restore the removed files.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from babelcart.commands import cli
 from babelcart.errors import UserError
 from babelcart.files import write_text
 
-LOCK, BUSY = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
+LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
 
 def is_lock(text: str) -> bool:
+    """Whether DVC accepts a text as a dvc.lock."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -39,18 +40,18 @@ def main() -> None:
     if LOCK.exists() and not is_lock(text := LOCK.read_text(encoding="utf-8", errors="replace")):
         if "\n<<<<<<< " in text:
             raise UserError(f"{LOCK} holds both sides of a merge: `git checkout --theirs {LOCK}` (or --ours), then `dvc repro`")
-        known = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, text=True).stdout
-        if whole := is_lock(known):
-            write_text(LOCK, known)
+        committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, text=True).stdout
+        if valid := is_lock(committed):
+            write_text(LOCK, committed)
         else:
             LOCK.unlink()
-        click.echo(f"{LOCK} was cut short: {'taken from git' if whole else 'removed'}; what ran since comes from the cache")
-    if BUSY.exists():
+        click.echo(f"{LOCK} was cut short: {'taken from git' if valid else 'removed'}; what ran since comes from the cache")
+    if RWLOCK.exists():
         try:
-            json.loads(BUSY.read_text(encoding="utf-8"))
+            json.loads(RWLOCK.read_text(encoding="utf-8"))
         except ValueError:
-            BUSY.unlink()
-            click.echo(f"{BUSY} was cut short: removed")
-    with objects.hashed_anew() as repo:
+            RWLOCK.unlink()
+            click.echo(f"{RWLOCK} was cut short: removed")
+    with objects.fresh_repo() as repo:
         for name in objects.remove_damaged(repo):
             click.echo(f"{name} had other content than its hash says: removed")

@@ -1,4 +1,4 @@
-"""Whether dvc.lock is current, told without data and cache: what is merely absent is not what has changed."""
+"""Check whether dvc.lock is up to date without data or cache: missing files are not counted as changes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from babelcart.errors import UserError
 
 
 def read(text: str) -> dict[str, Any]:
-    """The ``stages`` of a dvc.lock.
+    """Parse the ``stages`` of a dvc.lock.
 
     Raises
     ------
     UserError
-        If it is not such a file.
+        If the text is not a valid dvc.lock.
     """
-    found = config.parse(text, "dvc.lock")
-    stages = found.get("stages") if isinstance(found, dict) else None
+    document = config.parse(text, "dvc.lock")
+    stages = document.get("stages") if isinstance(document, dict) else None
     if not isinstance(stages, dict) or not all(
         isinstance(stage, dict) and all(_hashed(stage.get(kind, [])) for kind in ("outs", "deps")) for stage in stages.values()
     ):
@@ -28,52 +28,54 @@ def read(text: str) -> dict[str, Any]:
 
 
 def read_tracked(text: str, name: str) -> list[dict[str, Any]]:
-    """The ``outs`` of a .dvc file.
+    """Parse the ``outs`` of a .dvc file.
 
     Raises
     ------
     UserError
-        If it is not such a file.
+        If the text is not a valid .dvc file.
     """
-    found = config.parse(text, name)
-    outs = found.get("outs") if isinstance(found, dict) else None
+    document = config.parse(text, name)
+    outs = document.get("outs") if isinstance(document, dict) else None
     if not outs or not _hashed(outs):
-        raise UserError(f"{name} does not list hashed outs; restore it from git, or `dvc add` the data anew")
+        raise UserError(f"{name} does not list hashed outs; restore it from git, or run `dvc add` again")
     return cast(list[dict[str, Any]], outs)
 
 
 def _hashed(entries: Any) -> bool:
     return isinstance(entries, list) and all(
-        isinstance(one, dict) and isinstance(one.get("path"), str) and isinstance(one.get("md5"), str) for one in entries
+        isinstance(entry, dict) and isinstance(entry.get("path"), str) and isinstance(entry.get("md5"), str) for entry in entries
     )
 
 
 def _changes(status: Mapping[str, list[Any]]) -> Iterator[tuple[str, str, str, Any]]:
-    for stage, found in status.items():
-        for said in found:
-            if isinstance(said, Mapping):
-                for kind, paths in said.items():
-                    for path, how in paths.items():
-                        yield stage, kind, path, how
+    """Yield stage, kind of change, path and state of every changed file in the output of ``dvc status --json``."""
+    for stage, entries in status.items():
+        for entry in entries:
+            if isinstance(entry, Mapping):
+                for kind, paths in entry.items():
+                    for path, state in paths.items():
+                        yield stage, kind, path, state
 
 
 def missing_outs(status: Mapping[str, list[Any]]) -> list[str]:
-    """Outputs that are neither here nor in the cache, or not here."""
-    return [path for _, kind, path, how in _changes(status) if kind == "changed outs" and how in ("deleted", "not in cache")]
+    """List the outputs that are missing from the workspace or from the cache."""
+    return [path for _, kind, path, state in _changes(status) if kind == "changed outs" and state in ("deleted", "not in cache")]
 
 
 def _related(path: str, other: str) -> bool:
-    one, two = PurePosixPath(path), PurePosixPath(other)
-    return one == two or one in two.parents or two in one.parents
+    """Whether two paths are equal or one contains the other."""
+    first, second = PurePosixPath(path), PurePosixPath(other)
+    return first == second or first in second.parents or second in first.parents
 
 
 def behind(
     status: Mapping[str, list[Any]], locked: Mapping[str, Any], tracked: Mapping[str, list[dict[str, Any]]], absent: Collection[str]
 ) -> list[str]:
-    """What has changed since the stages ran, a line each; empty if the lock is current.
+    """List what has changed since the stages ran, one line each; empty if the lock is up to date.
 
-    Of a file that is not here, what made it and what read it must have recorded the same hash. One thing cannot be seen so: the
-    hash of a file inside a folder that is not here, unless two stages read it.
+    For a missing file, the stage that wrote it and the stages that read it must have recorded the same hash. This does not detect a
+    change of a file inside a missing folder that only one stage reads.
 
     Parameters
     ----------
@@ -84,21 +86,21 @@ def behind(
     tracked : mapping
         Name of a .dvc file -> its ``outs``.
     absent : collection of str
-        Outputs that are not here and need not be, since they belong into the cache.
+        Missing outputs that may be missing, because DVC keeps them in its cache.
     """
-    found = []
-    for stage, said in status.items():
+    changes = []
+    for stage, entries in status.items():
         if stage not in tracked and stage not in locked:
-            found.append(f"{stage}: has not run")
+            changes.append(f"{stage}: has not run")
         else:
-            found += [f"{stage}: {one}" for one in said if isinstance(one, str)]
-    for stage, _, path, how in _changes(status):
+            changes += [f"{stage}: {entry}" for entry in entries if isinstance(entry, str)]
+    for stage, _, path, state in _changes(status):
         if (stage in tracked or stage in locked) and not any(_related(path, other) for other in absent):
-            found.append(f"{stage}: {path}: {', '.join(how)} changed" if isinstance(how, Mapping) else f"{stage}: {path} is {how}")
+            changes.append(f"{stage}: {path}: {', '.join(state)} changed" if isinstance(state, Mapping) else f"{stage}: {path} is {state}")
     hashes: dict[str, str] = {}
     for stage in [*tracked, *(stage for stage in status if stage in locked)]:
-        for one in tracked.get(stage, []) or [*locked[stage].get("outs", []), *locked[stage].get("deps", [])]:
-            path = (PurePosixPath(stage).parent / one["path"]).as_posix() if stage in tracked else one["path"]
-            if hashes.setdefault(path, one["md5"]) != one["md5"]:
-                found.append(f"{stage}: {path} was made anew since")
-    return found
+        for entry in tracked.get(stage, []) or [*locked[stage].get("outs", []), *locked[stage].get("deps", [])]:
+            path = (PurePosixPath(stage).parent / entry["path"]).as_posix() if stage in tracked else entry["path"]
+            if hashes.setdefault(path, entry["md5"]) != entry["md5"]:
+                changes.append(f"{stage}: {path} has been rebuilt since")
+    return changes

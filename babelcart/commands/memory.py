@@ -1,6 +1,7 @@
-"""Look after the translation memory of this machine: list, import, export, merge, delete.
+"""List, import, export and delete entries of the translation memory.
 
-Not a stage. Files are CSV (engine, version, source, target, text, translation) or, by their ending, TMX.
+The memory is an SQLite file of this machine. Files are CSV with the columns engine, version, source, target, text and translation, or TMX
+if their name ends with .tmx.
 """
 
 from __future__ import annotations
@@ -13,44 +14,45 @@ from babelcart import memory
 from babelcart.commands import cli
 from babelcart.errors import UserError, printable
 
-file = click.Path(dir_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group(cls=cli.Group, help=__doc__)
-@click.option("--store", type=file, default=Path(".scratch/memory.sqlite"), show_default=True)
+@click.option("--store", type=FILE, default=Path(".scratch/memory.sqlite"), show_default=True, help="SQLite file of the memory.")
 @click.pass_context
 def main(context: click.Context, store: Path) -> None:
     context.obj = context.with_resource(memory.Memory(store))
 
 
-@main.command("list", help="Entries by engine, version and direction.")
+@main.command("list", help="Count the entries by engine, version and language pair.")
 @click.pass_obj
 def list_(store: memory.Memory) -> None:
-    click.echo(printable("\n".join(f"{engine}\t{version}\t{a}-{b}\t{count}" for engine, version, a, b, count in store.counts())))
+    lines = [f"{engine}\t{version}\t{source}-{target}\t{count}" for engine, version, source, target, count in store.counts()]
+    click.echo(printable("\n".join(lines)))
 
 
-@main.command("import", help="Merge files into the memory; where both know a text, the translation that sorts first stays.")
-@click.argument("files", nargs=-1, required=True, type=file)
+@main.command("import", help="Merge FILES into the memory. Of two translations of a text, the first in sort order is kept.")
+@click.argument("files", nargs=-1, required=True, type=FILE)
 @click.pass_obj
 def import_(store: memory.Memory, files: tuple[Path, ...]) -> None:
     for path in files:
         store.import_file(path)
 
 
-@main.command(help="Write all entries, or an engine's, in a fixed order.")
-@click.argument("path", type=file)
-@click.option("--engine")
+@main.command(help="Write the entries to PATH, sorted.")
+@click.argument("path", type=FILE)
+@click.option("--engine", help="Export only the entries of this engine.")
 @click.pass_obj
 def export(store: memory.Memory, path: Path, engine: str | None) -> None:
     write = memory.write_tmx if path.suffix == ".tmx" else memory.write_csv
     click.echo(f"{write(path, store.entries(engine))} entries")
 
 
-@main.command(help="Forget what an engine said, or one version of it.")
+@main.command(help="Delete the entries of ENGINE.")
 @click.argument("engine")
-@click.option("--version")
+@click.option("--version", help="Delete only the entries of this version of the engine.")
 @click.pass_obj
 def delete(store: memory.Memory, engine: str, version: str | None) -> None:
     if not (removed := store.delete(engine, version)):
-        raise UserError(f"no entries of {engine!r}; `list` shows what there is")
+        raise UserError(f"no entries of {engine!r}; `babelcart memory list` lists the engines")
     click.echo(f"{removed} entries deleted")

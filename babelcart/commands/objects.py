@@ -1,4 +1,4 @@
-"""The objects that dvc.lock and the .dvc files name: in the cache and on the remotes, read through DVC."""
+"""Objects of the DVC cache and remotes: those that dvc.lock and the .dvc files refer to."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from babelcart.files import whole
 
 
 @contextmanager
-def hashed_anew() -> Iterator[Any]:
-    """The project as DVC sees it that remembers no hash, no size and no time of a file, and nothing of a remote."""
+def fresh_repo() -> Iterator[Any]:
+    """Open the DVC repository with an empty site cache, so that DVC recomputes every hash and asks the remote again."""
     from dvc.repo import Repo
 
     before = os.environ.get("DVC_SITE_CACHE_DIR")
@@ -33,30 +33,30 @@ def hashed_anew() -> Iterator[Any]:
 
 
 def outputs(repo: Any) -> list[Any]:
-    """Outputs that DVC keeps and that have been computed."""
+    """List the outputs that DVC caches and that have been computed."""
     return [out for out in repo.index.outs if out.use_cache and out.hash_info]
 
 
 def objects(repo: Any, out: Any) -> dict[str, str]:
-    """Hash -> the file that it belongs to. Of a folder: its listing, and its files if the listing is in the cache.
+    """Map hash to file name for an output. For a folder: its listing and, if the listing is cached, its files.
 
     Raises
     ------
     UserError
-        If the listing is not what its name says or leads out of its folder.
+        If the listing does not match its hash or names a path outside its folder.
     """
     oid = out.hash_info.value
-    found = {oid: str(out)}
+    names = {oid: str(out)}
     path = Path(repo.cache.local.oid_to_path(oid))
     if out.hash_info.isdir and path.exists():
-        found |= {name: f"{out}/{file}" for file, name in checks.read_listing(path.read_bytes(), oid).items()}
-    return found
+        names |= {file_oid: f"{out}/{file}" for file, file_oid in checks.read_listing(path.read_bytes(), oid).items()}
+    return names
 
 
 def remote_of(repo: Any, out: Any) -> Any | None:
-    """The store of the remote that keeps an output, or None.
+    """Return the object store of the remote that keeps an output, or None.
 
-    A default remote inside the workspace, as the sample's is, keeps what names it and nothing else.
+    A default remote inside the workspace, such as the sample's, keeps only the outputs that name it as their remote.
     """
     from dvc.config import NoRemoteError
 
@@ -69,12 +69,12 @@ def remote_of(repo: Any, out: Any) -> Any | None:
 
 
 def fetch_listings(repo: Any) -> None:
-    """Bring the listings of all folders into the cache, each checked before it is followed: DVC follows a remote's as it is.
+    """Fetch the listings of all folders into the cache and verify them, since DVC itself trusts a remote's listings.
 
     Raises
     ------
     UserError
-        If a listing is not what its name says or leads out of its folder.
+        If a listing does not match its hash or names a path outside its folder.
     """
     for out in outputs(repo):
         oid = out.hash_info.value
@@ -89,7 +89,7 @@ def fetch_listings(repo: Any) -> None:
             checks.read_listing(content, oid)
         except UserError as error:
             raise UserError(
-                f"{out}: {error}\nThe remote {remote.fs.unstrip_protocol(remote.path)} was damaged or tampered with: ask whoever keeps it."
+                f"{out}: {error}\nThe remote {remote.fs.unstrip_protocol(remote.path)} was damaged or tampered with: ask its owner."
             ) from error
         with whole(path) as temporary:
             temporary.write_bytes(content)
@@ -97,7 +97,7 @@ def fetch_listings(repo: Any) -> None:
 
 
 def _other_content(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]]:
-    """Name, object and true hash of what in the cache is not what its name says."""
+    """Yield file name, cache path and actual hash of every cached object that does not match its hash."""
     for out in outs:
         try:
             named = objects(repo, out)
@@ -107,13 +107,13 @@ def _other_content(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]
             path = Path(repo.cache.local.oid_to_path(oid))
             if path.is_file():
                 with path.open("rb") as handle:
-                    found = checks.md5(handle)
-                if found != oid.removesuffix(".dir"):
-                    yield name, path, found
+                    actual = checks.md5(handle)
+                if actual != oid.removesuffix(".dir"):
+                    yield name, path, actual
 
 
 def damaged(repo: Any) -> Iterator[str]:
-    """What in the cache is not what its name says, or leads out of its folder."""
+    """Yield a message for every cached object that does not match its hash or is a listing that leads out of its folder."""
     for out in outputs(repo):
         try:
             objects(repo, out)
@@ -125,15 +125,18 @@ def damaged(repo: Any) -> Iterator[str]:
 
 
 def remove_damaged(repo: Any) -> Iterator[str]:
-    """Remove what in the cache is not what its name says, and its copies in the workspace, which DVC takes for whole; gives the paths."""
+    """Remove cached objects that do not match their hash, and their copies in the workspace; yields the paths.
+
+    DVC does not notice such copies, because it trusts the cache.
+    """
     for folder in Path(repo.cache.legacy.path).glob("runs/??/*"):
         if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # DVC stumbles over a folder of its run-cache without a run
-    for name, path, found in list(_other_content(repo, [out for out in repo.index.outs if out.hash_info])):
+            folder.rmdir()  # DVC fails on an empty folder in its run-cache
+    for name, path, actual in list(_other_content(repo, [out for out in repo.index.outs if out.hash_info])):
         copy = Path(name)
         if copy.is_file():
             with copy.open("rb") as handle:
-                same = checks.md5(handle) == found
+                same = checks.md5(handle) == actual
             if same:
                 copy.unlink()
                 yield name
@@ -143,7 +146,7 @@ def remove_damaged(repo: Any) -> Iterator[str]:
 
 
 def changed(repo: Any) -> tuple[list[str], list[str]]:
-    """What `dvc status` finds: changes, and what is not here."""
+    """Return the changes that `dvc status` reports, and the outputs that are missing from the workspace."""
     changes, absent = [], set()
     outs = {str(out): out for out in repo.index.outs}
     for stage, entries in repo.status().items():
@@ -156,13 +159,13 @@ def changed(repo: Any) -> tuple[list[str], list[str]]:
                         absent.add(file)
                     elif state is not None:
                         changes.append((stage, kind, file, state))
-    # A folder above an output that is not here cannot have its hash.
+    # The hash of a folder that contains a missing output differs too; that is no change.
     above = {str(parent) for file in absent for parent in Path(file).parents}
     return [f"{stage}: {kind} {file} {state}".rstrip() for stage, kind, file, state in changes if file not in above], sorted(absent)
 
 
 def lacking(repo: Any, contents: bool) -> Iterator[str]:
-    """What the remotes lack of what is pushed to them; with `contents`, every object is read and hashed too."""
+    """Yield a message for every pushed object that its remote lacks; with `contents`, also for those whose content has another hash."""
     fetch_listings(repo)
     wanted: dict[str, dict[str, str]] = defaultdict(dict)
     stores: dict[str, Any] = {}
@@ -175,9 +178,9 @@ def lacking(repo: Any, contents: bool) -> Iterator[str]:
         there = set(store.oids_exist(list(wanted[address])))
         for oid, name in wanted[address].items():
             if oid not in there:
-                yield f"{name} is not on {address}; `dvc push`, where it was made"
+                yield f"{name} is not on {address}; run `dvc push` where it was computed"
             elif contents:
                 with store.fs.open(store.oid_to_path(oid), "rb") as handle:
                     if checks.md5(handle) != oid.removesuffix(".dir"):
                         path = store.oid_to_path(oid)
-                        yield f"{name} has other content on {address}; delete {path} there, then `dvc push`, where it was made"
+                        yield f"{name} has other content on {address}; delete {path} there, then run `dvc push` where it was computed"

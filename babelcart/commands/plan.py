@@ -1,7 +1,7 @@
-"""Say what a training run and its scoring will cost, before anything is spent: rows, tokens, steps, memory and minutes.
+"""Estimate rows, tokens, steps, memory and minutes of training and scoring.
 
-For each task and model of params.yaml's ``run``, or those that are named, on this machine and on the GPUs that are named. Not a
-stage: it reads build/negatives, build/translate and, if they are there, the base models; it writes nothing.
+Covers the tasks and models that params.yaml lists, on this machine and on every GPU given by --gpu. Reads the tables in
+build/negatives and build/translate, and the base model if it has been downloaded. Writes nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from babelcart import config, plan
 from babelcart.commands import cli
 from babelcart.errors import UserError
 
-# Has the vocabulary of every Gemma-3; of another model that is not downloaded, it estimates.
+# Used for models that have not been downloaded. All Gemma-3 models share this vocabulary; for other models the token counts are estimates.
 STANDIN = "gemma3-270m"
 
 
 @cli.command
-@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Tasks; as tasks of params.yaml if not named.")
-@click.option("--model", "names", multiple=True, help="Blocks under models: of params.yaml; as run if not named.")
-@click.option("--gpu", "gpus", type=click.Choice(list(plan.GPUS)), multiple=True, help="GPUs to plan for, beside this machine.")
+@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Task to plan. Default: `tasks` of params.yaml.")
+@click.option("--model", "names", multiple=True, help="Model to plan: a block under `models`. Default: `run` of params.yaml.")
+@click.option("--gpu", "gpus", type=click.Choice(list(plan.GPUS)), multiple=True, help="GPU to plan for, in addition to this machine.")
 def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) -> None:
     from babelcart import models, prompts, scoring, training
     from babelcart.files import read_table
@@ -30,9 +30,9 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
     settings, predict = config.load("train", training.Train), config.load("predict", scoring.Predict)
     for name in names or config.load("run", tuple[str, ...]):
         block, folder = config.load(f"models.{cli.model_name(name)}", models.Model), Path("models") / name / "base"
-        shape, own = plan.read_config(folder, block), (folder / PIN).exists()
-        tokenizer = models.load_tokenizer(folder if own else Path("models") / STANDIN / "base")
-        note = "" if own or shape.model_type.startswith("gemma3") else f" (tokens estimated with the tokenizer of {STANDIN})"
+        shape, downloaded = plan.read_config(folder, block), (folder / PIN).exists()
+        tokenizer = models.load_tokenizer(folder if downloaded else Path("models") / STANDIN / "base")
+        note = "" if downloaded or shape.model_type.startswith("gemma3") else f" (tokens estimated with the tokenizer of {STANDIN})"
         for task in tasks or config.load("tasks", tuple[str, ...]):
             encoder = prompts.Encoder(tokenizer, config.load(f"prompts.{task}", prompts.Prompt))
             paths = [f"build/negatives/{task}.parquet"]
@@ -42,7 +42,7 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
             train, validation, *splits = (encoder.encode_table(read_table(Path(path), "pivot")) for path in paths)
             click.echo(f"{task}, {name}{note}")
             here = models.fitting(block)
-            # One plan for both where this machine computes in the model's own dtype.
+            # `here` equals `block` if this machine supports the model's dtype; one plan then serves both.
             plans = {
                 one: plan.make_plan(shape, one, settings, predict.max_tokens, train, validation, splits)
                 for one in dict.fromkeys((here, block) if gpus else (here,))

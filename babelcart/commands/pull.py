@@ -1,7 +1,12 @@
-"""Pull as `dvc pull` does, and trust nothing that comes: contents are hashed, and no listing may lead out of the workspace.
+"""Pull outputs from the DVC remote and verify them.
 
-Not a stage. All outputs that are shared, or those named; ``--listings`` fetches only the lists of files, for what DVC pulls later itself:
-``python -m stages.pull --listings && dvc repro --pull --allow-missing evaluate``.
+Works like `dvc pull`, but hashes every fetched file and refuses directory listings and links that lead out of the workspace. Pulls
+TARGETS, or all shared outputs if none are given.
+
+With --listings, fetch only the directory listings, so that DVC can pull the files itself when it needs them:
+
+\b
+    babelcart pull --listings && dvc repro --pull --allow-missing evaluate
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from babelcart.errors import UserError
 
 @cli.command
 @click.argument("targets", nargs=-1)
-@click.option("--listings", is_flag=True, help="Fetch and check the lists of files, and nothing else.")
+@click.option("--listings", is_flag=True, help="Fetch and verify only the directory listings.")
 def main(targets: tuple[str, ...], listings: bool) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -24,7 +29,7 @@ def main(targets: tuple[str, ...], listings: bool) -> None:
     from babelcart.commands import checks, objects
 
     with Repo() as repo:
-        # DVC hashes what it fetches only if it is told to.
+        # By default, DVC does not hash the files that it fetches.
         for remote in repo.config["remote"].values():
             remote["verify"] = True
         outs = objects.outputs(repo)
@@ -37,5 +42,5 @@ def main(targets: tuple[str, ...], listings: bool) -> None:
         try:
             fetched = repo.pull(wanted)["stats"]["fetched"] if wanted else 0
         except DvcException as error:
-            raise UserError(f"{error}\n`python -m stages.verify --contents` names what the remote lacks or has in other content") from error
+            raise UserError(f"{error}\n`babelcart verify --contents` names the files that are missing or damaged on the remote") from error
         click.echo(f"{fetched} files fetched")

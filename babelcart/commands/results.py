@@ -1,6 +1,7 @@
-"""Print the results in metrics/ as a Markdown table: each model beside the n-gram baseline and the floor; or what attacks turn.
+"""Print the scores in metrics/ as a Markdown table.
 
-The floor is the F1 of always answering "relevant". Not a stage: it reads what git has.
+Each model is shown next to the n-gram baseline and the floor, the F1 of always answering "relevant". With --attacks, print how many
+answers hostile text flips.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from babelcart.files import read_json
 
 
 def scores(split: str) -> list[str]:
-    """The table of scores."""
+    """Lines of the table of scores."""
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
     for task in ("qc", "qi"):
         paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
@@ -25,30 +26,30 @@ def scores(split: str) -> list[str]:
         for part in ("overall", "seen", "unseen"):
             for name, result in results.items():
                 if part in result[split]:
-                    found = result[split][part]
-                    numbers = " | ".join(f"{found.get(key, float('nan')):.3f}" for key in ("f1", "floor_f1", "auc", "precision", "recall"))
-                    lines.append(f"| {task.upper()} | {part}, {found['rows']:,} rows | {name} | {numbers} |")
+                    row = result[split][part]
+                    numbers = " | ".join(f"{row.get(key, float('nan')):.3f}" for key in ("f1", "floor_f1", "auc", "precision", "recall"))
+                    lines.append(f"| {task.upper()} | {part}, {row['rows']:,} rows | {name} | {numbers} |")
     return lines
 
 
 def attacks() -> list[str]:
-    """The table of attacks: the answers that each turned, and that its control, neutral text of equal length, turned."""
+    """Lines of the table of attacks: the answers flipped by each attack and by its control, neutral text of equal length."""
     lines = ["| task | model | attack | sought | rows | turned | 95 % | control | excess |", "|---|---|---|---|---|---|---|---|---|"]
     for path in sorted(Path("metrics").glob("*/*_attacks.json")):
-        for attack, found in read_json(path, resistance.SHAPE).items():
-            for way, one in found.items():
-                shares = [one.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]
+        for attack, directions in read_json(path, resistance.SHAPE).items():
+            for direction, counts in directions.items():
+                shares = [counts.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]
                 numbers = "{:.1%} | {:.1%} to {:.1%} | {:.1%} | {:+.1%}".format(*shares)
-                name = f"{path.name.partition('_')[0].upper()} | {path.parent.name} | {attack} | {way.removeprefix('to_')}"
-                lines.append(f"| {name} | {one['rows']:,} | {numbers} |")
+                name = f"{path.name.partition('_')[0].upper()} | {path.parent.name} | {attack} | {direction.removeprefix('to_')}"
+                lines.append(f"| {name} | {counts['rows']:,} | {numbers} |")
     return lines
 
 
 @cli.command
-@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True)
-@click.option("--attacks", "attacked", is_flag=True, help="Print instead how many answers hostile text turned.")
-def main(split: str, attacked: bool) -> None:
-    lines = attacks() if attacked else scores(split)
+@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True, help="Rows to report.")
+@click.option("--attacks", "show_attacks", is_flag=True, help="Print the answers flipped by hostile text instead.")
+def main(split: str, show_attacks: bool) -> None:
+    lines = attacks() if show_attacks else scores(split)
     if len(lines) == 2:
         raise click.ClickException(f"metrics/ has no scores of the {split} rows; run `dvc repro`, or try --split validation")
     click.echo("\n".join(lines))

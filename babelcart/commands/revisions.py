@@ -1,4 +1,4 @@
-"""Files of the workspace or of another revision, read through DVC."""
+"""Read files of the workspace or of another revision through DVC."""
 
 from __future__ import annotations
 
@@ -14,7 +14,20 @@ if TYPE_CHECKING:
 
 
 def read_bytes(revision: str | None, path: str) -> bytes:
-    """A file of a branch, tag or commit, from git, the cache or the remote; None is the workspace."""
+    """Read a file of a branch, tag or commit, from git, the cache or the remote.
+
+    Parameters
+    ----------
+    revision
+        Name or hash of the revision; None is the workspace.
+    path
+        Path of the file, relative to the project.
+
+    Raises
+    ------
+    UserError
+        If the revision does not exist or the file cannot be read.
+    """
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import RevError
@@ -24,25 +37,25 @@ def read_bytes(revision: str | None, path: str) -> bytes:
         try:
             return Path(path).read_bytes()
         except OSError:
-            raise UserError(f"{path} is not there; run `dvc repro`, or `dvc pull {path}`") from None
+            raise UserError(f"{path} does not exist; run `dvc repro`, or `dvc pull {path}`") from None
     try:
         return bytes(DVCFileSystem(".", rev=revision).read_bytes(path))
     except RevError as error:
-        raise UserError(f"there is no revision {revision!r} here: {error}") from error
+        raise UserError(f"revision {revision!r} does not exist: {error}") from error
     except (OSError, DvcException, DataIndexDirError) as error:
         raise UserError(
             f"{path} of {revision} cannot be read: {error}\n"
-            "It is neither in the cache nor in the default remote. Where it was made: `dvc push`."
+            "It is neither in the cache nor on the default remote. Run `dvc push` on the machine that computed it."
         ) from error
 
 
 def read_table(revision: str | None, path: str, *columns: str) -> pd.DataFrame:
-    """A table of rows of a revision, checked as `files.read_table` does."""
+    """Read a table of rows of a revision, with the checks of `files.read_table`."""
     return files.parse_table(io.BytesIO(read_bytes(revision, path)), _named(revision, path), *columns)
 
 
 def read_json(revision: str | None, path: str, shape: Any) -> Any:
-    """A JSON file of a revision, checked as `files.read_json` does."""
+    """Read a JSON file of a revision, with the checks of `files.read_json`."""
     return files.parse_json(read_bytes(revision, path), _named(revision, path), shape)
 
 

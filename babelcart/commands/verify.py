@@ -1,7 +1,8 @@
-"""Check what was pulled and what is shared; say what is wrong and end with 1 if anything is.
+"""Verify the cache, the workspace, the remote and the repository.
 
-Not a stage. Everything is hashed anew: sizes, times and what DVC remembers prove nothing. ``--contents`` also reads all objects of the
-remote; ``--offline`` asks no remote. An output that was not pulled is no fault.
+Recomputes every hash; does not rely on file sizes, modification times or DVC's own records. Also reports links that lead out of the
+workspace, secrets in git, and a DVC cache that other users can write to. Exits with 1 if there is any problem. Outputs that have not been
+pulled are listed, but are not a problem.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from babelcart.commands import cli
 from babelcart.errors import printable
 
 
-def _report(what: str, problems: Iterable[str]) -> int:
-    found = list(problems)
-    click.echo(printable("\n  ".join((f"{'FAILED' if found else 'ok':8}{what}", *found))))
-    return len(found)
+def _report(check: str, problems: Iterable[str]) -> int:
+    """Print the outcome of one check; returns the number of problems."""
+    messages = list(problems)
+    click.echo(printable("\n  ".join((f"{'FAILED' if messages else 'ok':8}{check}", *messages))))
+    return len(messages)
 
 
 @cli.command
-@click.option("--contents", is_flag=True, help="Read and hash every object of the remote.")
-@click.option("--offline", is_flag=True, help="Do not ask the remote.")
+@click.option("--contents", is_flag=True, help="Also download and hash every object on the remote.")
+@click.option("--offline", is_flag=True, help="Skip the checks of the remote.")
 def main(contents: bool, offline: bool) -> None:
     from dvc.dirs import site_cache_dir
     from dvc.repo import Repo
@@ -32,22 +34,22 @@ def main(contents: bool, offline: bool) -> None:
     from babelcart.commands import checks, objects
 
     with Repo() as repo:
-        memory = Path(site_cache_dir(repo.config["core"].get("site_cache_dir")))
+        site_cache = Path(site_cache_dir(repo.config["core"].get("site_cache_dir")))
     tracked = [Path(name) for name in subprocess.check_output(["git", "ls-files", "-z"], text=True).split("\0")[:-1]]
-    with objects.hashed_anew() as repo:
+    with objects.fresh_repo() as repo:
         changes, absent = objects.changed(repo)
-        places = [*(path for path in tracked if path.is_symlink()), *(Path(out.fs_path) for out in objects.outputs(repo))]
-        leading = checks.outside(places, (Path(repo.root_dir), Path(repo.cache.local.path)))
-        open_to = checks.writable_by_others(memory)
-        failures = [
+        paths = [*(path for path in tracked if path.is_symlink()), *(Path(out.fs_path) for out in objects.outputs(repo))]
+        leaving = checks.outside(paths, (Path(repo.root_dir), Path(repo.cache.local.path)))
+        writable = checks.writable_by_others(site_cache)
+        problem_counts = [
             _report("the cache has what its names say", objects.damaged(repo)),
             _report("the workspace is what dvc.lock says", changes),
-            _report("nothing leads out of the workspace", (f"{path} leads to {target}" for path, target in leading)),
-            _report("git holds no secrets", (f"{path}:{number}: {kind}" for path, number, kind in checks.secrets(tracked))),
-            _report("DVC's own cache is closed to others", [f"any user may change {open_to}"] if open_to else []),
+            _report("nothing leads out of the workspace", (f"{path} leads to {target}" for path, target in leaving)),
+            _report("git holds no secrets", (f"{path}:{line}: {kind}" for path, line, kind in checks.secrets(tracked))),
+            _report("DVC's own cache is closed to others", [f"any user may change {writable}"] if writable else []),
             0 if offline else _report("the remote is complete", objects.lacking(repo, contents)),
         ]
     if absent:
         click.echo(printable(f"not here (`make pull`, or `dvc repro`): {', '.join(absent)}"))
-    if sum(failures):
-        raise click.ClickException(f"{sum(failures)} problems; docs/sharing.md says what to do about each")
+    if sum(problem_counts):
+        raise click.ClickException(f"{sum(problem_counts)} problems; docs/sharing.md explains how to fix each of them")

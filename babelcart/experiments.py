@@ -1,0 +1,178 @@
+"""Experiments: one pipeline under several settings, models, seeds and tasks, and the table that compares their scores.
+
+A specification is a mapping with these keys (experiments/paper.yaml is an example):
+
+* ``models``, ``tasks``, ``seeds``: lists; every combination is run for every cell.
+* ``cells``: name -> settings, as dotted keys of params.yaml and their values. The first cell is the reference of the differences.
+* ``base``: settings that all cells share (optional).
+* ``subsets``: task -> name -> languages of the test rows in this subset; no languages means all rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from babelcart.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+SEEDED = ("translate", "negatives", "train")
+METRICS = ("f1", "auc")
+HEADER = ("task", "test rows", "model", "cell", "F1", "difference", "by seed", "precision", "recall", "AUC", "difference")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment: a cell with a task, a model and a seed."""
+
+    task: str
+    model: str
+    cell: str
+    seed: int
+    changes: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """A readable name that ends with a hash of all changed settings."""
+        digest = hashlib.sha256(json.dumps(self.changes, sort_keys=True).encode()).hexdigest()[:8]
+        return re.sub(r"[^a-z0-9]+", "-", f"{self.task} {self.model} {self.cell} {self.seed} {digest}".lower())
+
+
+def jobs(spec: Mapping[str, Any]) -> list[Job]:
+    """All experiments of a specification, ordered so that those with equal ``translate`` settings follow each other.
+
+    `translate` has no run-cache, because its memory persists; its output is reused only from the experiment before.
+    """
+    result = []
+    for seed in spec["seeds"]:
+        for task in spec["tasks"]:
+            cells = [(name, {**spec.get("base", {}), **changes}) for name, changes in spec["cells"].items()]
+            cells.sort(key=lambda cell: json.dumps({key: value for key, value in cell[1].items() if key.startswith("translate.")}))
+            for cell, changes in cells:
+                for model in spec["models"]:
+                    seeds = {f"{section}.seed": seed for section in SEEDED}
+                    result.append(Job(task, model, cell, seed, {**changes, "tasks": [task], "run": [model], **seeds}))
+    return result
+
+
+@dataclass(frozen=True)
+class CellScores:
+    """Scores of one cell with one model: by subset, a list with one entry per seed."""
+
+    points: dict[str, list[dict[str, float]]]
+    draws: dict[str, list[dict[str, np.ndarray]]]  # metric -> (draws,)
+
+    def mean(self, subset: str, metric: str) -> float:
+        """Mean over the seeds, in points."""
+        return statistics.fmean(100 * scores[metric] for scores in self.points[subset])
+
+    def mean_draws(self, subset: str, metric: str) -> np.ndarray:
+        """Means over the seeds of each bootstrap draw, ``(draws,)``, in points."""
+        import numpy as np
+
+        return 100 * np.mean([draws[metric] for draws in self.draws[subset]], axis=0)
+
+
+class TaskResults:
+    """Predictions of all experiments of one task.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        Prediction tables of the task's experiments, with the columns ``model``, ``cell``, ``seed`` and ``part`` (validation or test).
+    subsets : mapping
+        Name -> languages; an empty list selects all rows.
+    """
+
+    def __init__(self, predictions: pd.DataFrame, subsets: Mapping[str, list[str]]) -> None:
+        import numpy as np
+
+        from babelcart.text import normalise
+
+        groups = predictions.groupby(["model", "cell", "seed", "part"], sort=False)
+        self.tables = {key: table.reset_index(drop=True) for key, table in groups}
+        self.test = next(table for (*_, part), table in self.tables.items() if part == "test")
+        self.query = np.array([normalise(query) for query in self.test["origin_query"]])
+        self.masks = {
+            name: self.test["language"].isin(languages).to_numpy() if languages else np.ones(len(self.test), dtype=bool)
+            for name, languages in subsets.items()
+        }
+
+    def score(self, model: str, cell: str, seeds: list[int], draws: int) -> CellScores:
+        """Score the test rows of a cell at the thresholds chosen on its validation rows.
+
+        Raises
+        ------
+        UserError
+            If the test rows differ from those of the other experiments.
+        """
+        from babelcart.intervals import bootstrap
+        from babelcart.metrics import best_threshold, scores
+
+        label = self.test["label"].to_numpy(int)
+        result = CellScores({name: [] for name in self.masks}, {name: [] for name in self.masks})
+        for seed in seeds:
+            validation, test = self.tables[model, cell, seed, "validation"], self.tables[model, cell, seed, "test"]
+            if not test["id"].equals(self.test["id"]):
+                raise UserError(f"{model}, {cell}, seed {seed}: the test rows differ from those of the other experiments")
+            threshold = best_threshold(validation["label"].to_numpy(int), validation["probability"].to_numpy(float))
+            probability = test["probability"].to_numpy(float)
+            drawn = bootstrap(label, probability, (probability >= threshold).astype(int), self.query, self.masks, draws)
+            for name, mask in self.masks.items():
+                result.points[name].append(scores(label[mask], probability[mask], threshold))
+                result.draws[name].append(drawn[name])
+        return result
+
+
+def table(predictions: pd.DataFrame, spec: Mapping[str, Any], draws: int) -> list[str]:
+    """Lines of a Markdown table with one row per task, model, subset and cell.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        Prediction tables with the columns ``task``, ``model``, ``cell``, ``seed`` and ``part``.
+    spec : mapping
+        The specification of the experiments.
+    draws : int
+        Number of bootstrap draws.
+    """
+    lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
+    for task in spec["tasks"]:
+        results = TaskResults(predictions[predictions["task"] == task], spec["subsets"][task])
+        for model in spec["models"]:
+            cells = {cell: results.score(model, cell, spec["seeds"], draws) for cell in spec["cells"]}
+            reference = next(iter(cells.values()))
+            for subset, mask in results.masks.items():
+                for cell, scores in cells.items():
+                    row = f"{task.upper()} | {subset}, {mask.sum():,} | {model} | {cell}"
+                    lines.append(f"| {row} | {_score_columns(scores, reference, subset)} |")
+    return lines
+
+
+def _score_columns(scores: CellScores, reference: CellScores, subset: str) -> str:
+    """The columns from F1 on."""
+    columns = {}
+    for metric in METRICS:
+        mean, drawn = scores.mean(subset, metric), scores.mean_draws(subset, metric)
+        columns[metric] = f"{mean:.1f}{_interval(drawn, '.1f')} | "
+        if scores is not reference:
+            difference = drawn - reference.mean_draws(subset, metric)
+            columns[metric] += f"{mean - reference.mean(subset, metric):+.1f}{_interval(difference, '+.1f')}"
+    by_seed = ", ".join(f"{100 * point['f1']:.1f}" for point in scores.points[subset])
+    return f"{columns['f1']} | {by_seed} | {scores.mean(subset, 'precision'):.1f} | {scores.mean(subset, 'recall'):.1f} | {columns['auc']}"
+
+
+def _interval(values: np.ndarray, form: str) -> str:
+    """An interval in brackets; empty if too many draws are undefined."""
+    from babelcart.intervals import interval
+
+    ends = interval(values)
+    return f" ({ends[0]:{form}} to {ends[1]:{form}})" if ends else ""
