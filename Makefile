@@ -16,23 +16,23 @@ help:  ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: setup heal data  ## Set up, fetch the data, run every stage that is not up to date, print the results
-	@python -m stages.check
+	@babelcart check
 	dvc repro
-	@python -m stages.results
+	@babelcart results
 	@for page in reports/*.html; do echo "Open $$page in a browser: the charts and every test row"; done
 
 heal: setup  ## Put right what a kill or a bad disk left of dvc.lock, of DVC's locks and of its cache
-	@python -m stages.heal
+	@babelcart heal
 
 plan: setup  ## Say what training and scoring will cost, here and on GPU="h100 l4"
-	@python -m stages.plan $(addprefix --gpu ,$(GPU))
+	@babelcart plan $(addprefix --gpu ,$(GPU))
 
 ONLY ?= sample
 experiments: setup data  ## The paper's table: what each augmentation adds. ONLY="sample real", MODELS="gemma3-12b qwen25-14b"
-	@python benchmarks/experiment.py benchmarks/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
+	@babelcart experiments experiments/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
 
 current: setup  ## Fail if dvc.lock is behind the code, the settings or the data; needs neither data nor cache
-	@python -m stages.current
+	@babelcart current
 
 test: setup  ## Set up, lint and run the tests
 	ruff check .
@@ -44,15 +44,15 @@ test-slow: setup  ## Run the tests that make test leaves out: minutes each
 	python -m pytest -m slow
 
 pull: setup  ## Fetch what others pushed; contents and listings are checked before they are used
-	@python -m stages.pull
+	@babelcart pull
 
 verify: setup  ## Check what was pulled, the remote, and that git holds no secrets
-	@python -m stages.verify
+	@babelcart verify
 
 setup: $(BIN)/.installed  ## Make .venv with the locked packages; a second call installs nothing
 
 data: setup
-	@dvc status --quiet data.dvc 2>/dev/null || python -m stages.pull data.dvc
+	@dvc status --quiet data.dvc 2>/dev/null || babelcart pull data.dvc
 
 lint: setup  ## Format and lint
 	ruff format .

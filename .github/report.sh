@@ -26,7 +26,7 @@ all=$(dvc metrics diff --md "$base")
     echo
     # Shoppers' queries stay where the data is: no flipped rows here.
     echo '```'
-    python -m stages.compare "$base" --model "$model" --flipped 0 2>&1 || true
+    python -m babelcart compare "$base" --model "$model" --flipped 0 2>&1 || true
     echo '```'
   done
 } > "$out/comment.md"
