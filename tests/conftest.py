@@ -8,13 +8,16 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from imports import ROOT
+from imports import ROOT, package
 from ruamel.yaml import YAML
+
+sys.path.insert(0, str(ROOT))  # stages/ is not installed; for tools that are run as scripts
 
 # query in English, in German, a category that answers it, an item that answers it
 SHELF = [
@@ -128,8 +131,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return made
 
 
-def run(stage: str, *arguments: str, fails: bool = False) -> Result:
-    result = CliRunner().invoke(importlib.import_module(f"stages.{stage}").main, list(arguments))
+def run(name: str, *arguments: str, fails: bool = False) -> Result:
+    """Run a stage or a subcommand of `babelcart` in this process."""
+    result = CliRunner().invoke(importlib.import_module(f"{package(name)}.{name}").main, list(arguments))
     assert (result.exit_code != 0) == fails, result.output
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result

@@ -218,7 +218,7 @@ class Kill:
     number: int
     whom: str  # "stage" or "group"
     seconds: float  # after dvc had announced the stage
-    healed: str  # "repro", or "heal" if stages.heal was needed first, or "no"
+    healed: str  # "repro", or "heal" if `babelcart heal` was needed first, or "no"
     different: list[str]  # files whose bytes are not those of the undisturbed run
     lost: int | None = None  # train: steps done again; translate: texts asked again
     message: str = ""
@@ -260,7 +260,7 @@ def kill(before: Before, number: int, seed: int, expected: dict[str, str], serve
     good, said = tree.run("dvc", "repro")
     if not good:
         result.message = error_of(said)
-        tree.run(sys.executable, "-m", "stages.heal")
+        tree.run(sys.executable, "-m", "babelcart", "heal")
         good, said = tree.run("dvc", "repro")
         result.healed = "heal" if good else "no"
     result.different = different(tree.files(), expected)
@@ -393,7 +393,7 @@ def damaged_adapter(ground: Ground) -> Outcome:
 
 
 def corrupted_object(ground: Ground) -> Outcome:
-    """DVC believes the object; stages.verify and stages.heal do not."""
+    """DVC trusts the object; `babelcart verify` and `babelcart heal` do not."""
     tree = ground.tree()
     path = "build/negatives/qc.parquet"
     md5 = next(out["md5"] for entry in tree.locked().values() for out in entry["outs"] if out["path"] == path)

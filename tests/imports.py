@@ -1,4 +1,4 @@
-"""Which files of this project a stage imports, read from the source, imports inside functions included."""
+"""Files of this project that a stage or a subcommand of `babelcart` imports, read from the source, imports inside functions included."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ def _imported(path: Path) -> set[Path]:
     return found
 
 
-def modules(stage: str) -> set[str]:
-    """Paths, relative to the project, of the script of a stage and of all that it imports, packages' __init__ left out."""
-    waiting, seen = {ROOT / "stages" / f"{stage}.py"}, set()
+def package(name: str) -> str:
+    """The package of a stage or subcommand."""
+    return "stages" if (ROOT / "stages" / f"{name}.py").exists() else "babelcart.commands"
+
+
+def modules(name: str) -> set[str]:
+    """Paths, relative to the project, of the module of a stage or subcommand and of all that it imports, without __init__.py."""
+    waiting, seen = {ROOT.joinpath(*package(name).split("."), f"{name}.py")}, set()
     while waiting:
         path = waiting.pop()
         seen.add(path)

@@ -27,7 +27,8 @@ from click.testing import CliRunner
 from conftest import Project, run, write_data
 from imports import ROOT
 
-from babelcart import lock, memory, metrics, rows, submission, verify, weights, wheels
+from babelcart import memory, metrics, rows, submission, weights, wheels
+from babelcart.commands import checks, lock
 from babelcart.errors import UserError
 from babelcart.files import read_table, sha256
 
@@ -168,7 +169,7 @@ def _settings(folder: Path) -> Iterator[Reader]:
         before = Path.cwd()
         os.chdir(path.parent)
         try:
-            importlib.import_module("stages.check").main.callback.__wrapped__()
+            importlib.import_module("babelcart.commands.check").main.callback.__wrapped__()
         finally:
             os.chdir(before)
 
@@ -237,7 +238,7 @@ def _small(folder: Path) -> Iterator[Reader]:
     def read_listing(content: bytes) -> None:
         import hashlib
 
-        verify.read_listing(content, hashlib.md5(content).hexdigest() + ".dir")
+        checks.read_listing(content, hashlib.md5(content).hexdigest() + ".dir")
 
     def read_text(content: bytes) -> None:
         found = content.decode("utf-8", "replace")

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from babelcart import config
+from babelcart.commands import check
 from babelcart.errors import UserError
 from babelcart.models import Model
 from babelcart.training import Train
-from stages import check
 
 SHIPPED = (Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8")
 

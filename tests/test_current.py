@@ -86,7 +86,7 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
     "code removed": (lambda: Path("code.py").unlink(), "count: code.py is deleted"),
     "setting": (lambda: edit("params.yaml", "0.5", "0.6"), "cut: params.yaml: cut changed"),
     "command": (lambda: edit("dvc.yaml", "code.py cut", "code.py  cut"), "count: changed command"),
-    "data": (lambda: edit("raw.dvc", "md5: ", "md5: 0"), "cut: raw was made anew since"),
+    "data": (lambda: edit("raw.dvc", "md5: ", "md5: 0"), "cut: raw has been rebuilt since"),
     "result in git": (lambda: edit("counts.json", "1", "2"), "counts.json is modified"),
     "result in git removed": (lambda: Path("counts.json").unlink(), "count: counts.json is deleted"),
     "stage": (lambda: edit("dvc.yaml", "  count:", "  again:\n    cmd: 'true'\n    deps: [cut/rows.txt]\n  count:"), "again: has not run"),
@@ -110,4 +110,4 @@ def test_a_lock_merged_from_two_runs_is_behind(clone: None) -> None:
     Path("dvc.lock").write_text(
         head + "  cut:\n" + tail[:outs] + tail[outs:].replace("md5: ", "md5: 0", 1).replace("md5: 0md5", "md5: md5")
     )
-    assert "pack: cut was made anew since" in run("current", fails=True).output
+    assert "pack: cut has been rebuilt since" in run("current", fails=True).output

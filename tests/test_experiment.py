@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import time
 
 import pytest
 from conftest import Project
-from imports import ROOT
 from test_pipeline import Graph
 
 SPEC = """
@@ -41,12 +39,11 @@ pytestmark = pytest.mark.slow
 
 def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> None:
     graph = Graph(project)
-    shutil.copytree(ROOT / "benchmarks", project.folder / "benchmarks")
     (project.folder / "small.yaml").write_text(SPEC)
     params = (project.folder / "params.yaml").read_text(encoding="utf-8")
     (project.folder / "params.yaml").write_text(params + NOWHERE, encoding="utf-8")
     graph.commit("experiments")
-    command = [sys.executable, "benchmarks/experiment.py", "small.yaml", "--draws", "50"]
+    command = [sys.executable, "-m", "babelcart", "experiments", "small.yaml", "--draws", "50"]
     environment = {**graph.environment, "PYTHONPATH": str(project.folder), "HF_HUB_OFFLINE": "1"}
 
     def experiments() -> list[str]:

@@ -71,7 +71,7 @@ def test_what_dvc_left_half_written_is_put_right(ground: Ground) -> None:
     faults.cut(tree.folder / "dvc.lock", 1000)
     empty = tree.folder / ".dvc/cache/runs/ab/abc"
     empty.mkdir(parents=True)
-    _, said = tree.run(sys.executable, "-m", "stages.heal")
+    _, said = tree.run(sys.executable, "-m", "babelcart", "heal")
     for expected in ("dvc.lock was cut short: taken from git", "rwlock was cut short: removed", f"{path} had other content"):
         assert expected in said
     assert not empty.exists()

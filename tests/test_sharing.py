@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from servers import SECRET, SERVERS, Options
 from test_pipeline import Graph
 
-from babelcart import memory, verify
+from babelcart import memory
+from babelcart.commands import checks
 from babelcart.errors import UserError
 
 PIPELINE = """
@@ -293,7 +294,7 @@ def test_a_path_that_may_lead_out_is_refused(path: object) -> None:
     content = json.dumps([{"md5": "0" * 32, "relpath": path}]).encode()
     oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
     with pytest.raises(UserError, match="leads out of its folder"):
-        verify.read_listing(content, oid)
+        checks.read_listing(content, oid)
 
 
 @given(st.lists(st.text(st.sampled_from("a./\\:\0é ") | st.characters(), min_size=0, max_size=12), max_size=4))
@@ -301,7 +302,7 @@ def test_every_listing_that_is_accepted_stays_in_its_folder(paths: list[str]) ->
     content = json.dumps([{"md5": "0" * 32, "relpath": path} for path in paths]).encode()
     oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
     try:
-        accepted = verify.read_listing(content, oid)
+        accepted = checks.read_listing(content, oid)
     except UserError:
         return
     assert all(os.path.normpath(f"/w/out/{path}").startswith("/w/out/") for path in accepted)
@@ -314,7 +315,7 @@ def test_every_listing_that_is_accepted_stays_in_its_folder(paths: list[str]) ->
 def test_what_is_not_a_listing_is_refused(content: bytes) -> None:
     oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
     with pytest.raises(UserError, match=oid):
-        verify.read_listing(content, oid)
+        checks.read_listing(content, oid)
 
 
 def test_a_link_out_of_the_workspace_is_not_written_through(colleague: Clone, tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ PLANTED = {
 def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
     notes = tmp_path / "notes.py"
     notes.write_text("first line\n" + PLANTED[kind] + "\n")
-    assert {(path, number) for path, number, _ in verify.secrets([notes])} == {(notes, 2)}
+    assert {(path, number) for path, number, _ in checks.secrets([notes])} == {(notes, 2)}
     notes.write_text(
         "md5: "
         + "0f" * 16
@@ -352,7 +353,7 @@ def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
         + PLANTED["aws"]
         + "  # pragma: allowlist secret\n"
     )
-    assert list(verify.secrets([notes])) == []
+    assert list(checks.secrets([notes])) == []
 
 
 def test_verify_finds_a_secret_in_git(author: Clone) -> None:
