@@ -92,5 +92,5 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
     after.iloc[1:].to_parquet(path)
     assert "not scored on the same rows" in run("compare", "first", "--task", "qc", fails=True).output
     shutil.rmtree(".dvc/cache")
-    assert "neither in the cache nor in the default remote" in run("compare", "first", "--task", "qc", fails=True).output
-    assert "no revision 'nowhere'" in run("compare", "nowhere", "--task", "qc", fails=True).output
+    assert "neither in the cache nor on the default remote" in run("compare", "first", "--task", "qc", fails=True).output
+    assert "revision 'nowhere' does not exist" in run("compare", "nowhere", "--task", "qc", fails=True).output
