@@ -10,7 +10,6 @@ from pathlib import Path
 
 from babelcart import config, metrics
 from babelcart.commands import cli
-from babelcart.errors import UserError
 from babelcart.files import read_table, whole, write_json
 
 
@@ -21,18 +20,13 @@ def main(task: str, model: str) -> None:
     settings = config.load("evaluate", metrics.Evaluate)
     source, plots = Path("predictions") / model / task, Path("plots") / model
     native = sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique())
-    # Only validation has translated rows; which, is known where they were made.
-    rows = read_table(Path(f"build/translate/{task}/validation.parquet"), "origin")
-    validation = read_table(source / "validation.parquet", "probability", labelled=True)
-    if not rows["id"].equals(validation["id"]):
-        raise UserError(f"{source}/validation.parquet and build/translate/{task}/validation.parquet have other rows; run `dvc repro`")
-    tables = {"validation": validation.assign(origin=rows["origin"])}
+    tables = {"validation": read_table(source / "validation.parquet", "probability", "origin", labelled=True)}
     for split in ("dev", "test"):
         if (source / f"{split}.parquet").exists():
             table = read_table(source / f"{split}.parquet", "probability")
             if len(table) and table["label"].notna().all():
                 tables[split] = table
-    decision = metrics.decide(validation, settings)
+    decision = metrics.decide(tables["validation"], settings)
     found = {name: metrics.evaluate(table, decision, native, settings, task) for name, table in tables.items()}
     curves = metrics.curves(list(tables.values())[-1], decision)
     write_json(Path("metrics") / model / f"{task}.json", {name: summary for name, (summary, _) in found.items()})

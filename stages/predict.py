@@ -1,7 +1,7 @@
 """Write p(relevant) of the validation, dev and test rows of a task.
 
-Reads models/MODEL and the rows of build/translate/TASK; writes one table a split to
-predictions/MODEL/TASK. The only stage after train that needs the model: everything later reads these tables.
+Reads models/MODEL and the rows of build/translate/TASK; writes one table for each split to predictions/MODEL/TASK:
+the columns of a row, the origin of each validation row (native or translated), and p(relevant). Later stages read these tables.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from pathlib import Path
 
 from babelcart import config
 from babelcart.commands import cli
-from babelcart.files import read_table, write_table
-
-KEPT = ["id", "language", "language_tag", "origin_query", "candidate", "label"]
+from babelcart.files import ROW, read_table, write_table
 
 
 @cli.command
@@ -30,7 +28,8 @@ def main(task: str, model: str) -> None:
         for split, rows in tables.items():
             encoded = encoder.encode_table(rows)
             probability = scoring.score(adapted, encoded, encoder.labels, settings.max_tokens, f"predict {split}")
-            write_table(out / f"{split}.parquet", rows[KEPT].assign(probability=probability))
+            columns = [name for name in (*ROW, "origin") if name in rows]  # only validation has translated rows, and so an origin
+            write_table(out / f"{split}.parquet", rows[columns].assign(probability=probability))
             report[f"{split}_rows"] = len(rows)
 
 

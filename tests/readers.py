@@ -375,7 +375,6 @@ def _stages(folder: Path, models: bool) -> Iterator[Reader]:
             ("predict", qc + tiny, "build/translate/qc/test.parquet", table),
             ("evaluate", qc + tiny, "predictions/tiny/qc/validation.parquet", table),
             ("evaluate", qc + tiny, "predictions/tiny/qc/test.parquet", table),
-            ("evaluate", qc + tiny, "build/translate/qc/validation.parquet", table),
             ("card", qc + tiny, "metrics/tiny/qc.json", value),
             ("card", qc + tiny, "models/tiny/qc/adapter_config.json", value),
             ("card", qc + tiny, "models/tiny/qc/training.json", value),

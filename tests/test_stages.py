@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -170,6 +171,23 @@ def test_from_predictions_to_submission(project: Project) -> None:
     first = hashes("submissions")
     run("submit", "--model", "tiny")
     assert hashes("submissions") == first
+
+
+def test_evaluate_scores_translated_validation_rows_from_the_predictions_only(project: Project) -> None:
+    project.change(split={"validation_share": 0.5}, translate={"qc": {"rows_per_language": 20, "source_languages": ["en"]}})
+    run_to("predict")
+    path, made = Path("predictions/tiny/qc/validation.parquet"), pd.read_parquet("build/translate/qc/validation.parquet")
+    table = pd.read_parquet(path)
+    assert table["origin"].tolist() == made["origin"].tolist()
+    assert set(table["origin"]) == {"native", "translated"}
+    assert "origin" not in pd.read_parquet("predictions/tiny/qc/test.parquet")
+    shutil.rmtree("build/translate")
+    run("evaluate", "--task", "qc", "--model", "tiny")
+    parts = json.loads(Path("metrics/tiny/qc_slices.json").read_text())
+    assert {name: part["rows"] for name, part in parts["validation"]["origin"].items()} == table["origin"].value_counts().to_dict()
+    assert "origin" not in parts["test"]
+    table.drop(columns="origin").to_parquet(path)  # as an older version wrote it
+    assert "has no column origin" in run("evaluate", "--task", "qc", "--model", "tiny", fails=True).output
 
 
 def test_evaluate_without_predictions_says_what_to_run(project: Project) -> None:
