@@ -1,7 +1,8 @@
 """Score the predictions of a model: F1, AUC and their company with intervals, overall, by language, by slice.
 
-Reads predictions/MODEL/TASK and evaluate of params.yaml; writes metrics/MODEL/TASK.json, TASK_slices.json beside it, and
-plots. Thresholds are chosen on validation; dev and test count where their labels are known. Needs no torch.
+Reads predictions/MODEL/TASK, build/train_languages/TASK.json and evaluate of params.yaml; writes metrics/MODEL/TASK.json,
+TASK_slices.json next to it, and plots. Thresholds are chosen on validation; dev and test count where their labels are known.
+Needs no torch.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from babelcart import config, metrics
 from babelcart.commands import cli
-from babelcart.files import read_table, whole, write_json
+from babelcart.files import read_json, read_table, whole, write_json
 
 
 @cli.command
@@ -19,7 +20,7 @@ from babelcart.files import read_table, whole, write_json
 def main(task: str, model: str) -> None:
     settings = config.load("evaluate", metrics.Evaluate)
     source, plots = Path("predictions") / model / task, Path("plots") / model
-    native = sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique())
+    native = read_json(Path(f"build/train_languages/{task}.json"), [str])
     tables = {"validation": read_table(source / "validation.parquet", "probability", "origin", labelled=True)}
     for split in ("dev", "test"):
         if (source / f"{split}.parquet").exists():

@@ -1,7 +1,7 @@
 """Write one page about a model: reports/MODEL.html, a single file to open, send or keep, with every test row in it.
 
 Reads what the other stages wrote: metrics/, plots/ and predictions/ of the model, metrics of the n-gram regression, of translation
-and of sampling, and the training sets in build/. Needs no torch and no network, nor does the page.
+and of sampling, the training sets and the languages of train in build/. Needs no torch and no network, nor does the page.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read(task: Task, model: str) -> report.Outcome:
         split=split,
         predictions=read_table(predictions / f"{split}.parquet", "probability", labelled=True),
         validation=read_table(predictions / "validation.parquet", "probability", labelled=True),
-        native_languages=sorted(read_table(Path(f"build/split/{task}/train.parquet"))["language"].unique()),
+        native_languages=read_json(Path(f"build/train_languages/{task}.json"), [str]),
         scores=scores,
         parts=read_json(numbers / model / f"{task}_slices.json", {split: {...: {...: metrics.PART}}}),
         ngram=read_json(numbers / f"ngram/{task}.json", metrics.SCORES),

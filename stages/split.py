@@ -1,7 +1,8 @@
 """Split a task's train rows by query into train and validation (and test, where none is given).
 
-Reads build/prepare/TASK and split of params.yaml; writes train, validation, dev and test to build/split/TASK. No group of
-a query (its normal form, in any language) stands on two sides, and no near-duplicate of a held-out query in train.
+Reads build/prepare/TASK and split of params.yaml; writes train, validation, dev and test to build/split/TASK, and the languages
+of train to build/train_languages/TASK.json. No group of a query (its normal form, in any language) is on two sides, and train has
+no near-duplicate of a held-out query.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main(task: str) -> None:
     parts["train"] = kept
     for name, table in parts.items():
         write_table(out / f"{name}.parquet", table)
+    write_json(Path(f"build/train_languages/{task}.json"), sorted(kept["language"].unique()))
     counts = {name: {"rows": len(table), "languages": table["language"].nunique()} for name, table in parts.items()}
     counts["train"]["left_out_as_near_duplicates"] = near_duplicates
     write_json(Path(f"metrics/split/{task}.json"), counts)

@@ -375,6 +375,7 @@ def _stages(folder: Path, models: bool) -> Iterator[Reader]:
             ("predict", qc + tiny, "build/translate/qc/test.parquet", table),
             ("evaluate", qc + tiny, "predictions/tiny/qc/validation.parquet", table),
             ("evaluate", qc + tiny, "predictions/tiny/qc/test.parquet", table),
+            ("evaluate", qc + tiny, "build/train_languages/qc.json", value),
             ("card", qc + tiny, "metrics/tiny/qc.json", value),
             ("card", qc + tiny, "models/tiny/qc/adapter_config.json", value),
             ("card", qc + tiny, "models/tiny/qc/training.json", value),
@@ -400,7 +401,7 @@ def _stages(folder: Path, models: bool) -> Iterator[Reader]:
 # What each stage writes, of the task or model that it is run for.
 OUTPUTS = {
     "prepare": ["build/prepare/qc", "metrics/prepare/qc.json"],
-    "split": ["build/split/qc", "metrics/split/qc.json"],
+    "split": ["build/split/qc", "build/train_languages/qc.json", "metrics/split/qc.json"],
     "translate": ["build/translate/qc", "memory/qc.csv", "metrics/translate/qc.json"],
     "negatives": ["build/negatives", "metrics/negatives/qc.json"],
     "leaks": ["build/leaks/qc.txt", "metrics/leaks/qc.json"],

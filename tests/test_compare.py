@@ -89,6 +89,11 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
     assert {line[header.index("mended")] for line in written} == {"True"}
     assert f"'{formula}" in {line[header.index("candidate")] for line in written}
     assert not [cell for line in written for cell in line if cell.startswith("=")]
+    shutil.rmtree("build/train_languages")
+    assert "build/train_languages/qc.json is not there" in run("compare", "first", "--task", "qc", fails=True).output
+    dvc("add", "--quiet", "build")
+    git("commit", "-qam", "older")
+    assert "HEAD is older than this file" in run("compare", "first", "HEAD", "--task", "qc", fails=True).output
     after.iloc[1:].to_parquet(path)
     assert "not scored on the same rows" in run("compare", "first", "--task", "qc", fails=True).output
     shutil.rmtree(".dvc/cache")

@@ -61,6 +61,7 @@ def test_split_keeps_a_query_on_one_side(project: Project) -> None:
     assert not groups[0] & groups[1]
     assert not groups[0] & groups[2]
     assert not groups[1] & groups[2]
+    assert json.loads(Path("build/train_languages/qc.json").read_text()) == sorted(parts["train"]["language"].unique())
 
 
 def test_translate_uses_the_memory_and_counts_what_it_lacks(project: Project) -> None:
@@ -181,7 +182,8 @@ def test_evaluate_scores_translated_validation_rows_from_the_predictions_only(pr
     assert table["origin"].tolist() == made["origin"].tolist()
     assert set(table["origin"]) == {"native", "translated"}
     assert "origin" not in pd.read_parquet("predictions/tiny/qc/test.parquet")
-    shutil.rmtree("build/translate")
+    for name in ("split", "translate"):
+        shutil.rmtree(Path("build", name))
     run("evaluate", "--task", "qc", "--model", "tiny")
     parts = json.loads(Path("metrics/tiny/qc_slices.json").read_text())
     assert {name: part["rows"] for name, part in parts["validation"]["origin"].items()} == table["origin"].value_counts().to_dict()

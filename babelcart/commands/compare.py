@@ -7,8 +7,9 @@ if it is omitted:
     babelcart compare main
     babelcart compare main my-branch --task qc
 
-Reads predictions/MODEL/TASK of each revision from the DVC cache or the remote, and applies the thresholds of that revision. Intervals
-are 95 % paired bootstraps that draw queries; with 95 % intervals, expect about one false alarm in twenty slices.
+Reads predictions/MODEL/TASK of each revision, and build/train_languages/TASK.json of the second one, from the DVC cache or the remote.
+Each revision is scored at its own thresholds. Intervals are 95 % paired bootstraps that draw queries; expect about one false alarm in
+twenty slices.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
             tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet", "probability"))
             decisions.append(metrics.Decision.of(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
         rows = compare.pair(tables[0], tables[1], names)
-        native = revisions.read_table(after, f"build/split/{task}/train.parquet")["language"].unique()
-        differences = compare.compare(rows, decisions[0], decisions[1], sorted(native), task)
+        native = revisions.read_json(after, f"build/train_languages/{task}.json", [str])
+        differences = compare.compare(rows, decisions[0], decisions[1], native, task)
         changed = compare.flips(rows, decisions[0], decisions[1])
         click.echo(f"{task}, {model}, {len(rows)} rows of {split}: {names[0]} -> {names[1]}")
         click.echo("".join(f"  {line}\n" for line in compare.describe(differences, changed, flipped)), nl=False)

@@ -45,7 +45,8 @@ def read_bytes(revision: str | None, path: str) -> bytes:
     except (OSError, DvcException, DataIndexDirError) as error:
         raise UserError(
             f"{path} of {revision} cannot be read: {error}\n"
-            "It is neither in the cache nor on the default remote. Run `dvc push` on the machine that computed it."
+            f"Either {revision} is older than this file, or the file is neither in the cache nor on the default remote. "
+            "In the second case, run `dvc push` on the machine that computed it."
         ) from error
 
 
