@@ -1,8 +1,8 @@
 """Read a task's raw files, check every row, and write clean tables to build/prepare/TASK.
 
-Reads data.TASK and prepare of params.yaml. Broken rows are named by file, line, field and value; more than
-prepare.max_broken_rows stop the stage and nothing is written. Train loses empty, duplicate and contradictory rows
-(counted in metrics/prepare/TASK.json); dev and test keep every row, since each must be answered.
+Reads data.TASK and prepare of params.yaml; also writes the sha256 of each raw file to build/raw_files/TASK.json. Broken rows are
+named by file, line, field and value; more than prepare.max_broken_rows stop the stage and nothing is written. Train loses empty,
+duplicate and contradictory rows (counted in metrics/prepare/TASK.json); dev and test keep every row, since each must be answered.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from babelcart import config, rows
 from babelcart.commands import cli
-from babelcart.files import write_json, write_table
+from babelcart.files import sha256, write_json, write_table
 
 
 @cli.command
@@ -34,9 +34,12 @@ def main(task: str) -> None:
     rows.refuse_broken(problems, settings.max_broken_rows)
     tables["train"], counts["train"] = rows.clean(tables["train"], settings.contradictions)
     counts["broken"] = {"rows": len(problems)}
+    names = {*files.train, *files.dev, *files.test, *files.dev_labels, *files.test_labels}
+    hashes = {name: sha256(Path(data.path) / name) for name in names}
 
     for split, table in tables.items():
         write_table(Path(f"build/prepare/{task}/{split}.parquet"), table)
+    write_json(Path(f"build/raw_files/{task}.json"), hashes)
     write_json(Path(f"metrics/prepare/{task}.json"), counts)
 
 

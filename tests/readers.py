@@ -380,6 +380,7 @@ def _stages(folder: Path, models: bool) -> Iterator[Reader]:
             ("card", qc + tiny, "models/tiny/qc/adapter_config.json", value),
             ("card", qc + tiny, "models/tiny/qc/training.json", value),
             ("card", qc + tiny, "build/negatives/qc.parquet", table),
+            ("card", qc + tiny, "build/raw_files/qc.json", value),
             ("submit", tiny, "metrics/tiny/qc.json", value),
             ("submit", tiny, "predictions/tiny/qc/test.parquet", table),
             ("results", (), "metrics/tiny/qc.json", value),
@@ -400,7 +401,7 @@ def _stages(folder: Path, models: bool) -> Iterator[Reader]:
 
 # What each stage writes, of the task or model that it is run for.
 OUTPUTS = {
-    "prepare": ["build/prepare/qc", "metrics/prepare/qc.json"],
+    "prepare": ["build/prepare/qc", "build/raw_files/qc.json", "metrics/prepare/qc.json"],
     "split": ["build/split/qc", "build/train_languages/qc.json", "metrics/split/qc.json"],
     "translate": ["build/translate/qc", "memory/qc.csv", "metrics/translate/qc.json"],
     "negatives": ["build/negatives", "metrics/negatives/qc.json"],

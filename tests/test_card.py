@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -54,8 +55,13 @@ def test_the_hashes_are_those_of_the_files(project: Project) -> None:
     assert first.data.eval_results[0].dataset_revision == tag.partition(":")[2]
     with Path("data/test_QC.txt").open("a", encoding="utf-8") as handle:
         handle.write("\n")
+    run("prepare", "--task", "qc")
     run("card", "--task", "qc", "--model", "tiny")
     assert ModelCard.load(Path("models/tiny/qc.md")).data.tags != first.data.tags
+    shutil.rmtree("data")  # the hashes are those of the files that prepare read
+    run("card", "--task", "qc", "--model", "tiny")
+    Path("build/raw_files/qc.json").unlink()
+    assert "build/raw_files/qc.json does not exist; run `dvc repro`" in run("card", "--task", "qc", "--model", "tiny", fails=True).output
 
 
 def test_without_scores_there_is_no_card(project: Project) -> None:
