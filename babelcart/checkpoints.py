@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.files import sha256, whole, write_json
+from babelcart.imports import imported_modules
 
 if TYPE_CHECKING:
     import torch
@@ -25,17 +26,20 @@ NAME = 32  # characters of a fingerprint
 FINISHED = "finished"
 
 
-def fingerprint(*parts: Any) -> str:
-    """A name for a run: a hash of its settings and rows, of this package's code, the libraries and the device.
+def fingerprint(script: Path, *parts: Any) -> str:
+    """Name a run by a hash of its settings and rows, its code, the libraries and the device.
 
     Parameters
     ----------
+    script : Path
+        The script that trains. The code is this script and all modules of the project that it imports: the script too decides
+        the result (it sets the seed and the learning rate), and DVC reruns the stage for exactly the same files.
     *parts
-        Whatever has a ``repr`` that tells its whole value: dataclasses, numbers, texts, lists of them.
+        Objects whose ``repr`` shows their complete value: dataclasses, numbers, strings, lists of them.
     """
     import torch
 
-    code = [(path.name, sha256(path)) for path in sorted(Path(__file__).parent.glob("*.py"))]
+    code = [(name, sha256(path)) for name, path in imported_modules(script).items()]
     libraries = [version(name) for name in ("torch", "transformers", "peft")]
     # Float sums differ by device and thread count.
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.get_num_threads()

@@ -33,7 +33,7 @@ def main(task: str, model: str) -> None:
     ]
     data, validation = (training.Labelled(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
     pin = (folder / "base" / PIN).read_text(encoding="utf-8")
-    name = checkpoints.fingerprint(settings, block, prompt, pin, data, validation)
+    name = checkpoints.fingerprint(Path(__file__), settings, block, prompt, pin, data, validation)
     kept = checkpoints.Checkpoints(Path(".scratch/train") / f"{model}-{task}-{name}")
     with run.measured(Path("runs") / model / f"{task}_train.json") as report, curves(Path("plots") / model / f"{task}_training") as log:
         adapted = models.add_adapter(models.load_base(folder / "base", block), block, settings.seed)

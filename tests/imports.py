@@ -1,34 +1,12 @@
-"""Files of this project that a stage or a subcommand of `babelcart` imports, read from the source, imports inside functions included."""
+"""The code of this project that a stage or a subcommand of `babelcart` imports."""
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
+from babelcart.imports import imported_modules
+
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("babelcart", "stages")
-
-
-def _file(module: str) -> Path | None:
-    base = ROOT.joinpath(*module.split("."))
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.exists():
-            return path
-    return None
-
-
-def _imported(path: Path) -> set[Path]:
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            if name.split(".")[0] in PACKAGES and (file := _file(name)):
-                found.add(file)
-    return found
 
 
 def package(name: str) -> str:
@@ -37,10 +15,6 @@ def package(name: str) -> str:
 
 
 def modules(name: str) -> set[str]:
-    """Paths, relative to the project, of the module of a stage or subcommand and of all that it imports, without __init__.py."""
-    waiting, seen = {ROOT.joinpath(*package(name).split("."), f"{name}.py")}, set()
-    while waiting:
-        path = waiting.pop()
-        seen.add(path)
-        waiting |= _imported(path) - seen
-    return {path.relative_to(ROOT).as_posix() for path in seen if path.name != "__init__.py"}
+    """Paths, relative to the project, of the module of a stage or subcommand and of all that it imports, without ``__init__.py``."""
+    script = ROOT.joinpath(*package(name).split("."), f"{name}.py")
+    return {path for path in imported_modules(script) if not path.endswith("__init__.py")}

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import Project, run, run_to
+from imports import ROOT
 from test_packing import PROMPT, TEXTS, build
 
 from babelcart import models, optimizer, prompts, scoring, training
 from babelcart.checkpoints import Checkpoints, fingerprint
 from babelcart.errors import UserError
+from babelcart.imports import imported_modules
 from babelcart.models import Model
 from babelcart.packing import pack_rows
 from babelcart.training import Labelled, Train
@@ -132,12 +134,13 @@ def test_a_broken_checkpoint_is_passed_over(folder: Path, tmp_path: Path) -> Non
 
 
 def test_only_the_same_configuration_resumes() -> None:
-    name = fingerprint(SETTINGS, BLOCK, [1, 2])
-    assert name == fingerprint(dataclasses.replace(SETTINGS), BLOCK, [1, 2])
+    script = ROOT / "stages/train.py"
+    name = fingerprint(script, SETTINGS, BLOCK, [1, 2])
+    assert name == fingerprint(script, dataclasses.replace(SETTINGS), BLOCK, [1, 2])
     others = [
-        fingerprint(dataclasses.replace(SETTINGS, learning_rate=0.02), BLOCK, [1, 2]),
-        fingerprint(SETTINGS, dataclasses.replace(BLOCK, r=8), [1, 2]),
-        fingerprint(SETTINGS, BLOCK, [2, 1]),
+        fingerprint(script, dataclasses.replace(SETTINGS, learning_rate=0.02), BLOCK, [1, 2]),
+        fingerprint(script, SETTINGS, dataclasses.replace(BLOCK, r=8), [1, 2]),
+        fingerprint(script, SETTINGS, BLOCK, [2, 1]),
     ]
     assert len({name, *others}) == 4
 
@@ -289,7 +292,13 @@ def test_train_killed_and_started_again_writes_the_same_adapter(project: Project
     started.send_signal(signal.SIGKILL)
     assert started.wait() == -signal.SIGKILL, "it ended before it was killed"
     assert not adapter.exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    # Python lists the modules that it imports: the fingerprint of the run covers each one of this project.
+    done = subprocess.run([command[0], "-X", "importtime", *command[1:]], env=environment, check=True, capture_output=True, text=True)
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    loaded = {name for name in loaded if name.split(".")[0] in ("babelcart", "stages")}
+    covered = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in imported_modules(ROOT / "stages/train.py")}
+    assert len(loaded) > 10
+    assert loaded <= covered
     assert adapter.read_bytes() == expected
     assert {path.name: path.read_bytes() for path in Path("plots/tiny/qc_training").rglob("*.tsv")} == curves
     # Until dvc has recorded the adapter, its last checkpoint is all there is of the work; then it is in nobody's way for long.
