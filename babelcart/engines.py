@@ -19,9 +19,9 @@ from typing import Any, Literal, Protocol, get_args
 
 from babelcart.config import within
 from babelcart.errors import UNWRITABLE, UserError
-from babelcart.files import read_json
+from babelcart.files import inside, read_json
 from babelcart.network import Broken, Refused, Temporary
-from babelcart.wheels import Wheel, check_hub, download, extract
+from babelcart.wheels import Wheel, check_hub, download, extract, local_folder, local_version
 
 # deep-translator's engines: class, longest text that it sends. Left out are linguee, which it asks by the names of languages alone, and
 # qcri, which needs a domain.
@@ -48,10 +48,13 @@ ENGLISH = {
     "ja": "Japanese", "ko": "Korean", "pl": "Polish", "pt": "Portuguese", "th": "Thai", "vi": "Vietnamese",
 }  # fmt: skip
 
+# The setting with the folder of a model that no engine downloads; a dependency of the stage.
+LOCAL_MODEL = "translate.local_model"
+
 
 @dataclass(frozen=True)
 class Direction:
-    """Files of one direction of a neural engine, as members of its packages or as paths."""
+    """Files of one direction of a neural engine, in its packages or in ``translate.local_model``."""
 
     model: str
     vocabulary: str
@@ -67,10 +70,10 @@ class EngineSettings:
     version: str | None = None
     # libre: the address of your server.
     base_url: str | None = None
-    # neural: "en-pt" -> its files, members of `packages` or, without any, paths.
+    # neural: "en-pt" -> its files, in `packages` or, without any, in translate.local_model.
     packages: tuple[Wheel, ...] = ()
     directions: dict[str, Direction] = field(default_factory=dict)
-    # seq2seq, llm: a hub repository, pinned, or a folder, such as models/NAME/base.
+    # seq2seq, llm: a hub repository, pinned; without one, the model is in translate.local_model.
     repo: str | None = None
     revision: str | None = None
     # seq2seq: put before a text; may use {source} and {target} ("<2{target}> " for MADLAD-400).
@@ -80,10 +83,15 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.kind == "neural" and not self.directions:
             raise ValueError("a neural engine needs directions: {en-pt: {model: ..., vocabulary: ...}}")
-        if self.kind in ("seq2seq", "llm") and not self.repo:
-            raise ValueError(f"a {self.kind} engine needs repo, and revision if that is on the hub")
         if self.repo:
-            check_hub(self.repo, self.revision)
+            check_hub("repo", self.repo, self.revision, LOCAL_MODEL)
+        elif self.revision:
+            raise ValueError("revision needs repo, the hub model that it is a commit of")
+
+    @property
+    def local(self) -> bool:
+        """Whether the engine reads its model from ``translate.local_model``."""
+        return {"neural": not self.packages, "seq2seq": not self.repo, "llm": not self.repo}.get(self.kind, False)
 
 
 class Engine(Protocol):
@@ -102,13 +110,25 @@ class Engine(Protocol):
         """A function for one thread that translates up to `batch_size` texts, or raises as `babelcart.network` says."""
 
 
-def build(name: str, settings: EngineSettings, scratch: Path, timeout: float) -> Engine:
-    """The engine that a block describes; its weights are loaded when it is first asked."""
+def build(name: str, settings: EngineSettings, scratch: Path, timeout: float, local_model: str | None = None) -> Engine:
+    """The engine that a block describes; its weights are loaded when it is first used.
+
+    Parameters
+    ----------
+    local_model : str, optional
+        ``translate.local_model``: the folder that is read if the engine is `EngineSettings.local`.
+
+    Raises
+    ------
+    UserError
+        If that folder does not exist, or lacks a file that the settings name.
+    """
     if settings.kind in get_args(Scraped):
         return DeepTranslator(name, settings, timeout)
+    folder = local_folder(LOCAL_MODEL, local_model) if settings.local else None
     if settings.kind == "neural":
-        return Neural(name, settings, scratch)
-    return Seq2Seq(name, settings) if settings.kind == "seq2seq" else Prompted(name, settings)
+        return Neural(name, settings, scratch, folder)
+    return Seq2Seq(name, settings, folder) if settings.kind == "seq2seq" else Prompted(name, settings, folder)
 
 
 class Transport:
@@ -261,18 +281,25 @@ class Neural:
     max_characters = 500
     batch_size = 16
 
-    def __init__(self, name: str, settings: EngineSettings, scratch: Path) -> None:
-        self.name, self.settings, self._scratch = name, settings, scratch
+    def __init__(self, name: str, settings: EngineSettings, scratch: Path, folder: Path | None) -> None:
+        self.name, self.settings, self._scratch, self._folder = name, settings, scratch, folder
         pins = "+".join(f"{wheel.name} {wheel.version}" for wheel in settings.packages)
-        self.version = settings.version or pins or "local"
+        self.version = settings.version or (local_version(folder) if folder else pins)
         self._loaded: dict[str, Any] = {}
+        files = {file for direction in settings.directions.values() for file in vars(direction).values() if file}
+        for file in sorted(files) if folder else ():
+            if not inside(file) or not (folder / file).is_file():
+                raise UserError(
+                    f"params.yaml: translate.engines.{name}.directions names {file!r}, which is not a file in {folder}; accepted: "
+                    f"paths relative to that folder, {LOCAL_MODEL}"
+                )
 
     def supports(self, source: str, target: str) -> bool:
         return f"{source}-{target}" in self.settings.directions
 
     def _file(self, name: str) -> bytes:
-        if not self.settings.packages:
-            return Path(name).read_bytes()
+        if self._folder:
+            return (self._folder / name).read_bytes()
         wheels = [download(wheel, self._scratch / "wheels") for wheel in self.settings.packages]
         return extract(name, wheels)
 
@@ -299,9 +326,9 @@ class Generator:
     model_class = "AutoModelForSeq2SeqLM"
     padding_side = "right"
 
-    def __init__(self, name: str, settings: EngineSettings) -> None:
-        self.name, self.settings, self.batch_size = name, settings, settings.batch_size
-        self.version = settings.version or f"{settings.repo}@{(settings.revision or 'local')[:12]}"
+    def __init__(self, name: str, settings: EngineSettings, folder: Path | None) -> None:
+        self.name, self.settings, self.batch_size, self._folder = name, settings, settings.batch_size, folder
+        self.version = settings.version or (local_version(folder) if folder else f"{settings.repo}@{str(settings.revision)[:12]}")
 
     def supports(self, source: str, target: str) -> bool:
         return not self.settings.directions or f"{source}-{target}" in self.settings.directions
@@ -312,10 +339,11 @@ class Generator:
         import torch
         import transformers
 
-        where: dict[str, Any] = {"pretrained_model_name_or_path": self.settings.repo, "revision": self.settings.revision}
-        pin = Path(str(self.settings.repo)) / "base.json"  # of the stage `base`: the files of a hub model are in the hub's cache
-        if pin.exists() and "repo" in (pinned := read_json(pin, {"repo?": str, "revision?": str})):
-            where = {"pretrained_model_name_or_path": pinned["repo"], "revision": pinned["revision"]}
+        where: dict[str, Any] = {"pretrained_model_name_or_path": self._folder or self.settings.repo, "revision": self.settings.revision}
+        # Written by the stage `base`: the files of a hub model are in the hub's cache.
+        if self._folder and (record := self._folder / "base.json").exists():
+            hub = read_json(record, {"repo?": str, "revision?": str})
+            where |= {"pretrained_model_name_or_path": hub["repo"], "revision": hub["revision"]} if "repo" in hub else {}
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         model = getattr(transformers, self.model_class).from_pretrained(**where, dtype=dtype, use_safetensors=True, trust_remote_code=False)

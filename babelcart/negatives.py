@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from babelcart import taxonomy
 from babelcart.config import within
-from babelcart.encoders import EncoderSettings
+from babelcart.encoders import LOCAL_MODEL, EncoderSettings
 from babelcart.text import normalise
+from babelcart.wheels import check_local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,9 +59,15 @@ class Negatives:
     qc: Sampling = field(default_factory=Sampling)
     qi: Sampling = field(default_factory=Sampling)
     encoder: EncoderSettings = field(default_factory=lambda: EncoderSettings(kind="lexical"))
+    # Folder of the encoder's model if that is not downloaded; a file, or null, if it is.
+    local_model: str | None = None
     # More candidates than this are searched with an approximate index.
     exact_limit: int = within(1, 10**9, default=1_000_000)
     seed: int = within(0, 2**63 - 1, default=0)
+
+    def __post_init__(self) -> None:
+        if self.encoder.local:
+            check_local(LOCAL_MODEL, self.local_model, "the encoder", "negatives.encoder: model and revision")
 
 
 @dataclass(frozen=True)

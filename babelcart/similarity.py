@@ -21,7 +21,7 @@ def vectors(rows: pd.DataFrame, sampling: Sampling, settings: Negatives, scratch
     import numpy as np
 
     chosen = settings.encoder
-    encoder = encoders.build(chosen, scratch, lambda: [*rows["origin_query"], *rows["candidate"]])
+    encoder = encoders.build(chosen, scratch, lambda: [*rows["origin_query"], *rows["candidate"]], settings.local_model)
     store = scratch / "vectors.sqlite"
     made = [
         encoders.embed(rows[column], encoder, store, batch_size=chosen.batch_size, prefix=prefix, progress=progress)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from babelcart import gate
 from babelcart.config import within
-from babelcart.engines import Engine, EngineSettings
+from babelcart.engines import LOCAL_MODEL, Engine, EngineSettings
 from babelcart.errors import UserError
 from babelcart.memory import Entry, Memory
 from babelcart.network import STOPPED, Broken, Manners, ask
 from babelcart.privacy import private
 from babelcart.text import folded, normalise, tidy
+from babelcart.wheels import check_local
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,8 @@ class Translate:
     # Names of blocks under engines, asked in this order for what the memory lacks.
     chain: tuple[str, ...] = ()
     engines: dict[str, EngineSettings] = field(default_factory=dict)
+    # Folder of the model of an engine that downloads none; a file, or null, if no engine of the chain needs it.
+    local_model: str | None = None
     allow_network: bool = False
     network: Manners = field(default_factory=Manners)
     # Equal answers that a network engine must give before one is believed (2 for a server that may mix up requests).
@@ -62,6 +65,9 @@ class Translate:
         for name in self.chain:
             if name not in self.engines:
                 raise ValueError(f"chain names {name!r}; engines has {', '.join(self.engines) or 'none'}")
+            if self.engines[name].local:
+                source = "packages" if self.engines[name].kind == "neural" else "repo and revision"
+                check_local(LOCAL_MODEL, self.local_model, f"{name} of chain", f"translate.engines.{name}: {source}")
 
 
 class Answer(NamedTuple):

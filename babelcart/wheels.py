@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import re
 import subprocess
@@ -35,11 +36,60 @@ class Wheel:
                 raise ValueError(f"the {field} of a package is {value!r}; accepted: {pattern}")
 
 
-def check_hub(repo: str, revision: str | None) -> None:
-    """Raise ValueError for a model of the hub that is not pinned by its commit; what does not read like ``owner/name`` is a folder."""
-    hub = re.fullmatch(f"{NAME}/{NAME}", repo) and not Path(repo).is_dir()
-    if (hub or revision) and not re.fullmatch("[0-9a-f]{40}", revision or ""):
+def check_hub(key: str, repo: str, revision: str | None, folder_key: str | None = None) -> None:
+    """Check that a setting names a model on the Hugging Face hub, pinned by its commit.
+
+    Parameters
+    ----------
+    key : str
+        The setting with the name of the model.
+    folder_key : str, optional
+        The setting that takes a folder instead, if there is one. transformers prefers a folder to a model of the same name.
+
+    Raises
+    ------
+    ValueError
+        If `repo` is not ``owner/name`` or is a folder, or `revision` is not a commit.
+    """
+    if not re.fullmatch(f"{NAME}/{NAME}", repo) or (folder_key and Path(repo).is_dir()):
+        folder = f"; for a model in a folder, leave out {key} and set {folder_key}: {repo}" if folder_key else ""
+        raise ValueError(f"{key} is {repo!r}; accepted: owner/name of a hub model{folder}")
+    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise ValueError(f"revision of {repo} is {revision!r}; accepted: the 40 digits of a commit (a branch or a tag can move)")
+
+
+def check_local(key: str, value: str | None, reader: str, otherwise: str) -> None:
+    """Raise ValueError if a setting names no model folder, but `reader` needs one; `otherwise` names the settings that replace it.
+
+    DVC cannot leave out a dependency: a file as the value means that there is no folder.
+    """
+    if value is None or Path(value).is_file():
+        raise ValueError(
+            f"{reader} needs a model, and {key} is {value!r}; set it to the folder of one, such as models/NAME/base with NAME in run, "
+            f"or set {otherwise}"
+        )
+
+
+def local_folder(key: str, value: str | None) -> Path:
+    """The folder that a setting names.
+
+    Raises
+    ------
+    UserError
+        If it does not exist.
+    """
+    if value is None or not Path(value).is_dir():
+        raise UserError(
+            f"params.yaml: {key} is {value!r}, which is not a folder; accepted: the folder of a model. The stage `base` writes "
+            "models/NAME/base for each model that run names"
+        )
+    return Path(value)
+
+
+def local_version(folder: Path) -> str:
+    """Identify the model in a folder by the folder and a hash of its files."""
+    content = [(path.relative_to(folder).as_posix(), sha256(path)) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return f"{folder.as_posix()}@{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
 
 def download(wheel: Wheel, folder: Path) -> Path:

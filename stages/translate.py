@@ -35,7 +35,7 @@ def main(task: str) -> None:
         if shared.exists():
             store.import_file(shared)
         for name in settings.chain:
-            engine = engines.build(name, settings.engines[name], SCRATCH, settings.network.timeout)
+            engine = engines.build(name, settings.engines[name], SCRATCH, settings.network.timeout, settings.local_model)
             sources.append(translation.Source(name, engine.version, engine))
         progress = functools.partial(tqdm, unit="text", disable=None)
         known = translation.shared_words(pd.concat(parts.values()))

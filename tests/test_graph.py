@@ -9,6 +9,7 @@ import pytest
 from imports import ROOT, modules
 from ruamel.yaml import YAML
 
+from babelcart import encoders, engines
 from babelcart.commands.main import COMMANDS
 
 STAGES = YAML(typ="safe").load(ROOT.joinpath("dvc.yaml"))["stages"]
@@ -27,6 +28,13 @@ def test_a_stage_runs_the_script_of_its_name_and_says_what_it_is(stage: str) -> 
     assert STAGES[stage]["cmd"].startswith(f"python -m stages.{stage}")
     assert STAGES[stage]["desc"]
     assert (ROOT / "stages" / f"{stage}.py").exists()
+
+
+@pytest.mark.parametrize("key", [engines.LOCAL_MODEL, encoders.LOCAL_MODEL])
+def test_an_optional_input_is_a_dependency_and_by_default_one_that_the_stage_has_anyway(key: str) -> None:
+    stage, name = key.split(".")
+    assert f"${{{key}}}" in STAGES[stage]["deps"]
+    assert YAML(typ="safe").load(ROOT / "params.yaml")[stage][name] in STAGES[stage]["deps"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

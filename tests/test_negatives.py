@@ -229,7 +229,7 @@ def test_an_approximate_search_reports_its_recall(project: Project) -> None:
     assert "search_recall" not in json.loads(Path("metrics/negatives/qi.json").read_text())
 
 
-def test_a_missing_optional_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_optional_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     for module in ("faiss", "sentence_transformers"):
@@ -237,7 +237,22 @@ def test_a_missing_optional_package_is_named(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UserError, match="exact_limit"):
         search.approximate(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), 1)
     with pytest.raises(UserError, match="pip install"):
-        encoders.build(encoders.EncoderSettings(kind="sentence-transformers", model="m"), Path(), list).encode(["a"])
+        encoders.build(encoders.EncoderSettings(kind="sentence-transformers"), Path(), list, str(tmp_path)).encode(["a"])
+
+
+def test_an_encoder_in_a_folder_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    settings = encoders.EncoderSettings(kind="sentence-transformers")
+    first = encoders.build(settings, Path(), list, "model").name
+    Path("model/config.json").write_text("{}")
+    assert encoders.build(settings, Path(), list, "model").name != first
+    with pytest.raises(UserError, match=r"negatives\.local_model is 'absent', which is not a folder"):
+        encoders.build(settings, Path(), list, "absent")
+    with pytest.raises(ValueError, match=r"leave out model and set negatives\.local_model: \./model"):
+        encoders.EncoderSettings(kind="sentence-transformers", model="./model")
+    with pytest.raises(ValueError, match=r"the encoder needs a model, and negatives\.local_model is None"):
+        negatives.Negatives(encoder=settings)
 
 
 def test_examples_and_report_need_no_vectors() -> None:

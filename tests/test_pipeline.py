@@ -56,3 +56,19 @@ def test_a_second_model_trains_alone(graph: Graph) -> None:
     graph.project.change(run=["tiny", "tiny-qwen"])
     assert all(stage.endswith("tiny-qwen") for stage in graph.repro())
     assert Path(graph.folder / "models/tiny-qwen/qc/adapter_model.safetensors").exists()
+
+
+def test_translate_depends_on_the_model_of_a_local_engine(graph: Graph) -> None:
+    graph.project.change(
+        tasks=["qc"],
+        translate={"chain": ["llm"], "local_model": "models/tiny/base", "qc": {"rows_per_language": 4}},
+    )
+    ran = graph("dvc", "repro", "translate@qc")
+    assert ran.index("Running stage 'base@tiny'") < ran.index("Running stage 'translate@qc'")
+    assert "of llm" in ran
+    assert "up to date" in graph("dvc", "status", "translate@qc")
+    params = graph.folder / "params.yaml"
+    params.write_text(params.read_text(encoding="utf-8").replace("random: gemma3_text", "random: qwen2"), encoding="utf-8")
+    graph("dvc", "repro", "base@tiny")
+    assert "models/tiny/base" in graph("dvc", "status", "translate@qc")
+    assert "of llm" in graph("dvc", "repro", "translate@qc")

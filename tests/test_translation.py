@@ -165,8 +165,8 @@ def test_an_engine_without_its_key_says_so(kind: str, monkeypatch: pytest.Monkey
 
 def test_a_language_model_translates_a_batch_as_it_does_one_by_one(tmp_path: Path) -> None:
     weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path)
-    block = engines.EngineSettings(kind="llm", repo=str(tmp_path), batch_size=4)
-    translate = engines.build("llm", block, tmp_path, 1.0).client("en", "de")
+    block = engines.EngineSettings(kind="llm", batch_size=4)
+    translate = engines.build("llm", block, tmp_path, 1.0, str(tmp_path)).client("en", "de")
     texts = ["red dog bed", "a", "winter jacket with a hood 42"]
     assert translate(texts) == [translate([text])[0] for text in texts]
     assert all("\n" not in answer for answer in translate(texts))
@@ -180,8 +180,8 @@ def test_an_encoder_decoder_translates_a_batch_as_it_does_one_by_one(tmp_path: P
     (tmp_path / "generation_config.json").unlink()
     shape = T5Config(vocab_size=2048, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, pad_token_id=0)
     T5ForConditionalGeneration(shape).save_pretrained(tmp_path)
-    block = engines.EngineSettings(kind="seq2seq", repo=str(tmp_path), prefix="<2{target}> ")
-    engine = engines.build("t5", block, tmp_path, 1.0)
+    block = engines.EngineSettings(kind="seq2seq", prefix="<2{target}> ")
+    engine = engines.build("t5", block, tmp_path, 1.0, str(tmp_path))
     texts = ["red dog bed", "a", "winter jacket with a hood 42"]
     translate = engine.client("en", "de")
     assert translate(texts) == [translate([text])[0] for text in texts]
@@ -189,9 +189,9 @@ def test_an_encoder_decoder_translates_a_batch_as_it_does_one_by_one(tmp_path: P
 
 def test_an_engine_of_this_machine_fills_the_memory(tmp_path: Path) -> None:
     weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path / "model")
-    block = engines.EngineSettings(kind="llm", repo=str(tmp_path / "model"), version="1")
-    chosen = translation.Translate(memory="", chain=("llm",), engines={"llm": block})
-    engine = engines.build("llm", block, tmp_path, 1.0)
+    block, folder = engines.EngineSettings(kind="llm", version="1"), str(tmp_path / "model")
+    chosen = translation.Translate(memory="", chain=("llm",), engines={"llm": block}, local_model=folder)
+    engine = engines.build("llm", block, tmp_path, 1.0, folder)
     with memory.Memory(tmp_path / "m.sqlite") as store:
         first = translation.Translator(store, [translation.Source("llm", "1", engine)], chosen)
         answers = first.translate(WAY, TEXTS[:40])
@@ -199,6 +199,56 @@ def test_an_engine_of_this_machine_fills_the_memory(tmp_path: Path) -> None:
         again = translation.Translator(store, [translation.Source("llm", "1", engine)], chosen)
         assert again.translate(WAY, TEXTS[:40]) == answers
         assert again.asked["llm"] == 0
+
+
+def test_the_version_of_a_local_model_is_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    Path("model/en-de.bin").write_bytes(b"1")
+    blocks = [
+        engines.EngineSettings(kind="llm"),
+        engines.EngineSettings(kind="seq2seq"),
+        engines.EngineSettings(kind="neural", directions={"en-de": engines.Direction("en-de.bin", "en-de.bin")}),
+    ]
+    before = [engines.build("x", block, tmp_path, 1.0, "model").version for block in blocks]
+    assert all(version.startswith("model@") for version in before)
+    assert before == [engines.build("x", block, tmp_path, 1.0, "model").version for block in blocks]
+    Path("model/en-de.bin").write_bytes(b"2")
+    after = [engines.build("x", block, tmp_path, 1.0, "model").version for block in blocks]
+    assert not set(before) & set(after)
+    hub = engines.EngineSettings(kind="llm", repo="owner/name", revision="0" * 40)
+    assert engines.build("x", hub, tmp_path, 1.0, "stages/translate.py").version == f"owner/name@{'0' * 12}"
+
+
+@pytest.mark.parametrize("name", ["absent.bin", "../outside.bin", "/outside.bin"])
+def test_files_of_a_local_engine_are_in_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "outside.bin").touch()
+    block = engines.EngineSettings(kind="neural", directions={"en-de": engines.Direction(name, name)})
+    with pytest.raises(UserError, match=r"translate\.engines\.x\.directions names .* accepted: .* translate\.local_model"):
+        engines.build("x", block, tmp_path, 1.0, str(tmp_path / "model"))
+
+
+@pytest.mark.parametrize("kind", ["llm", "seq2seq"])
+def test_a_chain_with_a_local_engine_says_what_to_set(project: Project, kind: str) -> None:
+    block = {"engines": {"ours": {"kind": kind}}, "chain": ["ours"]}
+    Path("stages").mkdir()
+    Path("stages/translate.py").touch()
+    project.change(translate=block)
+    for command in (run("check", fails=True), run("translate", "--task", "qc", fails=True)):
+        assert "ours of chain needs a model, and translate.local_model is 'stages/translate.py'; set it to the folder" in command.output
+        assert "translate.engines.ours: repo and revision" in command.output
+    run_to("split")
+    project.change(translate={"local_model": "models/gemma3-12b/base"})
+    run("check")  # the stage `base` may not have written it yet
+    output = run("translate", "--task", "qc", fails=True).output
+    assert "translate.local_model is 'models/gemma3-12b/base', which is not a folder" in output
+    project.change(translate={"engines": {"ours": {"kind": kind, "repo": "models/gemma3-12b/base"}}})
+    output = run("translate", "--task", "qc", fails=True).output
+    assert "leave out repo and set translate.local_model: models/gemma3-12b/base" in output
+    (project.folder / "owner/name").mkdir(parents=True)
+    project.change(translate={"engines": {"ours": {"kind": kind, "repo": "owner/name", "revision": "0" * 40}}})
+    assert "set translate.local_model: owner/name" in run("translate", "--task", "qc", fails=True).output
 
 
 ENTRIES = st.lists(
