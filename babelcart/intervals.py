@@ -2,7 +2,7 @@
 
 Rows of one query stand or fall together, so the query is the unit that is drawn (cluster bootstrap: Davison and Hinkley, "Bootstrap
 Methods and their Application", 1997, section 3.8); the interval is between percentiles. All slices share the draws, and equal
-queries and seed give equal draws: differences of two models are paired. `tests/test_metrics.py` simulates the coverage.
+queries and seed give equal draws: differences of two models are paired. `tests/unit/test_metrics.py` simulates the coverage.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ restart after the shared prefix, and a token attends only to its own branch. Eve
 over ``T`` real tokens. Only the attention itself, a few per cent of the work for rows this short, is padded: it runs on
 ``(segments, longest branch)`` gathered from the sequence.
 
-The result equals running every row alone, up to the float error of the dtype (``tests/test_packing.py``).
+The result equals running every row alone, up to the float error of the dtype (``tests/unit/test_packing.py``).
 """
 
 from __future__ import annotations

@@ -25,11 +25,10 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-from libre_server import TEXTS as WORDS  # noqa: E402
-from libre_server import german, running  # noqa: E402
-
+sys.path.insert(0, str(ROOT))
 from babelcart import engines, memory, network, translation  # noqa: E402
+from tests.support.libre_server import TEXTS as WORDS  # noqa: E402
+from tests.support.libre_server import german, running  # noqa: E402
 
 TEXTS = [f"{WORDS[n % 200]} {n % 1000}" for n in range(2000)]
 

@@ -1,0 +1,196 @@
+"""A short version of tests/support/faults.py: a few kills through dvc, and what each failure of the machine says."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from babelcart import splits
+from babelcart.errors import explain
+from stages import split
+from tests.support import faults
+from tests.support.faults import Before, Ground, Tree
+from tests.support.imports import ROOT
+from tests.support.project import Graph, Project, make_project, run, run_to
+
+KILLED = ("base@tiny", "prepare@qc", "split@qc", "translate@qc", "negatives@qc", "leaks@qc", "train@qc-tiny")
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """The graph up to train, computed in this process (which has torch already) and told to dvc."""
+    folder = tmp_path_factory.mktemp("faults")
+    project = make_project(folder / "whole")
+    project.change(tasks=["qc"], train={"epochs": 8, "batch_size": 8, "save_steps": 5})
+    graph = Graph(project)
+    file = project.folder / "dvc.yaml"
+    yaml = YAML()
+    graph_of = yaml.load(file)
+    graph_of["stages"] = {name: stage for name, stage in graph_of["stages"].items() if any(one.startswith(f"{name}@") for one in KILLED)}
+    yaml.dump(graph_of, file)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.folder)
+        run_to("train")
+    torch.set_num_threads(threads)
+    graph("dvc", "commit", "--force", *KILLED)
+    graph.commit("run")
+    tree = Tree(project.folder)
+    return Ground(tree, tree.files(), folder)
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "seconds"), [("split", 0, 1.0), pytest.param("translate", 1, 1.0, marks=pytest.mark.slow), ("train", 2, 5.0)]
+)
+def test_a_killed_stage_ends_with_the_same_bytes(ground: Ground, stage: str, number: int, seconds: float) -> None:
+    before = Before(stage, ground.tree(stage, f"before-{stage}"), seconds, seconds)
+    found = faults.kill(before, number, 0, ground.expected)
+    assert (found.different, found.healed) == ([], "repro"), found
+    if stage == "train":
+        assert found.lost is not None
+        assert 0 <= found.lost <= 5
+
+
+def test_what_dvc_left_half_written_is_put_right(ground: Ground) -> None:
+    tree = ground.tree()
+    path = "build/negatives/qc.parquet"
+    md5 = next(out["md5"] for entry in tree.locked().values() for out in entry["outs"] if out["path"] == path)
+    for damaged in (tree.object(md5), tree.folder / path):  # as DVC checks it out
+        faults.cut(damaged, 1000)
+    (tree.folder / ".dvc/tmp/rwlock").write_text('{"wri')
+    faults.cut(tree.folder / "dvc.lock", 1000)
+    empty = tree.folder / ".dvc/cache/runs/ab/abc"
+    empty.mkdir(parents=True)
+    _, said = tree.run(sys.executable, "-m", "babelcart", "heal")
+    for expected in ("dvc.lock was cut short: taken from git", "rwlock was cut short: removed", f"{path} had other content"):
+        assert expected in said
+    assert not empty.exists()
+    good, said = tree.run("dvc", "repro")
+    assert good, said
+    assert tree.files() == ground.expected
+
+
+def test_a_lock_with_both_sides_of_a_merge_is_left_alone(project: Project) -> None:
+    lock = Path("dvc.lock")
+    lock.write_text("schema: '2.0'\nstages:\n<<<<<<< HEAD\n=======\n>>>>>>> other\n")
+    assert "both sides of a merge" in run("heal", fails=True).output
+    assert "<<<<<<<" in lock.read_text()
+
+
+def test_a_stage_does_not_run_beside_itself(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_to("prepare")
+    monkeypatch.setenv("DVC_STAGE", "split@qc")
+    Path(".scratch/running").mkdir(parents=True)
+    with Path(".scratch/running/split@qc.lock").open("w") as held:
+        held.write("4711")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "split@qc still runs as process 4711" in run("split", "--task", "qc", fails=True).output
+        assert not Path("build/split").exists()
+    run("split", "--task", "qc")
+
+
+def test_damaged_files_are_named(project: Project) -> None:
+    run_to("evaluate")
+    for name in ("config.json", "tokenizer.json", "model.safetensors", "base.json"):
+        path = Path("models/tiny/base") / name
+        content = path.read_bytes()
+        for damage in (b"", content[: len(content) // 2]):
+            path.write_bytes(damage)
+            assert "models/tiny/base" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output, name
+        path.write_bytes(content)
+    adapter = Path("models/tiny/qc/adapter_model.safetensors")
+    adapter.write_bytes(adapter.read_bytes()[:1000])
+    assert "make heal" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+    Path("models/tiny/base/model.safetensors").unlink()
+    assert "holds no weights" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+
+    scores = Path("metrics/tiny/qc.json")
+    scores.write_text(scores.read_text()[:100])
+    assert "metrics/tiny/qc.json is not whole JSON" in run("card", "--task", "qc", "--model", "tiny", fails=True).output
+    table = Path("build/negatives/qc.parquet")
+    table.write_bytes(table.read_bytes()[:-9])
+    assert "build/negatives/qc.parquet is not a whole Parquet file" in run("leaks", "--task", "qc", fails=True).output
+
+
+def test_ctrl_c_ends_a_stage_with_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_to("prepare")
+
+    def pressed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(splits, "split_rows", pressed)
+    result = run("split", "--task", "qc", fails=True)
+    assert result.exit_code == 130
+    assert "`dvc repro` goes on where it was" in result.output
+
+
+def test_no_room_says_so_and_leaves_nothing_behind(project: Project) -> None:
+    command = ["bash", "-c", f"ulimit -f 1; exec {sys.executable} -m stages.prepare --task qc"]
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "Error: build/prepare/qc/train.parquet: the file would be larger than is allowed" in done.stderr
+    assert not [path for path in Path("build").rglob("*") if path.is_file()]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which has no room")
+def test_a_full_disk_is_known_by_whatever_library_meets_it(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    store = sqlite3.connect(tmp_path / "store", isolation_level=None)
+    store.execute("CREATE TABLE texts (text TEXT)")
+    store.execute("PRAGMA max_page_count = 3")
+
+    def text() -> None:
+        with full.open("w") as handle:
+            handle.write("text")
+
+    writers = {
+        "Python": text,
+        "pyarrow": lambda: pd.DataFrame({"a": [1]}).to_parquet(full),
+        "SQLite": lambda: store.execute("INSERT INTO texts VALUES (zeroblob(1000000))"),
+    }
+    for name, write in writers.items():
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - of whatever type
+            write()
+        assert "the disk is full" in str(explain(caught.value)), name
+
+
+def test_each_failure_of_the_machine_says_what_to_do() -> None:
+    said = {
+        OSError(errno.EROFS, "Read-only file system", "runs/a.json"): "runs/a.json: the file system is read-only",
+        PermissionError(errno.EACCES, "Permission denied", "runs/a.json"): "runs/a.json: permission denied",
+        OSError(errno.EIO, "Input/output error", "data/a"): "data/a: the disk fails",
+        FileNotFoundError(errno.ENOENT, "No such file", "build/a"): "build/a: does not exist",
+        Exception("I/O error: No space left on device (os error 28)"): "the disk is full",
+        MemoryError(): "out of memory",
+        torch.OutOfMemoryError("CUDA out of memory."): "out of memory",
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"): "out of memory",
+        OSError(errno.ENOMEM, "Cannot allocate memory"): "out of memory",
+    }
+    for error, expected in said.items():
+        found = explain(error)
+        assert found is not None, error
+        assert expected in found
+        assert "dvc repro" in found
+        assert found.count("a.json") < 2
+    for bug in (ZeroDivisionError(), KeyError("a"), RuntimeError("shapes do not match"), ConnectionResetError(104, "reset"), OSError("?")):
+        assert explain(bug) is None
+
+
+def test_a_bug_keeps_its_traceback(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_to("prepare")
+    monkeypatch.setattr(splits, "split_rows", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        split.main.main(["--task", "qc"], standalone_mode=False)

@@ -1,0 +1,62 @@
+"""dvc.yaml says the truth: every stage depends on exactly the code that it runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from ruamel.yaml import YAML
+
+from babelcart import encoders, engines
+from babelcart.commands.main import COMMANDS
+from tests.support.imports import ROOT, modules
+
+STAGES = YAML(typ="safe").load(ROOT.joinpath("dvc.yaml"))["stages"]
+SCRIPTS = sorted(path.stem for path in ROOT.joinpath("stages").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_the_modules_that_the_stage_imports(stage: str) -> None:
+    named = [dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")]
+    assert set(named) == modules(stage)
+    assert named == sorted(named)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_runs_the_script_of_its_name_and_says_what_it_is(stage: str) -> None:
+    assert STAGES[stage]["cmd"].startswith(f"python -m stages.{stage}")
+    assert STAGES[stage]["desc"]
+    assert (ROOT / "stages" / f"{stage}.py").exists()
+
+
+@pytest.mark.parametrize("key", [engines.LOCAL_MODEL, encoders.LOCAL_MODEL])
+def test_an_optional_input_is_a_dependency_and_by_default_one_that_the_stage_has_anyway(key: str) -> None:
+    stage, name = key.split(".")
+    assert f"${{{key}}}" in STAGES[stage]["deps"]
+    assert YAML(typ="safe").load(ROOT / "params.yaml")[stage][name] in STAGES[stage]["deps"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_short_and_its_help_is_quick(script: str) -> None:
+    assert len((ROOT / "stages" / f"{script}.py").read_text(encoding="utf-8").splitlines()) <= 60
+    command = [sys.executable, "-X", "importtime", "-m", f"stages.{script}", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    docstring = (ROOT / "stages" / f"{script}.py").read_text(encoding="utf-8").split('"""')[1]
+    assert docstring.split()[0] in done.stdout
+    # What makes a start slow is named here, not timed: a busy machine must not fail the test.
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "transformers", "pandas", "sklearn", "peft", "dvc", "numpy"}
+
+
+@pytest.mark.parametrize("module", ["metrics", "submission", "rows", "splits"])
+def test_what_needs_no_model_imports_no_torch(module: str) -> None:
+    code = f"import sys, babelcart.{module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_every_module_is_used_by_a_stage_or_a_command() -> None:
+    commands = [name for group in COMMANDS.values() for name in group]
+    used = set().union({"babelcart/__main__.py"}, *(modules(name) for name in (*SCRIPTS, *commands, "main")))
+    here = {path.relative_to(ROOT).as_posix() for path in ROOT.joinpath("babelcart").rglob("*.py") if path.name != "__init__.py"}
+    assert here <= used

@@ -1,0 +1,75 @@
+"""The whole graph with the tiny model, through dvc itself: what a change reruns, and what it does not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.project import Graph, Project, run
+
+BEFORE = {"base", "prepare", "split", "translate", "negatives", "leaks", "baseline"}
+AFTER = {"train", "predict", "evaluate", "attack", "resist", "card", "submit", "report"}
+
+
+@pytest.fixture
+def graph(project: Project) -> Graph:
+    project.change(train={"epochs": 1})
+    return Graph(project)
+
+
+def test_the_graph_recomputes_only_what_a_change_touches(graph: Graph) -> None:
+    assert {stage.split("@")[0] for stage in graph.repro()} == BEFORE | AFTER
+    graph.commit("run")
+    assert graph("git", "status", "--porcelain") == ""
+    assert len(re.findall(r"\| Q[CI] \| tiny \| \w+ \| (?:yes|no) \|", run("results", "--attacks").output)) == 2 * 13
+    assert graph.repro() == []
+    assert "up to date" in graph("dvc", "status")
+
+    graph.project.change(evaluate={"threshold": 0.5})
+    assert {stage.split("@")[0] for stage in graph.repro()} == {"evaluate", "resist", "card", "submit", "report"}
+    assert "test.threshold" in graph("dvc", "metrics", "diff", "main")
+
+    # Another adapter on a branch of its own: nothing before train runs, and the first one comes back with its branch.
+    graph("git", "checkout", "--quiet", "--force", "main")
+    graph("dvc", "checkout", "--quiet")
+    adapter = graph.folder / "models/tiny/qc/adapter_model.safetensors"
+    first = adapter.read_bytes()
+    graph("git", "checkout", "--quiet", "-b", "rank")
+    params = graph.folder / "params.yaml"
+    params.write_text(params.read_text(encoding="utf-8").replace("    r: 8\n", "    r: 2\n"), encoding="utf-8")
+    assert {stage.split("@")[0] for stage in graph.repro()} <= AFTER
+    graph.commit("r 2")
+    assert adapter.read_bytes() != first
+    graph("git", "checkout", "--quiet", "main")
+    graph("dvc", "checkout", "--quiet")
+    assert adapter.read_bytes() == first
+
+
+def test_a_second_model_trains_alone(graph: Graph) -> None:
+    graph.project.change(tasks=["qc"])
+    graph.repro()
+    params = (graph.folder / "params.yaml").read_text(encoding="utf-8")
+    block = params[params.index("  tiny:") :]
+    other = block.replace("tiny:", "tiny-qwen:").replace("gemma3_text", "qwen2")
+    (graph.folder / "params.yaml").write_text(params + "\n" + other, encoding="utf-8")
+    graph.project.change(run=["tiny", "tiny-qwen"])
+    assert all(stage.endswith("tiny-qwen") for stage in graph.repro())
+    assert Path(graph.folder / "models/tiny-qwen/qc/adapter_model.safetensors").exists()
+
+
+def test_translate_depends_on_the_model_of_a_local_engine(graph: Graph) -> None:
+    graph.project.change(
+        tasks=["qc"],
+        translate={"chain": ["llm"], "local_model": "models/tiny/base", "qc": {"rows_per_language": 4}},
+    )
+    ran = graph("dvc", "repro", "translate@qc")
+    assert ran.index("Running stage 'base@tiny'") < ran.index("Running stage 'translate@qc'")
+    assert "of llm" in ran
+    assert "up to date" in graph("dvc", "status", "translate@qc")
+    params = graph.folder / "params.yaml"
+    params.write_text(params.read_text(encoding="utf-8").replace("random: gemma3_text", "random: qwen2"), encoding="utf-8")
+    graph("dvc", "repro", "base@tiny")
+    assert "models/tiny/base" in graph("dvc", "status", "translate@qc")
+    assert "of llm" in graph("dvc", "repro", "translate@qc")

@@ -1,0 +1,63 @@
+"""`dvc plots`: every plot of dvc.yaml is drawn, of one revision and of two."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+from tests.support.imports import ROOT
+from tests.support.project import Project, run, run_to
+
+PLOTS = {f"plots/tiny/qc_{name}" for name in ("precision_recall.csv", "calibration.csv", "languages.csv", "confusion.csv")} | {
+    f"plots/tiny/qc_training/plots/metrics/{name}.tsv" for name in ("train/loss", "eval/auc", "eval/f1")
+}
+
+
+def call(*command: str) -> str:
+    environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(Path.cwd() / ".dvc/tmp/site"), "DVC_NO_ANALYTICS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+def plots(*command: str) -> dict[str, tuple[dict, set[str]]]:
+    """Each plot's Vega-Lite specification and its revisions; DVC gives them as JSON in JSON."""
+    found = {}
+    for name, made in json.loads(call("dvc", "plots", *command, "--json"))["data"].items():
+        for one in made:
+            assert "DVC_METRIC" not in json.dumps(one["content"]), f"{name}: the template has an anchor that DVC does not fill"
+            content = one["content"] if isinstance(one["content"], dict) else json.loads(one["content"])
+            found[name] = (content, set(one["revisions"]))
+    return found
+
+
+def test_every_plot_is_drawn_and_compared(project: Project) -> None:
+    project.change(tasks=["qc"], train={"eval_steps": 1})
+    run_to("evaluate")
+    shutil.copy(ROOT / "dvc.yaml", project.folder)
+    call("git", "init", "--quiet")
+    call("dvc", "init", "--quiet")
+    shutil.copytree(ROOT / ".dvc/plots", ".dvc/plots")
+    call("git", "add", "dvc.yaml", "params.yaml", "plots", "metrics", ".dvc")
+    call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first")
+
+    shown = plots("show")
+    assert shown.keys() == PLOTS
+    counted = pd.read_csv("plots/tiny/qc_confusion.csv")
+    assert counted["rows"].sum() == len(pd.read_parquet("predictions/tiny/qc/test.parquet"))
+    assert set(counted["language"]) == {"en", "de"}
+
+    project.change(evaluate={"threshold": 0.99, "calibrate": "temperature"})
+    run("evaluate", "--task", "qc", "--model", "tiny")
+    compared = plots("diff", "HEAD")
+    assert compared.keys() == PLOTS
+    for name, (content, revisions) in compared.items():
+        assert revisions == {"HEAD", "workspace"}, name
+        drawn = json.dumps(content)
+        assert '"HEAD"' in drawn
+        assert '"workspace"' in drawn

@@ -1,0 +1,463 @@
+"""Two clones and a remote between them: what one pushes the other pulls, what is damaged or hostile on the way is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from babelcart import memory
+from babelcart.commands import checks
+from babelcart.errors import UserError
+from tests.support.project import Graph, Project, run
+from tests.support.servers import SECRET, SERVERS, Options
+
+PIPELINE = """
+stages:
+  copy:
+    cmd: mkdir -p base && cp data/words.txt result.txt && cp data/words.txt base
+    deps: [data/words.txt]
+    outs:
+      - result.txt
+      - base:
+          push: false
+"""
+
+
+class Clone:
+    """A git repository with DVC in it, and commands run there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / ".dvc/tmp/site")}
+
+    def __call__(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def clone(self, folder: Path) -> Clone:
+        self("git", "clone", "--quiet", str(self.folder), str(folder))
+        return Clone(folder)
+
+    def add_remote(self, options: Options) -> None:
+        """As docs/sharing.md has it: the address in git, what lets somebody in beside it."""
+        self("dvc", "remote", "add", "--quiet", "--force", "--default", "team", options["url"])
+        for where in ("--project", "--local"):
+            for key, value in options.items():
+                if key != "url" and (key in SECRET) == (where == "--local"):
+                    self("dvc", "remote", "modify", where, "team", key, value)
+        self("dvc", "remote", "modify", "team", "verify", "true")
+
+    def commit(self) -> None:
+        self("git", "add", "--all")
+        self("git", "commit", "--quiet", "--message", "more")
+
+    def listing(self) -> str:
+        """The hash of data/'s listing."""
+        found = re.search(r"md5: (\w+)\.dir", (self.folder / "data.dvc").read_text())
+        assert found
+        return found[1]
+
+    def object(self, oid: str, ending: str = "") -> Path:
+        return self.folder / ".dvc/cache/files/md5" / oid[:2] / (oid[2:] + ending)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project, committed and run once, in author/; store/ beside it is its remote, with all that it shares."""
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "author/data/more").mkdir(parents=True)
+    author = Clone(folder / "author")
+    author("git", "init", "--quiet", "--initial-branch=main")
+    author("git", "config", "user.email", "test@localhost")
+    author("git", "config", "user.name", "test")
+    author("dvc", "init", "--quiet")
+    (author.folder / "data/words.txt").write_text("garden hose\n")
+    (author.folder / "data/more/words.txt").write_text("dog bed\n")
+    author("dvc", "add", "--quiet", "data")
+    (author.folder / "dvc.yaml").write_text(PIPELINE)
+    author("dvc", "repro", "--quiet")
+    author.commit()
+    author.add_remote({"url": "../store"})
+    author.commit()
+    author("dvc", "push", "--quiet")
+    return folder
+
+
+def enter(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> Clone:
+    """Make a clone the place where this process works."""
+    monkeypatch.chdir(clone.folder)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", clone.environment["DVC_SITE_CACHE_DIR"])
+    shutil.rmtree(clone.environment["DVC_SITE_CACHE_DIR"], ignore_errors=True)
+    Path(clone.environment["DVC_SITE_CACHE_DIR"]).mkdir(parents=True, mode=0o700)
+    return clone
+
+
+@pytest.fixture
+def shared(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
+    """The author, who has pushed to a folder."""
+    shutil.copytree(template, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    return enter(Clone(tmp_path / "author"), monkeypatch)
+
+
+@pytest.fixture
+def author(shared: Clone, tmp_path: Path) -> Clone:
+    """The author before that."""
+    shutil.rmtree(tmp_path / "store")
+    shared("git", "reset", "--quiet", "--hard", "HEAD~1")
+    return shared
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A HOME of our own: no key, configuration or known host of the machine's user is touched or used."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize("kind", ["folder", "webdav", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "ssh"))])
+def test_what_one_clone_pushes_another_pulls(kind: str, home: Path, author: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SERVERS[kind](tmp_path / "server") as options:
+        author.environment["HOME"] = str(home)
+        author.add_remote(options)
+        author.commit()
+        # Credentials stand in config.local, which git ignores.
+        tracked = author("git", "show", "HEAD:.dvc/config")
+        assert not [key for key in SECRET if f"{key} =" in tracked]
+        assert "3 files pushed" in author("dvc", "push")
+        run("verify", "--contents")
+
+        colleague = author.clone(tmp_path / "colleague")
+        if (author.folder / ".dvc/config.local").exists():
+            shutil.copy(author.folder / ".dvc/config.local", colleague.folder / ".dvc")
+        enter(colleague, monkeypatch)
+        run("pull")
+        assert (colleague.folder / "data/more/words.txt").read_text() == "dog bed\n"
+        assert (colleague.folder / "result.txt").read_text() == "garden hose\n"
+        assert not (colleague.folder / "base").exists()
+        assert "not here" in run("verify").output
+
+
+@pytest.fixture
+def http(tmp_path: Path) -> Iterator[str]:
+    """A read-only web server over what was pushed to the folder."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(tmp_path / "store"))  # type: ignore[arg-type]
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def colleague(shared: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
+    """Who has cloned from the author and pulled nothing yet."""
+    return enter(shared.clone(tmp_path / "colleague"), monkeypatch)
+
+
+def test_a_web_server_gives_what_a_folder_holds(colleague: Clone, http: str) -> None:
+    colleague("dvc", "remote", "add", "--local", "--force", "team", http)
+    run("pull", "data")
+    assert (colleague.folder / "data/words.txt").read_text() == "garden hose\n"
+    run("verify", "--contents")
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Other content of the same size at the same time, as far as can be seen without reading it."""
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(content.ljust(before.st_size, b"!")[: before.st_size])
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_verify_finds_what_sizes_and_times_hide(shared: Clone) -> None:
+    clean = run("verify", "--contents").output
+    assert clean.count("ok ") == 6
+    assert "FAILED" not in clean
+
+    word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
+    replace(shared.object(word), b"cat bed\n")
+    found = run("verify", fails=True).output
+    assert "FAILED  the cache has what its names say\n  data/more/words.txt: the cache has other content" in found
+    replace(shared.object(word), b"dog bed\n")
+
+    replace(shared.folder / "data/words.txt", b"garden rose\n")
+    assert "FAILED  the workspace is what dvc.lock says\n  data.dvc: changed outs data modified" in run("verify", fails=True).output
+    replace(shared.folder / "data/words.txt", b"garden hose\n")
+    run("verify")
+
+
+@pytest.mark.parametrize("what", ["dvc.yaml", "result.txt"])
+def test_verify_finds_a_changed_file(shared: Clone, what: str) -> None:
+    with (shared.folder / what).open("a") as handle:
+        handle.write("    desc: other\n    frozen: false\n    always_changed: true\n" if what == "dvc.yaml" else "more\n")
+    assert "FAILED  the workspace is what dvc.lock says\n  copy: " in run("verify", fails=True).output
+
+
+def test_verify_finds_a_remote_that_lost_or_changed_something(shared: Clone, tmp_path: Path) -> None:
+    word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
+    stored = tmp_path / "store/files/md5" / word[:2] / word[2:]
+    replace(stored, b"cat bed\n")
+    run("verify")
+    assert "data/more/words.txt has other content on" in run("verify", "--contents", fails=True).output
+    # DVC takes a folder for whole where its listing is there.
+    stored.unlink()
+    assert "data/more/words.txt is not on" in run("verify", fails=True).output
+    shutil.rmtree(tmp_path / "store")
+    assert run("verify", fails=True).output.count("is not on") == 3
+    run("verify", "--offline")
+
+
+def test_a_changed_object_is_refused_when_it_is_pulled(colleague: Clone, tmp_path: Path) -> None:
+    word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
+    replace(tmp_path / "store/files/md5" / word[:2] / word[2:], b"cat bed\n")
+    assert "verify --contents` names" in run("pull", "data", fails=True).output
+    assert "data/more/words.txt has other content" in run("verify", "--contents", fails=True).output
+    # `verify: true` in .dvc/config makes DVC itself refuse.
+    assert "failed" in colleague("dvc", "pull", "data", fails=True).lower()
+    assert not (colleague.folder / "data/more/words.txt").exists()
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["changed on the remote", "named by git"])
+def test_a_listing_that_leads_out_is_refused_before_it_is_followed(
+    shared: Clone, tmp_path: Path, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, oid = tmp_path / "store/files/md5", shared.listing()
+    stored = store / oid[:2] / f"{oid[2:]}.dir"
+    listing = json.loads(stored.read_bytes())
+    listing[0]["relpath"] = "../../escaped"
+    content = json.dumps(listing).encode()
+    if known:  # by a commit of somebody who was let in: then the hash is right
+        new = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        stored = store / new[:2] / f"{new[2:]}.dir"
+        stored.parent.mkdir(exist_ok=True)
+        described = shared.folder / "data.dvc"
+        described.write_text(described.read_text().replace(oid, new))
+        shared.commit()
+    stored.unlink(missing_ok=True)
+    stored.write_bytes(content)
+
+    colleague = enter(shared.clone(tmp_path / "colleague"), monkeypatch)
+    message = run("pull", fails=True).output
+    assert ("leads out of its folder" if known else "has another hash") in message
+    assert not (tmp_path / "escaped").exists()
+    assert not (colleague.folder / "data").exists()
+    # DVC itself follows it; then verify says so.
+    colleague("dvc", "pull", "data")
+    assert (tmp_path / "escaped").exists()
+    assert "FAILED" in run("verify", "--offline", fails=True).output
+
+
+def test_dvc_follows_the_listings_that_were_fetched_before(colleague: Clone, tmp_path: Path) -> None:
+    run("pull", "--listings")
+    assert not (colleague.folder / "data").exists()
+    oid = colleague.listing()
+    stored = tmp_path / "store/files/md5" / oid[:2] / f"{oid[2:]}.dir"
+    content = stored.read_text().replace("more/words.txt", "../../escaped1")
+    stored.chmod(0o644)
+    stored.write_text(content)
+    colleague("dvc", "pull", "data")
+    assert not (tmp_path / "escaped1").exists()
+    assert (colleague.folder / "data/more/words.txt").read_text() == "dog bed\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["../escaped", "more/../../escaped", "/tmp/escaped", "..", "", "a//b", "a\\..\\escaped", "c:escaped", "nul\0", 1]
+)
+def test_a_path_that_may_lead_out_is_refused(path: object) -> None:
+    content = json.dumps([{"md5": "0" * 32, "relpath": path}]).encode()
+    oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
+    with pytest.raises(UserError, match="leads out of its folder"):
+        checks.read_listing(content, oid)
+
+
+@given(st.lists(st.text(st.sampled_from("a./\\:\0é ") | st.characters(), min_size=0, max_size=12), max_size=4))
+def test_every_listing_that_is_accepted_stays_in_its_folder(paths: list[str]) -> None:
+    content = json.dumps([{"md5": "0" * 32, "relpath": path} for path in paths]).encode()
+    oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
+    try:
+        accepted = checks.read_listing(content, oid)
+    except UserError:
+        return
+    assert all(os.path.normpath(f"/w/out/{path}").startswith("/w/out/") for path in accepted)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[1]", b"[{}]", b'[{"relpath": "a"}]', b'[{"relpath": "a", "md5": "../../x"}]', b'[{"relpath": 1, "md5": ""}]', b"\xff"],
+)
+def test_what_is_not_a_listing_is_refused(content: bytes) -> None:
+    oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
+    with pytest.raises(UserError, match=oid):
+        checks.read_listing(content, oid)
+
+
+def test_a_link_out_of_the_workspace_is_not_written_through(colleague: Clone, tmp_path: Path) -> None:
+    (tmp_path / "victim").mkdir()
+    (colleague.folder / "data").symlink_to(tmp_path / "victim")
+    assert "leads out of the workspace" in run("pull", fails=True).output
+    assert list((tmp_path / "victim").iterdir()) == []
+    (colleague.folder / "data").unlink()
+    (colleague.folder / "notes").symlink_to("/etc/passwd")
+    colleague("git", "add", "notes")
+    assert "notes leads to /etc/passwd" in run("verify", "--offline", fails=True).output
+
+
+# In two halves: this file is in git too.
+PLANTED = {
+    "a key": "-----BEGIN OPENSSH PRIVATE" + " KEY-----",
+    "aws": "key = AKIA" + "IOSFODNN7EXAMPLQ",
+    "github": "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8",
+    "hub": "login(hf_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH)",
+    "password in an address": "https://jo:s3cr3tw0rd" + "@example.org/x",
+    "password": 'password = "hunter2' + 'correcthorse"',
+    "slack": "xoxb" + "-123456789012-1234567890123-abcdefghijklmnopqrstuvwx",
+}
+
+
+@pytest.mark.parametrize("kind", PLANTED)
+def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
+    notes = tmp_path / "notes.py"
+    notes.write_text("first line\n" + PLANTED[kind] + "\n")
+    assert {(path, number) for path, number, _ in checks.secrets([notes])} == {(notes, 2)}
+    notes.write_text(
+        "md5: "
+        + "0f" * 16
+        + "\napi_key = os.environ['DEEPL_API_KEY']\npassword: ${PASSWORD}\n"
+        + PLANTED["aws"]
+        + "  # pragma: allowlist secret\n"
+    )
+    assert list(checks.secrets([notes])) == []
+
+
+def test_verify_finds_a_secret_in_git(author: Clone) -> None:
+    (author.folder / "notes.py").write_text(PLANTED["aws"] + "\n")
+    assert "ok      git holds no secrets" in run("verify", "--offline").output
+    author("git", "add", "notes.py")
+    assert "FAILED  git holds no secrets\n  notes.py:1: AWS Access Key" in run("verify", "--offline", fails=True).output
+
+
+def test_verify_finds_credentials_in_the_shared_configuration(author: Clone) -> None:
+    author("dvc", "remote", "add", "team", "s3://bucket/x")
+    author("dvc", "remote", "modify", "--local", "team", "secret_access_key", "x")
+    assert "ok      git holds no secrets" in run("verify", "--offline").output
+    author("dvc", "remote", "modify", "team", "secret_access_key", "x")
+    assert ": secret_access_key of a remote" in run("verify", "--offline", fails=True).output
+
+
+def test_verify_finds_a_cache_that_others_may_change(shared: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own folders are closed to others
+        site = Path(folder, "site")
+        site.mkdir()
+        monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(site))
+        site.chmod(0o777)
+        assert "ok      DVC's own cache" in run("verify", "--offline").output
+        Path(folder).chmod(0o755)
+        assert f"any user may change {site}" in run("verify", "--offline", fails=True).output
+        site.chmod(0o700)
+        run("verify", "--offline")
+
+
+def test_memories_of_two_people_merge_without_loss(shared: Clone, colleague: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each exports what an engine told her, through the remote; each imports the other's; both know all, in the same bytes."""
+    told = {}
+    for person, texts in ((shared, ["garden hose", "dog bed"]), (colleague, ["evening dress", "dog bed"])):
+        monkeypatch.chdir(person.folder)
+        Path(".scratch").mkdir()
+        told[person] = [memory.Entry("libre", "1", "en", "de", text, text[::-1]) for text in texts]
+        with memory.Memory(Path(".scratch/memory.sqlite")) as store:
+            store.add(told[person])
+        run("memory", "export", f"memory-{person.folder.name}.csv")
+        person("dvc", "add", "--quiet", f"memory-{person.folder.name}.csv")
+        person("dvc", "push", "--quiet", f"memory-{person.folder.name}.csv")
+    merged = []
+    for person, other in ((shared, colleague), (colleague, shared)):
+        monkeypatch.chdir(person.folder)
+        name = f"memory-{other.folder.name}.csv"
+        shutil.copy(other.folder / f"{name}.dvc", person.folder)
+        run("pull", name)
+        run("memory", "import", name)
+        run("memory", "export", "all.csv")
+        merged.append((person.folder / "all.csv").read_bytes())
+    assert merged[0] == merged[1]
+    assert set(memory.read_csv(Path("all.csv"))) == {entry for entries in told.values() for entry in entries}
+
+
+def with_credentials(author: Clone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
+    made = author.clone(folder)
+    shutil.copy(author.folder / ".dvc/config.local", made.folder / ".dvc")
+    made("git", "config", "user.email", "other@localhost")
+    made("git", "config", "user.name", "other")
+    return enter(made, monkeypatch)
+
+
+def repro(clone: Clone, *options: str) -> list[str]:
+    """The stages that ran."""
+    return re.findall(r"Running stage '([^']+)'", clone("dvc", "repro", *options))
+
+
+@pytest.mark.slow
+def test_colleagues_go_on(home: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real graph, over S3: one scores again what another trained, a third goes on from the adapter."""
+    project.change(train={"epochs": 1}, tasks=["qc"])
+    Graph(project)
+    author = Clone(project.folder)
+    with SERVERS["s3"](tmp_path / "server") as options:
+        author("dvc", "repro", "--quiet")
+        author.add_remote(options)
+        author.commit()
+        author("dvc", "push", "--quiet")
+
+        # Nothing large: no base model, which is not shared, and no adapter.
+        scorer = with_credentials(author, tmp_path / "scorer", monkeypatch)
+        run("pull", "--listings")
+        assert repro(scorer, "--pull", "--allow-missing", "evaluate") == []
+        Project(scorer.folder).change(evaluate={"threshold": 0.25})
+        assert repro(scorer, "--pull", "--allow-missing", "evaluate") == ["evaluate@qc-tiny"]
+        assert json.loads((scorer.folder / "metrics/tiny/qc.json").read_text())["test"]["threshold"] == 0.25
+        assert not (scorer.folder / "models/tiny/base/model.safetensors").exists()
+        assert not (scorer.folder / "models/tiny/qc").exists()
+
+        # The adapter comes from the remote, the base model from its source, when asked for by name; train does not run.
+        other = with_credentials(author, tmp_path / "other", monkeypatch)
+        run("pull", "models/tiny/qc")
+        adapter = Path("models/tiny/qc/adapter_model.safetensors")
+        assert (other.folder / adapter).read_bytes() == (author.folder / adapter).read_bytes()
+        assert repro(other, "base") == ["base@tiny"]
+        Project(other.folder).change(predict={"max_tokens": 2048})
+        ran = repro(other, "--pull", "--allow-missing", "evaluate")
+        assert "predict@qc-tiny" in ran
+        assert not any(stage.startswith(("train", "negatives", "translate")) for stage in ran)
+        other.commit()
+        other("dvc", "push", "--quiet")
+
+        enter(author, monkeypatch)
+        author("git", "pull", "--quiet", str(other.folder), "main")
+        run("pull")
+        assert repro(author) == []
+        run("verify", "--contents")

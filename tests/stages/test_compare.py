@@ -1,0 +1,101 @@
+"""Two revisions of a real repository, compared row by row."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from babelcart import compare
+from babelcart.errors import UserError
+from babelcart.metrics import Decision, scores
+from tests.support.project import Project, run, run_to
+from tests.support.tables import table
+
+
+def test_a_better_model_is_found_better() -> None:
+    rows = table(300)
+    better = rows.assign(probability=np.clip(rows["probability"] + 0.15 * (rows["label"] - 0.5), 0, 1))
+    pairs, decision = compare.pair(rows, better), Decision(0.5, {})
+    found = compare.compare(pairs, decision, decision, ["en"], "qc", draws=200)
+    overall = found.iloc[0]
+    for metric in ("f1", "auc"):
+        expected = [scores(side["label"].to_numpy(), side["probability"].to_numpy(), 0.5)[metric] for side in (rows, better)]
+        assert overall[f"{metric}_change"] == pytest.approx(expected[1] - expected[0])
+        assert 0 < overall[f"{metric}_low"] < overall[f"{metric}_change"] < overall[f"{metric}_high"]
+    changed = compare.flips(pairs, decision, decision)
+    assert changed["mended"].all()
+    assert compare.mcnemar(len(changed), 0) < 0.01
+    assert len(changed) == ((rows["probability"] >= 0.5) != (better["probability"] >= 0.5)).sum()
+
+
+def test_a_model_equals_itself() -> None:
+    rows, decision = table(50), Decision(0.5, {})
+    pairs = compare.pair(rows, rows.sample(frac=1, random_state=0))
+    found = compare.compare(pairs, decision, decision, ["en"], "qc", draws=50)
+    assert (found[["f1_change", "auc_change", "f1_low", "f1_high", "auc_low", "auc_high"]].dropna() == 0).all(axis=None)
+    assert compare.flips(pairs, decision, decision).empty
+    assert compare.mcnemar(0, 0) == 1
+
+
+@pytest.mark.parametrize("change", ["label", "row", "query"])
+def test_other_rows_are_refused(change: str) -> None:
+    rows = table(20)
+    other = rows.copy()
+    if change == "row":
+        other = other.iloc[1:]
+    elif change == "label":
+        other.loc[3, "label"] = 1 - other.loc[3, "label"]
+    else:
+        other.loc[3, "origin_query"] += "x"
+    with pytest.raises(UserError, match="not scored on the same rows"):
+        compare.pair(rows, other, ("main", "here"))
+
+
+def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
+    def git(*command: str) -> None:
+        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], check=True, capture_output=True)
+
+    def dvc(*command: str) -> None:
+        subprocess.run(["dvc", *command], check=True, capture_output=True)
+
+    run_to("evaluate")
+    path, formula = Path("predictions/tiny/qc/test.parquet"), '=HYPERLINK("http://x.test")\r=1'
+    before = pd.read_parquet(path)
+    before.loc[before["candidate"] == before.loc[0, "candidate"], "candidate"] = formula
+    before.to_parquet(path)
+    git("init", "--quiet")
+    dvc("init", "--quiet")
+    dvc("add", "--quiet", "predictions", "build")
+    git("add", "predictions.dvc", "build.dvc", ".gitignore", "metrics", "params.yaml")
+    git("commit", "-qm", "first")
+    git("tag", "first")
+    after = before.assign(probability=np.where(before["label"].astype(int) == 1, 1.0, 0.0))
+    path.unlink()  # it may be a link into the cache
+    after.to_parquet(path)
+    printed = run("compare", "first", "--task", "qc", "--out", "flipped.csv").output
+    assert f"qc, tiny, {len(before)} rows of test: first -> the workspace" in printed
+    assert "0 broken" in printed
+    assert "-> 1.0000" in printed
+    assert formula not in printed
+    # A spreadsheet sees no formula, neither in a cell nor after the line break in one.
+    with Path("flipped.csv").open(encoding="utf-8", newline="") as handle:
+        header, *written = csv.reader(handle)
+    assert {line[header.index("mended")] for line in written} == {"True"}
+    assert f"'{formula}" in {line[header.index("candidate")] for line in written}
+    assert not [cell for line in written for cell in line if cell.startswith("=")]
+    shutil.rmtree("build/train_languages")
+    assert "build/train_languages/qc.json is not there" in run("compare", "first", "--task", "qc", fails=True).output
+    dvc("add", "--quiet", "build")
+    git("commit", "-qam", "older")
+    assert "HEAD is older than this file" in run("compare", "first", "HEAD", "--task", "qc", fails=True).output
+    after.iloc[1:].to_parquet(path)
+    assert "not scored on the same rows" in run("compare", "first", "--task", "qc", fails=True).output
+    shutil.rmtree(".dvc/cache")
+    assert "neither in the cache nor on the default remote" in run("compare", "first", "--task", "qc", fails=True).output
+    assert "revision 'nowhere' does not exist" in run("compare", "nowhere", "--task", "qc", fails=True).output

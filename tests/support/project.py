@@ -1,0 +1,138 @@
+"""A small project of twenty labelled rows a task, in a folder of its own, for the tests of the stages and of the graph."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+from ruamel.yaml import YAML
+
+from tests.support.imports import ROOT, package
+
+# query in English, in German, a category that answers it, an item that answers it
+SHELF = [
+    ("garden hose", "gartenschlauch", "home & garden,watering,hoses", "Expandable Water Pipe 15m With Spray Gun"),
+    ("evening dress", "abendkleid", "women's clothing,dresses,evening dresses", "Elegant Satin Gown Long Off Shoulder"),
+    ("phone case", "handyhülle", "phones, parts & accessories,phone accessories,cases", "Shockproof Silicone Back Cover"),
+    ("dog bed", "hundebett", "pet products,dog supplies,beds", "Soft Plush Sleeping Cushion For Puppies"),
+    ("led lamp", "led lampe", "lights & lighting,indoor lighting,lamps", "Dimmable Bedside Light USB Rechargeable"),
+]
+FIELD = {"QC": "category_path", "QI": "item_title"}
+
+
+def records(task: str, split: str) -> list[dict[str, Any]]:
+    """Each query with its answer and with another's: ten rows a language, English (train) and English and German (dev, test)."""
+    column = 2 if task == "QC" else 3
+    made = []
+    for language in ["en", "fr"] if split == "train" else ["en", "de"]:
+        for number, entry in enumerate(SHELF):
+            query = {"en": entry[0], "fr": entry[0] + " pas cher", "de": entry[1]}[language] + ("" if split == "train" else f" {split}")
+            for label, candidate in ((1, entry[column]), (0, SHELF[(number + 2) % 5][column])):
+                fields = {"id": str(len(made) + 1), "task": task, "language": language, "origin_query": query, FIELD[task]: candidate}
+                made.append({**fields, "label": str(label)})
+    return made
+
+
+def write_data(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for task in FIELD:
+        for split in ("train", "dev", "test"):
+            found = records(task, split)
+            if split != "train":
+                labels = [f"{record['id']},{record.pop('label')}\n" for record in found]
+                (folder / f"{split}_{task}_labels.csv").write_text("id,label\n" + "".join(labels), encoding="utf-8")
+            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in found]
+            (folder / f"{split}_{task}.txt").write_text("".join(lines), encoding="utf-8")
+    lines = [f"en,de,{entry[0]},{entry[1]}\n" for entry in SHELF[:4]]
+    (folder / "memory.csv").write_text("source,target,text,translation\n" + "".join(lines), encoding="utf-8")
+
+
+class Project:
+    """A folder with params.yaml, data/ and, for the graph, the code."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def change(self, **sections: dict[str, Any] | list[Any]) -> None:
+        """Change params.yaml: ``change(train={"epochs": 2})``."""
+        path = self.folder / "params.yaml"
+        yaml = YAML()
+        params = yaml.load(path.read_text(encoding="utf-8"))
+        for section, values in sections.items():
+            if isinstance(values, dict):
+                for key, value in values.items():
+                    params[section][key] = value
+            else:
+                params[section] = values
+        with path.open("w", encoding="utf-8") as handle:
+            yaml.dump(params, handle)
+
+
+class Graph:
+    """A project with the graph, in git and DVC, and its commands as processes."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.folder = project, project.folder
+        self.environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc/tmp/site")}
+        for name in ("babelcart", "stages"):
+            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+            shutil.copy(ROOT / name, self.folder)
+        self("git", "init", "--quiet", "--initial-branch=main")
+        self("git", "config", "user.email", "test@localhost")
+        self("git", "config", "user.name", "test")
+        self("dvc", "init", "--quiet")
+        self("dvc", "add", "--quiet", "data")
+        self.commit("start")
+
+    def __call__(self, *command: str, fails: bool = False) -> str:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def commit(self, message: str) -> None:
+        self("git", "add", "--all")
+        self("git", "commit", "--quiet", "--message", message)
+
+    def repro(self) -> list[str]:
+        """The stages that ran, with their cell."""
+        return re.findall(r"Running stage '([^']+)'", self("dvc", "repro"))
+
+
+def make_project(folder: Path) -> Project:
+    made = Project(folder)
+    folder.mkdir()
+    shutil.copy(ROOT / "params.yaml", folder)
+    made.change(
+        run=["tiny"],
+        translate={"min_coverage": 0.0},
+        negatives={"encoder": {"kind": "lexical", "dimensions": 8}},
+        split={"validation_share": 0.3},
+        train={"epochs": 2, "max_rows": None},
+    )
+    write_data(folder / "data")
+    return made
+
+
+def run(name: str, *arguments: str, fails: bool = False) -> Result:
+    """Run a stage or a subcommand of `babelcart` in this process."""
+    result = CliRunner().invoke(importlib.import_module(f"{package(name)}.{name}").main, list(arguments))
+    assert (result.exit_code != 0) == fails, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def run_to(last: str, task: str = "qc") -> None:
+    for stage in ("prepare", "split", "translate", "negatives", "leaks", "base", "train", "predict", "evaluate"):
+        options = ["--task", task] if stage != "base" else []
+        options += ["--model", "tiny"] if stage in ("base", "train", "predict", "evaluate") else []
+        run(stage, *options)
+        if stage == last:
+            return

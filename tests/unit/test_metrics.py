@@ -1,0 +1,157 @@
+"""Scores equal scikit-learn's, intervals cover what they promise, degenerate rows get a clear answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn
+
+from babelcart import intervals, metrics
+from babelcart.errors import UserError
+from babelcart.metrics import Decision, Evaluate
+from babelcart.slices import slices
+from tests.support.tables import table
+
+ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.30001, 0.5, 0.99, 1.0])), min_size=1, max_size=60)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROWS, st.sampled_from([0.0, 0.3, 0.4, 1.0]))
+def test_scores_equal_scikit_learns(pairs: list[tuple[int, float]], threshold: float) -> None:
+    label, probability = (np.array(column) for column in zip(*pairs, strict=True))
+    found, predicted = metrics.scores(label, probability, threshold), probability >= threshold
+    for name in ("f1", "precision", "recall"):
+        assert found[name] == pytest.approx(getattr(sklearn, f"{name}_score")(label, predicted, zero_division=0), abs=1e-5)
+    assert found["brier"] == pytest.approx(sklearn.brier_score_loss(label, probability, pos_label=1), abs=1e-5)
+    assert found["floor_f1"] == pytest.approx(sklearn.f1_score(label, np.ones(len(label)), zero_division=0), abs=1e-5)
+    assert 0 <= found["ece"] <= 1
+    if len(set(label)) == 2:
+        assert found["auc"] == pytest.approx(sklearn.roc_auc_score(label, probability), abs=1e-5)
+        assert found["average_precision"] == pytest.approx(sklearn.average_precision_score(label, probability), abs=1e-5)
+    else:
+        assert "auc" not in found
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1, 1.1])
+def test_what_is_no_probability_is_refused(wrong: float) -> None:
+    with pytest.raises(UserError, match="1 of 3 probabilities are not finite numbers from 0 to 1"):
+        metrics.scores(np.array([0, 1, 1]), np.array([0.1, wrong, 0.9]), 0.5)
+    with pytest.raises(UserError, match="no rows"):
+        metrics.scores(np.array([]), np.array([]), 0.5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ROWS, st.integers(0, 2**31))
+def test_weights_equal_rows_drawn_again(pairs: list[tuple[int, float]], seed: int) -> None:
+    label, probability = (np.array(column) for column in zip(*pairs, strict=True))
+    query = np.random.default_rng(seed).integers(0, 4, len(label))
+    some = np.arange(len(label)) % 2 == 0
+    masks = {"all": np.ones(len(label), dtype=bool), "some": some}
+    predicted = (probability >= 0.3).astype(int)
+    found = intervals.bootstrap(label, probability, predicted, query, masks, draws=5, seed=seed)
+    generator, codes = np.random.default_rng(seed), pd.factorize(query)[0]
+    for draw in range(5):
+        chosen = np.concatenate([np.flatnonzero(codes == n) for n in generator.integers(codes.max() + 1, size=codes.max() + 1)])
+        for name, mask in masks.items():
+            rows = chosen[mask[chosen]]
+            if label[rows].sum() + predicted[rows].sum():
+                assert found[name]["f1"][draw] == pytest.approx(sklearn.f1_score(label[rows], predicted[rows], zero_division=0))
+            else:
+                assert np.isnan(found[name]["f1"][draw])
+            if len(set(label[rows])) == 2:
+                assert found[name]["auc"][draw] == pytest.approx(sklearn.roc_auc_score(label[rows], probability[rows]))
+            else:
+                assert np.isnan(found[name]["auc"][draw])
+
+
+def test_intervals_cover_what_they_promise() -> None:
+    """Rows of a query share their luck, in labels and in scores, so that an interval over single rows is too narrow."""
+
+    def draw(generator: np.random.Generator, queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        query = np.repeat(np.arange(queries), 4)
+        label = (generator.random(len(query)) < generator.choice([0.2, 0.8], queries)[query]).astype(int)
+        score = label + generator.normal(size=queries)[query] + generator.normal(size=len(query))
+        return label, score, query
+
+    label, score, _ = draw(np.random.default_rng(1), 300_000)
+    truth = {"f1": sklearn.f1_score(label, score >= 0.5), "auc": sklearn.roc_auc_score(label, score)}
+    covered, alone = {"f1": 0, "auc": 0}, 0
+    for seed in range(1000):
+        label, score, query = draw(np.random.default_rng(seed + 2), 300)
+        everything = {"all": np.ones(len(label), dtype=bool)}
+        drawn = intervals.bootstrap(label, score, (score >= 0.5).astype(int), query, everything, draws=300, seed=seed)["all"]
+        for name, value in truth.items():
+            low, high = intervals.interval(drawn[name])  # type: ignore[misc]
+            covered[name] += low <= value <= high
+        rows = intervals.bootstrap(label, score, (score >= 0.5).astype(int), np.arange(len(label)), everything, draws=300, seed=seed)["all"]
+        low, high = intervals.interval(rows["f1"])  # type: ignore[misc]
+        alone += low <= truth["f1"] <= high
+    assert all(930 <= count <= 970 for count in covered.values()), covered
+    assert alone < 900, "rows drawn one by one must cover too little here, or this test sees nothing"
+
+
+def test_intervals_are_left_out_where_draws_are_undefined() -> None:
+    assert intervals.interval(np.append(np.full(5, np.nan), np.ones(95))) is None
+    assert intervals.interval(np.array([])) is None
+    one = table(1)
+    summary, _ = metrics.evaluate(one.assign(label=1), Decision(0.5, {}), ["en"], Evaluate(bootstrap_draws=20), "qc")
+    assert "auc" not in summary["overall"]
+    assert "auc_low" not in summary["overall"]
+
+
+def test_slices_add_up() -> None:
+    rows = table()
+    groups = slices(rows.assign(origin="native"), ["en", "fr"], "qc")
+    assert set(groups) == {"languages", "language", "query_words", "candidates", "origin", "top_category"}
+    for masks in groups.values():
+        assert (np.sum(list(masks.values()), axis=0) == 1).all()
+    summary, parts = metrics.evaluate(rows, Decision(0.5, {}), ["en", "fr"], Evaluate(bootstrap_draws=50), "qc")
+    for values in (summary["language"], *parts.values()):
+        assert sum(found["rows"] for found in values.values()) == len(rows)
+    assert summary["seen"]["rows"] + summary["unseen"]["rows"] == summary["overall"]["rows"] == len(rows)
+    assert summary["overall"]["f1_low"] < summary["overall"]["f1"] < summary["overall"]["f1_high"]
+
+
+def test_equal_scores_give_half() -> None:
+    rows = table().assign(probability=0.5)
+    summary, _ = metrics.evaluate(rows, metrics.decide(rows, Evaluate()), ["en"], Evaluate(bootstrap_draws=50), "qc")
+    assert summary["overall"]["auc"] == summary["overall"]["auc_low"] == summary["overall"]["auc_high"] == 0.5
+    assert summary["overall"]["f1"] == summary["overall"]["floor_f1"]
+
+
+def test_thresholds_of_languages_are_drawn_to_the_tasks() -> None:
+    rows = table(400)
+    rows.loc[rows["language"] == "de", "probability"] **= 3  # German scores are too low
+    task = metrics.decide(rows, Evaluate()).threshold
+    own = metrics.decide(rows, Evaluate(per_language=True, shrink_rows=0))
+    drawn = metrics.decide(rows, Evaluate(per_language=True, shrink_rows=10**9))
+    assert own.languages["de"] < task
+    for language, part in rows.groupby("language"):
+        label, probability = part["label"].to_numpy(), part["probability"].to_numpy()
+        best = metrics.scores(label, probability, metrics.best_threshold(label, probability))["f1"]
+        assert metrics.scores(label, probability, own.languages[str(language)])["f1"] == pytest.approx(best, abs=1e-5)
+        assert drawn.languages[str(language)] == pytest.approx(task, abs=1e-3)
+    fixed = metrics.decide(rows, Evaluate(threshold=0.4, per_language=True))
+    assert (fixed.threshold, fixed.languages) == (0.4, {})
+
+
+def test_temperature_mends_what_is_too_sure() -> None:
+    generator = np.random.default_rng(0)
+    logit = generator.normal(size=4000) * 1.5
+    label = (generator.random(4000) < 1 / (1 + np.exp(-logit))).astype(int)
+    sure = 1 / (1 + np.exp(-3 * logit))
+    assert metrics.temperature(label, sure) == pytest.approx(3, rel=0.1)
+    found = Decision(0.5, {}, metrics.temperature(label, sure)).calibrated(sure)
+    assert metrics.expected_calibration_error(label, found) < 0.5 * metrics.expected_calibration_error(label, sure)
+    assert sklearn.roc_auc_score(label, found) == pytest.approx(sklearn.roc_auc_score(label, sure))
+
+
+def test_evaluation_and_comparison_import_no_torch() -> None:
+    code = "import stages.evaluate, babelcart.commands.compare, babelcart.commands.results, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
