@@ -37,12 +37,15 @@ def planted(pairs: list[Pair], chance: random.Random) -> dict[str, list[Pair]]:
     unit = re.compile(r"(?<=\d)(cm|ml|kg|gb|w|m)\b")
     swaps = {"cm": "mm", "ml": "l", "kg": "g", "gb": "tb", "w": "kw", "m": "cm"}
     code = re.compile(r"\b(?=\w*\d)(?=\w*[a-z])[a-z]+\d+\w*\b")
-    words = lambda text: text.split()  # noqa: E731
+
+    def words(text: str) -> list[str]:
+        return text.split()
+
     makers: dict[str, Callable[[Pair], str | None]] = {
         "empty": lambda pair: chance.choice(["", " ", "...", "-"]),
         "identical": lambda pair: pair[2] if pair[2] != pair[3] and len(words(pair[2])) > 1 else None,
         "another language": lambda pair: chance.choice(
-            [text for target, text in by_text[pair[0], pair[2]].items() if target != pair[1] and text != pair[3]] or [None]  # type: ignore[list-item]
+            [text for target, text in by_text[pair[0], pair[2]].items() if target != pair[1] and text != pair[3]] or [None]
         ),
         "a number changed": lambda pair: digit(pair[3]) if re.search(r"[0-9]", pair[3]) else None,
         "a number lost": lambda pair: re.sub(r"\s*\d+\S*", "", pair[3], count=1) if re.search(r"\d", pair[3]) else None,

@@ -14,7 +14,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import torch
@@ -32,7 +32,7 @@ TINY: dict[str, Any] = dict(
 
 def build(shape: dict[str, Any], quantization: str) -> Any:
     """A model with random weights on the device; its decoder's linear layers in NF4 if asked for."""
-    import bitsandbytes as bnb
+    from bitsandbytes.nn import modules
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = models.device()
@@ -42,10 +42,10 @@ def build(shape: dict[str, Any], quantization: str) -> Any:
     if quantization == "nf4":
         for name in models.text_linears(model):
             linear = model.get_submodule(name)
-            made = bnb.nn.Linear4bit(
+            made = modules.Linear4bit(
                 linear.in_features, linear.out_features, linear.bias is not None, torch.bfloat16, compress_statistics=True, quant_type="nf4"
             )
-            made.weight = bnb.nn.Params4bit(linear.weight.data.cpu(), requires_grad=False, compress_statistics=True, quant_type="nf4")
+            made.weight = modules.Params4bit(linear.weight.data.cpu(), requires_grad=False, compress_statistics=True, quant_type="nf4")
             if linear.bias is not None:
                 made.bias = linear.bias
             made.support_avx512bf16_for_cpu = False  # as `models.load_base` does, and says why
@@ -121,7 +121,7 @@ def trainer(model: Any, rows: list[Any], labels: list[int], answers: prompts.Lab
 @click.option("--quantization", type=click.Choice(["none", "nf4"]), required=True)
 @click.option("--rows", default=2000, show_default=True)
 @click.option("--peer-batch", default=8, show_default=True)
-def main(name: str, quantization: str, rows: int, peer_batch: int) -> None:
+def main(name: str, quantization: Literal["none", "nf4"], rows: int, peer_batch: int) -> None:
     block = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", models.Model)
     block = replace(block, quantization=quantization)
     shape = TINY if name == "tiny" else plan.SHAPES[block.weights.repo or ""]

@@ -23,7 +23,7 @@ from sides import BASE, MODEL, System, in_turns, load, peak_memory, precision, r
 
 BATCH = 16  # at 32, the first rung's logits alone are 8 GiB and more
 PADDED = 128
-RUNGS = {
+RUNGS: dict[str, dict[str, Any]] = {
     "padded to 128, logits of the whole vocabulary": {},
     "padded to the longest of the batch": {"dynamic": True},
     "batches of like length": {"sorted": True},
@@ -126,7 +126,8 @@ def main(data: Path, task: str, rows: int, repeats: int, system: str | None, set
         return
     threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
     click.echo(f"{MODEL} in {precision()}, {data}, {len(found)} rows, {threads} threads, median of {repeats}\n")
-    systems, settings_so_far = [], {}
+    systems: list[System] = []
+    settings_so_far: dict[str, Any] = {}
     for name, more in RUNGS.items():
         settings_so_far = {**settings_so_far, **more}
         systems.append(System(name, settings_so_far))

@@ -22,6 +22,8 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,12 @@ WARM = 32
 
 def peers() -> list[System]:
     start = {"batch": 16, "sorted": True, "attention": "sdpa", "spin": "20000"}
-    choices = {"batch": [16, 8, 32, 64], "sorted": [True, False], "attention": ["sdpa", "eager"], "spin": ["20000", ""]}
+    choices: dict[str, list[Any]] = {
+        "batch": [16, 8, 32, 64],
+        "sorted": [True, False],
+        "attention": ["sdpa", "eager"],
+        "spin": ["20000", ""],
+    }
     whole = {key: value for key, value in choices.items() if key != "sorted"}
     return [
         System("classifier", dict(start), choices),
@@ -139,10 +146,10 @@ def cross_encoder(rows: Any, task: str, settings: dict[str, Any]) -> tuple[dict[
     return figures(len(rows), start, time.time()), None
 
 
-SIDES = {
+SIDES: dict[str, Callable[[Any, str, dict[str, Any]], tuple[dict[str, float], Any]]] = {
     "ours": ours,
-    "classifier": lambda *given: loop(*given, causal=False),
-    "causal": lambda *given: loop(*given, causal=True),
+    "classifier": partial(loop, causal=False),
+    "causal": partial(loop, causal=True),
     "CrossEncoder": cross_encoder,
 }
 

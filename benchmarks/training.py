@@ -130,7 +130,7 @@ def timer() -> Any:
     """A callback of transformers that keeps when training began and when steps ended."""
     from transformers import TrainerCallback
 
-    class Timer(TrainerCallback):
+    class Timer(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
             self.ends: list[float] = []
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,7 +26,7 @@ def call(*command: str) -> str:
     return done.stdout
 
 
-def plots(*command: str) -> dict[str, tuple[dict, set[str]]]:
+def plots(*command: str) -> dict[str, tuple[dict[str, Any], set[str]]]:
     """Each plot's Vega-Lite specification and its revisions; DVC gives them as JSON in JSON."""
     found = {}
     for name, made in json.loads(call("dvc", "plots", *command, "--json"))["data"].items():

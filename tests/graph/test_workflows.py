@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -48,7 +49,10 @@ def test_the_report_tells_what_a_branch_changes(tmp_path: Path, monkeypatch: pyt
     Path("params.yaml").write_text("run: [tiny]\ntasks: [qc]\n")
     Path("dvc.yaml").write_text(f"metrics: [{scores}]\nplots:\n  - {curve}: {{x: recall, y: precision}}\n")
     curve.write_text("recall,precision\n0,1\n1,0.5\n")
-    found = {"test": {"overall": {"f1": 0.5, "auc": 0.6, "recall": 0.7}, "language": {"de": {"f1": 0.1}}}, "validation": {"threshold": 0.5}}
+    found: dict[str, Any] = {
+        "test": {"overall": {"f1": 0.5, "auc": 0.6, "recall": 0.7}, "language": {"de": {"f1": 0.1}}},
+        "validation": {"threshold": 0.5},
+    }
     scores.write_text(json.dumps(found))
     call("git", "init", "--quiet")
     call("dvc", "init", "--quiet")

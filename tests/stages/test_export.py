@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.support.project import Project, run, run_to
 
 
-def probability(model: torch.nn.Module, contract: dict, tokenizer: AutoTokenizer, table: pd.DataFrame) -> list[float]:
+def probability(model: torch.nn.Module, contract: dict[str, Any], tokenizer: AutoTokenizer, table: pd.DataFrame) -> list[float]:
     """Each row alone, by transformers' own forward pass, asked as the contract says."""
     prompt, labels = contract["prompt"], contract["label_tokens"]
     found = []

@@ -86,8 +86,9 @@ def feed(folder: Path, wanted: dict[str, int], seed: int, keep: Path) -> tuple[d
     def done() -> int:
         return sum(sum(counted) for counted in counts.values())
 
-    with tqdm(total=sum(wanted.values()), unit="input", disable=None, mininterval=1) as bar:
-        while done() < bar.total:
+    total = sum(wanted.values())
+    with tqdm(total=total, unit="input", disable=None, mininterval=1) as bar:
+        while done() < total:
             process = context.Process(target=work, args=(folder, wanted, seed, counts, seconds, ready, keep))
             process.start()
             since, ready.value = time.monotonic(), 0

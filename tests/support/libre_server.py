@@ -158,7 +158,15 @@ def running(
         thread.join()
 
 
-FAST = {"concurrency": 16, "per_second": 0.0, "timeout": 0.5, "retries": 8, "pause": 0.01, "max_pause": 0.1, "max_failures": 1000}
+FAST: dict[str, Any] = {
+    "concurrency": 16,
+    "per_second": 0.0,
+    "timeout": 0.5,
+    "retries": 8,
+    "pause": 0.01,
+    "max_pause": 0.1,
+    "max_failures": 1000,
+}
 
 
 def online(project: Project, url: str) -> None:

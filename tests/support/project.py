@@ -30,7 +30,7 @@ FIELD = {"QC": "category_path", "QI": "item_title"}
 def records(task: str, split: str) -> list[dict[str, Any]]:
     """Each query with its answer and with another's: ten rows a language, English (train) and English and German (dev, test)."""
     column = 2 if task == "QC" else 3
-    made = []
+    made: list[dict[str, Any]] = []
     for language in ["en", "fr"] if split == "train" else ["en", "de"]:
         for number, entry in enumerate(SHELF):
             query = {"en": entry[0], "fr": entry[0] + " pas cher", "de": entry[1]}[language] + ("" if split == "train" else f" {split}")

@@ -16,6 +16,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -334,7 +335,7 @@ def _answers(folder: Path) -> Iterator[Reader]:
 
         def read(content: bytes, engine: engines.Engine = engine) -> None:
             Session.content = content
-            real, requests.Session = requests.Session, Session  # type: ignore[misc]
+            real, requests.Session = requests.Session, Session  # type: ignore[assignment, misc]
             try:
                 module = importlib.import_module(engine._class.__module__)  # type: ignore[attr-defined]
                 if hasattr(module, "requests"):
@@ -515,7 +516,7 @@ def _models(folder: Path) -> Iterator[Reader]:
             models.load_tokenizer(target)
 
     rng, width = np.random.default_rng(0), 4
-    arrays = {f"q{number}": rng.integers(0, 255, (2, width), dtype=np.uint8) for number in range(1, 18)}
+    arrays: dict[str, np.ndarray] = {f"q{number}": rng.integers(0, 255, (2, width), dtype=np.uint8) for number in range(1, 18)}
     arrays |= {"scale": np.ones(17), "lo": np.zeros(17), "eps": np.array(1e-6)}
     stored = io.BytesIO()
     np.savez(stored, **arrays)  # type: ignore[arg-type]
@@ -526,10 +527,10 @@ def _models(folder: Path) -> Iterator[Reader]:
         mutate = mutations.of_json if path == record else mutations.of_bytes
         yield Reader(f"checkpoint {path.suffix}", [original], mutate, read_checkpoint(path, original), 700)
     for name, mutate in (("adapter_config.json", mutations.of_json), ("adapter_model.safetensors", mutations.of_bytes)):
-        yield Reader(f"adapter {name}", [(adapter / name).read_bytes()], mutate, lambda content, name=name: read_adapter(content, name), 60)
+        yield Reader(f"adapter {name}", [(adapter / name).read_bytes()], mutate, partial(read_adapter, name=name), 60)
     for name in ("base.json", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         mutate = mutations.of_bytes if name.endswith("safetensors") else mutations.of_json
-        yield Reader(f"base {name}", [(base / name).read_bytes()], mutate, lambda content, name=name: read_base(content, name), 60)
+        yield Reader(f"base {name}", [(base / name).read_bytes()], mutate, partial(read_base, name=name), 60)
     yield Reader(
         "encoder weights", [stored.getvalue()], mutations.of_bytes, lambda content: encoders.UseMultilingual(content, vocabulary, "0"), 10
     )

@@ -355,7 +355,7 @@ def test_a_hub_model_that_is_not_pinned_is_refused(revision: str | None) -> None
         (weights.Weights, {"licence": "none", "repo": "owner/name"}),
     ):
         with pytest.raises(UserError, match=r"revision .*commit"):
-            config.section(kind, {**values, **found}, "here")  # type: ignore[type-var]
+            config.section(kind, {**values, **found}, "here")
 
 
 def make_wheel(path: Path, content: str) -> Path:

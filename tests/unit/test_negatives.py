@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ TITLES = [f"{colour} {noun}" for colour in ("Red", "Blue", "RED ") for noun in (
 def tables(draw: st.DrawFn, task: str) -> pd.DataFrame:
     """Small training sets: queries with any number of positives, candidates in other case, translated copies."""
     pool = PATHS if task == "qc" else TITLES
-    made = []
+    made: list[dict[str, Any]] = []
     for number in range(draw(st.integers(1, 8))):
         for candidate in draw(st.lists(st.sampled_from(pool), min_size=1, max_size=5)):
             for language in draw(st.lists(st.sampled_from(["en", "fr", "de"]), min_size=1, max_size=2, unique=True)):
@@ -46,9 +48,9 @@ def random_vectors(rows: pd.DataFrame, seed: int) -> negatives.Vectors:
     generator = np.random.default_rng(seed)
     queries, candidates = sorted(set(rows["origin_query"])), sorted(set(rows["candidate"]))
     made = [generator.normal(size=(len(texts), 3)).astype(np.float32) for texts in (queries, candidates)]
-    made = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in made]
-    numbers, _ = search.nearest(made[0], made[1], len(candidates))
-    return negatives.Vectors({text: n for n, text in enumerate(queries)}, {text: n for n, text in enumerate(candidates)}, *made, numbers)
+    one, two = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in made)
+    numbers, _ = search.nearest(one, two, len(candidates))
+    return negatives.Vectors({text: n for n, text in enumerate(queries)}, {text: n for n, text in enumerate(candidates)}, one, two, numbers)
 
 
 SAMPLINGS = st.builds(
@@ -142,9 +144,9 @@ def test_vectors_are_kept_and_do_not_depend_on_what_else_is_asked(tmp_path: Path
     class Counting:
         name = encoder.name
 
-        def encode(self, some: list[str]) -> np.ndarray:
-            calls.append(len(some))
-            return encoder.encode(some)
+        def encode(self, texts: Sequence[str]) -> np.ndarray:
+            calls.append(len(texts))
+            return encoder.encode(texts)
 
     _, again = encoders.embed([*texts, "new"], Counting(), tmp_path / "v.sqlite")
     assert calls == [1]  # the new one alone

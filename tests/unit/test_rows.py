@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -124,7 +125,7 @@ def test_every_format_reads_the_same_rows(tmp_path: Path, suffix: str) -> None:
 
 def test_columns_can_have_other_names(tmp_path: Path) -> None:
     content = b"key,lang,search,product,answer\n7,pt-BR,caneca,mug,0\n"
-    names = {"id": "key", "language": "lang", "origin_query": "search", "candidate": "product", "label": "answer"}
+    names: dict[str, Any] = {"id": "key", "language": "lang", "origin_query": "search", "candidate": "product", "label": "answer"}
     found, problems = read(tmp_path / "own.csv", content, **names)
     assert not problems
     assert found.iloc[0].tolist() == ["7", "qc", "pt", "pt-BR", "caneca", "mug", 0]

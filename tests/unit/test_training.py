@@ -20,7 +20,7 @@ from babelcart import models, optimizer, prompts, scoring, training
 from babelcart.checkpoints import Checkpoints, fingerprint
 from babelcart.errors import UserError
 from babelcart.imports import imported_modules
-from babelcart.packing import pack_rows
+from babelcart.packing import TokenRow, pack_rows
 from babelcart.training import Labelled, Train
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
@@ -33,7 +33,7 @@ TRAJECTORY = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
 @pytest.mark.parametrize(
     ("capabilities", "expected"), [({"avx2": True, "amx_bf16": False}, "float32"), ({"avx512_bf16": True}, "bfloat16")]
 )
-def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: str) -> None:
+def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: Any) -> None:
     monkeypatch.setattr(models, "device", lambda: "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     block = dataclasses.replace(BLOCK, dtype="bfloat16")
@@ -196,13 +196,13 @@ def test_the_best_adapter_is_kept_and_training_stops_early(folder: Path, monkeyp
 
 
 def steps(settings: Train) -> list[list[int]]:
-    rows = [training.TokenRow((hash(row[1]) % 10**9,), (n,)) for n, row in enumerate(TEXTS)]
+    rows = [TokenRow((hash(row[1]) % 10**9,), (n,)) for n, row in enumerate(TEXTS)]
     return list(training.order(rows, settings))
 
 
 def test_validation_with_one_label_says_what_to_set(folder: Path) -> None:
     adapted = models.add_adapter(models.load_base(folder, BLOCK), BLOCK, 0)
-    rows = [training.TokenRow((1, 2), (3,))] * 2
+    rows = [TokenRow((1, 2), (3,))] * 2
     settings = dataclasses.replace(SETTINGS, eval_steps=1)
     with pytest.raises(UserError, match=r"train\.eval_steps to null"):
         training.train(adapted, Labelled(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, 0.1, validation=Labelled(rows, [1, 1]))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -26,12 +27,12 @@ from tests.support.project import Project, run, run_to
 WAY = ("en", "de")
 
 
-def translator(store: memory.Memory, url: str, **changes: object) -> translation.Translator:
-    manners = network.Manners(**{**FAST, **changes.pop("network", {})})  # type: ignore[arg-type, dict-item]
+def translator(store: memory.Memory, url: str, **changes: Any) -> translation.Translator:
+    manners = network.Manners(**{**FAST, **changes.pop("network", {})})
     block = engines.EngineSettings(kind="libre", base_url=url)
     chosen = translation.Translate(
         memory="", chain=("libre",), engines={"libre": block}, **{"allow_network": True, "network": manners, **changes}
-    )  # type: ignore[arg-type]
+    )
     engine = engines.build("libre", block, Path(), manners.timeout)
     return translation.Translator(store, [translation.Source("libre", engine.version, engine)], chosen)
 
@@ -253,7 +254,7 @@ def test_a_chain_with_a_local_engine_says_what_to_set(project: Project, kind: st
 ENTRIES = st.lists(
     st.builds(
         Entry, st.sampled_from(["google", "libre"]), st.sampled_from(["1", "2"]), st.just("en"), st.sampled_from(["de", "ja"]),
-        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(memory.normalise).filter(bool),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(text.normalise).filter(bool),
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(text.tidy),
     ), max_size=30,
 )  # fmt: skip
