@@ -57,7 +57,8 @@ def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> N
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert len(experiments()) == 1
-    assert graph("git", "status", "--porcelain") == "", "the workspace is left alone"
+    changes = graph("git", "status", "--porcelain")
+    assert changes == "", "the workspace is left alone"
 
     printed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stdout + printed.stderr
@@ -79,7 +80,8 @@ def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> N
 
     # The experiments are this project's now: each holds its own settings and results, and a third call runs nothing.
     for name in experiments():
-        assert "test.overall.f1" in graph("dvc", "metrics", "diff", "HEAD", name)
+        difference = graph("dvc", "metrics", "diff", "HEAD", name)
+        assert "test.overall.f1" in difference
     made = set(experiments())
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.stdout == printed.stdout

@@ -83,7 +83,8 @@ def test_what_dvc_left_half_written_is_put_right(ground: Ground) -> None:
 def test_a_lock_with_both_sides_of_a_merge_is_left_alone(project: Project) -> None:
     lock = Path("dvc.lock")
     lock.write_text("schema: '2.0'\nstages:\n<<<<<<< HEAD\n=======\n>>>>>>> other\n")
-    assert "both sides of a merge" in run("heal", fails=True).output
+    printed = run("heal", fails=True).output
+    assert "both sides of a merge" in printed
     assert "<<<<<<<" in lock.read_text()
 
 
@@ -95,7 +96,8 @@ def test_a_stage_does_not_run_beside_itself(project: Project, monkeypatch: pytes
         held.write("4711")
         held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert "split@qc still runs as process 4711" in run("split", "--task", "qc", fails=True).output
+        printed = run("split", "--task", "qc", fails=True).output
+        assert "split@qc still runs as process 4711" in printed
         assert not Path("build/split").exists()
     run("split", "--task", "qc")
 
@@ -107,20 +109,25 @@ def test_damaged_files_are_named(project: Project) -> None:
         content = path.read_bytes()
         for damage in (b"", content[: len(content) // 2]):
             path.write_bytes(damage)
-            assert "models/tiny/base" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output, name
+            printed = run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+            assert "models/tiny/base" in printed, name
         path.write_bytes(content)
     adapter = Path("models/tiny/qc/adapter_model.safetensors")
     adapter.write_bytes(adapter.read_bytes()[:1000])
-    assert "make heal" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+    printed = run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+    assert "make heal" in printed
     Path("models/tiny/base/model.safetensors").unlink()
-    assert "holds no weights" in run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+    printed = run("predict", "--task", "qc", "--model", "tiny", fails=True).output
+    assert "holds no weights" in printed
 
     scores = Path("metrics/tiny/qc.json")
     scores.write_text(scores.read_text()[:100])
-    assert "metrics/tiny/qc.json is not whole JSON" in run("card", "--task", "qc", "--model", "tiny", fails=True).output
+    printed = run("card", "--task", "qc", "--model", "tiny", fails=True).output
+    assert "metrics/tiny/qc.json is not whole JSON" in printed
     table = Path("build/negatives/qc.parquet")
     table.write_bytes(table.read_bytes()[:-9])
-    assert "build/negatives/qc.parquet is not a whole Parquet file" in run("leaks", "--task", "qc", fails=True).output
+    printed = run("leaks", "--task", "qc", fails=True).output
+    assert "build/negatives/qc.parquet is not a whole Parquet file" in printed
 
 
 def test_ctrl_c_ends_a_stage_with_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,7 +140,8 @@ def test_what_one_clone_pushes_another_pulls(kind: str, home: Path, author: Clon
         # Credentials stand in config.local, which git ignores.
         tracked = author("git", "show", "HEAD:.dvc/config")
         assert not [key for key in SECRET if f"{key} =" in tracked]
-        assert "3 files pushed" in author("dvc", "push")
+        printed = author("dvc", "push")
+        assert "3 files pushed" in printed
         run("verify", "--contents")
 
         colleague = author.clone(tmp_path / "colleague")
@@ -151,7 +152,8 @@ def test_what_one_clone_pushes_another_pulls(kind: str, home: Path, author: Clon
         assert (colleague.folder / "data/more/words.txt").read_text() == "dog bed\n"
         assert (colleague.folder / "result.txt").read_text() == "garden hose\n"
         assert not (colleague.folder / "base").exists()
-        assert "not here" in run("verify").output
+        printed = run("verify").output
+        assert "not here" in printed
 
 
 @pytest.fixture
@@ -207,7 +209,8 @@ def test_verify_finds_what_sizes_and_times_hide(shared: Clone) -> None:
     replace(shared.object(word), b"dog bed\n")
 
     replace(shared.folder / "data/words.txt", b"garden rose\n")
-    assert "FAILED  the workspace is what dvc.lock says\n  data.dvc: changed outs data modified" in run("verify", fails=True).output
+    printed = run("verify", fails=True).output
+    assert "FAILED  the workspace is what dvc.lock says\n  data.dvc: changed outs data modified" in printed
     replace(shared.folder / "data/words.txt", b"garden hose\n")
     run("verify")
 
@@ -216,7 +219,8 @@ def test_verify_finds_what_sizes_and_times_hide(shared: Clone) -> None:
 def test_verify_finds_a_changed_file(shared: Clone, what: str) -> None:
     with (shared.folder / what).open("a") as handle:
         handle.write("    desc: other\n    frozen: false\n    always_changed: true\n" if what == "dvc.yaml" else "more\n")
-    assert "FAILED  the workspace is what dvc.lock says\n  copy: " in run("verify", fails=True).output
+    printed = run("verify", fails=True).output
+    assert "FAILED  the workspace is what dvc.lock says\n  copy: " in printed
 
 
 def test_verify_finds_a_remote_that_lost_or_changed_something(shared: Clone, tmp_path: Path) -> None:
@@ -224,22 +228,28 @@ def test_verify_finds_a_remote_that_lost_or_changed_something(shared: Clone, tmp
     stored = tmp_path / "store/files/md5" / word[:2] / word[2:]
     replace(stored, b"cat bed\n")
     run("verify")
-    assert "data/more/words.txt has other content on" in run("verify", "--contents", fails=True).output
+    printed = run("verify", "--contents", fails=True).output
+    assert "data/more/words.txt has other content on" in printed
     # DVC takes a folder for whole where its listing is there.
     stored.unlink()
-    assert "data/more/words.txt is not on" in run("verify", fails=True).output
+    printed = run("verify", fails=True).output
+    assert "data/more/words.txt is not on" in printed
     shutil.rmtree(tmp_path / "store")
-    assert run("verify", fails=True).output.count("is not on") == 3
+    printed = run("verify", fails=True).output
+    assert printed.count("is not on") == 3
     run("verify", "--offline")
 
 
 def test_a_changed_object_is_refused_when_it_is_pulled(colleague: Clone, tmp_path: Path) -> None:
     word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
     replace(tmp_path / "store/files/md5" / word[:2] / word[2:], b"cat bed\n")
-    assert "verify --contents` names" in run("pull", "data", fails=True).output
-    assert "data/more/words.txt has other content" in run("verify", "--contents", fails=True).output
+    printed = run("pull", "data", fails=True).output
+    assert "verify --contents` names" in printed
+    printed = run("verify", "--contents", fails=True).output
+    assert "data/more/words.txt has other content" in printed
     # `verify: true` in .dvc/config makes DVC itself refuse.
-    assert "failed" in colleague("dvc", "pull", "data", fails=True).lower()
+    printed = colleague("dvc", "pull", "data", fails=True)
+    assert "failed" in printed.lower()
     assert not (colleague.folder / "data/more/words.txt").exists()
 
 
@@ -270,7 +280,8 @@ def test_a_listing_that_leads_out_is_refused_before_it_is_followed(
     # DVC itself follows it; then verify says so.
     colleague("dvc", "pull", "data")
     assert (tmp_path / "escaped").exists()
-    assert "FAILED" in run("verify", "--offline", fails=True).output
+    printed = run("verify", "--offline", fails=True).output
+    assert "FAILED" in printed
 
 
 def test_dvc_follows_the_listings_that_were_fetched_before(colleague: Clone, tmp_path: Path) -> None:
@@ -320,12 +331,14 @@ def test_what_is_not_a_listing_is_refused(content: bytes) -> None:
 def test_a_link_out_of_the_workspace_is_not_written_through(colleague: Clone, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     (colleague.folder / "data").symlink_to(tmp_path / "victim")
-    assert "leads out of the workspace" in run("pull", fails=True).output
+    printed = run("pull", fails=True).output
+    assert "leads out of the workspace" in printed
     assert list((tmp_path / "victim").iterdir()) == []
     (colleague.folder / "data").unlink()
     (colleague.folder / "notes").symlink_to("/etc/passwd")
     colleague("git", "add", "notes")
-    assert "notes leads to /etc/passwd" in run("verify", "--offline", fails=True).output
+    printed = run("verify", "--offline", fails=True).output
+    assert "notes leads to /etc/passwd" in printed
 
 
 # In two halves: this file is in git too.
@@ -357,17 +370,21 @@ def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
 
 def test_verify_finds_a_secret_in_git(author: Clone) -> None:
     (author.folder / "notes.py").write_text(PLANTED["aws"] + "\n")
-    assert "ok      git holds no secrets" in run("verify", "--offline").output
+    printed = run("verify", "--offline").output
+    assert "ok      git holds no secrets" in printed
     author("git", "add", "notes.py")
-    assert "FAILED  git holds no secrets\n  notes.py:1: AWS Access Key" in run("verify", "--offline", fails=True).output
+    printed = run("verify", "--offline", fails=True).output
+    assert "FAILED  git holds no secrets\n  notes.py:1: AWS Access Key" in printed
 
 
 def test_verify_finds_credentials_in_the_shared_configuration(author: Clone) -> None:
     author("dvc", "remote", "add", "team", "s3://bucket/x")
     author("dvc", "remote", "modify", "--local", "team", "secret_access_key", "x")
-    assert "ok      git holds no secrets" in run("verify", "--offline").output
+    printed = run("verify", "--offline").output
+    assert "ok      git holds no secrets" in printed
     author("dvc", "remote", "modify", "team", "secret_access_key", "x")
-    assert ": secret_access_key of a remote" in run("verify", "--offline", fails=True).output
+    printed = run("verify", "--offline", fails=True).output
+    assert ": secret_access_key of a remote" in printed
 
 
 def test_verify_finds_a_cache_that_others_may_change(shared: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,9 +393,11 @@ def test_verify_finds_a_cache_that_others_may_change(shared: Clone, monkeypatch:
         site.mkdir()
         monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(site))
         site.chmod(0o777)
-        assert "ok      DVC's own cache" in run("verify", "--offline").output
+        printed = run("verify", "--offline").output
+        assert "ok      DVC's own cache" in printed
         Path(folder).chmod(0o755)
-        assert f"any user may change {site}" in run("verify", "--offline", fails=True).output
+        printed = run("verify", "--offline", fails=True).output
+        assert f"any user may change {site}" in printed
         site.chmod(0o700)
         run("verify", "--offline")
 
@@ -436,9 +455,11 @@ def test_colleagues_go_on(home: Path, project: Project, tmp_path: Path, monkeypa
         # Nothing large: no base model, which is not shared, and no adapter.
         scorer = with_credentials(author, tmp_path / "scorer", monkeypatch)
         run("pull", "--listings")
-        assert repro(scorer, "--pull", "--allow-missing", "evaluate") == []
+        ran = repro(scorer, "--pull", "--allow-missing", "evaluate")
+        assert ran == []
         Project(scorer.folder).change(evaluate={"threshold": 0.25})
-        assert repro(scorer, "--pull", "--allow-missing", "evaluate") == ["evaluate@qc-tiny"]
+        ran = repro(scorer, "--pull", "--allow-missing", "evaluate")
+        assert ran == ["evaluate@qc-tiny"]
         assert json.loads((scorer.folder / "metrics/tiny/qc.json").read_text())["test"]["threshold"] == 0.25
         assert not (scorer.folder / "models/tiny/base/model.safetensors").exists()
         assert not (scorer.folder / "models/tiny/qc").exists()
@@ -448,7 +469,8 @@ def test_colleagues_go_on(home: Path, project: Project, tmp_path: Path, monkeypa
         run("pull", "models/tiny/qc")
         adapter = Path("models/tiny/qc/adapter_model.safetensors")
         assert (other.folder / adapter).read_bytes() == (author.folder / adapter).read_bytes()
-        assert repro(other, "base") == ["base@tiny"]
+        ran = repro(other, "base")
+        assert ran == ["base@tiny"]
         Project(other.folder).change(predict={"max_tokens": 2048})
         ran = repro(other, "--pull", "--allow-missing", "evaluate")
         assert "predict@qc-tiny" in ran
@@ -459,5 +481,6 @@ def test_colleagues_go_on(home: Path, project: Project, tmp_path: Path, monkeypa
         enter(author, monkeypatch)
         author("git", "pull", "--quiet", str(other.folder), "main")
         run("pull")
-        assert repro(author) == []
+        ran = repro(author)
+        assert ran == []
         run("verify", "--contents")

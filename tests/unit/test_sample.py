@@ -94,6 +94,7 @@ def test_labels_follow_from_meaning() -> None:
     right = writer.item(case.path, need)
     assert shop.item_answers(need, right)
     for _ in range(20):
-        assert not shop.item_answers(need, writer.conflict(need, case.path))
+        wrong = writer.conflict(need, case.path)
+        assert not shop.item_answers(need, wrong)
     assert shop.category_answers(need, case.path)
     assert not shop.category_answers(need, case.of)

@@ -105,7 +105,8 @@ def test_a_broken_checkpoint_is_passed_over(folder: Path, tmp_path: Path) -> Non
         found = kept.load()
         assert found is not None
         assert len(found[1]["losses"]) == 6
-        assert equal(fit(folder, checkpoints=kept)[1], expected), broken
+        _, resumed = fit(folder, checkpoints=kept)
+        assert equal(resumed, expected), broken
         shutil.rmtree(tmp_path)
     assert kept.load() is None
 
@@ -263,7 +264,8 @@ def test_train_killed_and_started_again_writes_the_same_adapter(project: Project
     while not list(Path(".scratch/train").glob("*/*.json")) and started.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     started.send_signal(signal.SIGKILL)
-    assert started.wait() == -signal.SIGKILL, "it ended before it was killed"
+    ended = started.wait()
+    assert ended == -signal.SIGKILL, "it ended before it was killed"
     assert not adapter.exists()
     # Python lists the modules that it imports: the fingerprint of the run covers each one of this project.
     done = subprocess.run([command[0], "-X", "importtime", *command[1:]], env=environment, check=True, capture_output=True, text=True)

@@ -69,7 +69,8 @@ def test_all_faults_together_give_right_rows_or_named_ones(tmp_path: Path) -> No
 def test_two_texts_with_one_answer_are_asked_again(tmp_path: Path) -> None:
     # The texts whose answers are given to others are themselves answered rightly, so each wrong answer is seen twice.
     with running(faults=["other"], share=0.5, victims=20) as server, memory.Memory(tmp_path / "m.sqlite") as store:
-        assert wrong(translator(store, server.url).translate(WAY, TEXTS)) == []
+        answers = translator(store, server.url).translate(WAY, TEXTS)
+        assert wrong(answers) == []
         assert len(TEXTS) < server.requests < 1.5 * len(TEXTS)
 
 
@@ -90,7 +91,8 @@ def test_a_second_run_asks_for_nothing(tmp_path: Path) -> None:
         first = translator(store, server.url).translate(WAY, [*TEXTS, *TEXTS])
         asked = server.requests
         assert asked == len(TEXTS)
-        assert translator(store, server.url).translate(WAY, TEXTS) == first
+        second = translator(store, server.url).translate(WAY, TEXTS)
+        assert second == first
         assert server.requests == asked
 
 
@@ -116,10 +118,12 @@ def test_the_breaker_opens_and_the_next_run_goes_on(tmp_path: Path) -> None:
             answers = stopped.translate(WAY, TEXTS)
             assert server.requests < 20
             assert all(answer.translation is None and "status 500" in answer.engine for answer in answers.values())
-            assert stopped.translate(("en", "de"), ["blue cat tree"])["blue cat tree"].translation is None
+            answers = stopped.translate(("en", "de"), ["blue cat tree"])
+            assert answers["blue cat tree"].translation is None
             assert server.requests < 20  # an open breaker stays open for the run
         with running() as server:
-            assert wrong(translator(store, server.url).translate(WAY, TEXTS)) == []
+            answers = translator(store, server.url).translate(WAY, TEXTS)
+            assert wrong(answers) == []
 
 
 def test_a_server_that_asks_for_hours_is_left_alone(tmp_path: Path) -> None:
@@ -197,7 +201,8 @@ def test_an_engine_of_this_machine_fills_the_memory(tmp_path: Path) -> None:
         answers = first.translate(WAY, TEXTS[:40])
         assert first.asked["llm"] == 40
         again = translation.Translator(store, [translation.Source("llm", "1", engine)], chosen)
-        assert again.translate(WAY, TEXTS[:40]) == answers
+        answers_again = again.translate(WAY, TEXTS[:40])
+        assert answers_again == answers
         assert again.asked["llm"] == 0
 
 
@@ -299,24 +304,26 @@ def test_a_given_memory_that_changed_replaces_what_it_said(tmp_path: Path) -> No
     with memory.Memory(tmp_path / "m.sqlite") as store:
         for answer in ("ähre", "zaun"):
             path.write_text(f"source,target,text,translation\nen,de,fence,{answer}\n", encoding="utf-8")
-            assert store.look_up(memory.GIVEN, store.import_file(path), "en", "de", ["fence"]) == {"fence": answer}
+            version = store.import_file(path)
+            assert store.look_up(memory.GIVEN, version, "en", "de", ["fence"]) == {"fence": answer}
 
 
 def test_the_memory_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     memory.write_csv(Path("a.csv"), [Entry("google", "1", "en", "de", "a", "b"), Entry("bad", "1", "en", "de", "a", "c")])
     run("memory", "import", "a.csv")
-    assert "google\t1\ten-de\t1" in run("memory", "list").output
+    printed = run("memory", "list").output
+    assert "google\t1\ten-de\t1" in printed
     run("memory", "export", "a.tmx", "--engine", "google")
-    assert run("memory", "delete", "bad").output == "1 entries deleted\n"
+    printed = run("memory", "delete", "bad").output
+    assert printed == "1 entries deleted\n"
     run("memory", "export", "b.csv")
     assert Path("b.csv").read_text() == "engine,version,source,target,text,translation\ngoogle,1,en,de,a,b\n"
-    assert "no entries of 'bad'" in run("memory", "delete", "bad", fails=True).output
-    assert (
-        "line 1: expected the columns" in run("memory", "import", "params.yaml", fails=True).output
-        if Path("params.yaml").write_text("x")
-        else ""
-    )
+    printed = run("memory", "delete", "bad", fails=True).output
+    assert "no entries of 'bad'" in printed
+    Path("params.yaml").write_text("x")
+    printed = run("memory", "import", "params.yaml", fails=True).output
+    assert "line 1: expected the columns" in printed
 
 
 def test_killed_at_any_moment_it_goes_on_where_it_was(project: Project) -> None:
