@@ -6,7 +6,8 @@ import ast
 from pathlib import Path
 
 import pytest
-from imports import ROOT
+
+from tests.support.imports import ROOT
 
 LIBRARY = [
     path

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from imports import ROOT
 
 from babelcart import __version__
 from babelcart.commands.main import COMMANDS
+from tests.support.imports import ROOT
 
 HELP = {name: text for group in COMMANDS.values() for name, text in group.items()}
 HEAVY = {"torch", "transformers", "pandas", "sklearn", "peft", "dvc"}

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from imports import ROOT
 
 from babelcart import decoder, imports, models, optimizer, packing, prompts, scoring, training
 from babelcart.checkpoints import fingerprint
 from babelcart.imports import imported_modules
+from tests.support.imports import ROOT
 
 TRAIN = Path("stages/train.py")
 
