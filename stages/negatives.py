@@ -26,14 +26,14 @@ def main(task: str) -> None:
     from tqdm import tqdm
 
     settings = config.load("negatives", negatives.Negatives)
-    sampling = getattr(settings, task)
+    task_settings = getattr(settings, task)
     rows = read_table(Path(f"build/translate/{task}/train.parquet"), "group", "origin", labelled=True)
     vectors = None
-    if sampling.strategy != "none" and negatives.wanted(rows, sampling) != 0:
+    if task_settings.strategy != "none" and negatives.wanted(rows, task_settings) != 0:
         progress = functools.partial(tqdm, unit="batch", disable=None)
-        vectors = similarity.vectors(rows, sampling, settings, SCRATCH, progress)
-    sampled, counts = negatives.sample(rows, task, sampling, settings.seed, vectors)
-    if short := negatives.shortfall(counts, task, sampling):
+        vectors = similarity.vectors(rows, task_settings, settings, SCRATCH, progress)
+    sampled, counts = negatives.sample(rows, task, task_settings, settings.seed, vectors)
+    if short := negatives.shortfall(counts, task, task_settings):
         click.echo(f"warning: {short}")
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
     told = audit.give_away(rows[rows["label"] == 0], sampled)
