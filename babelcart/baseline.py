@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from babelcart.errors import UserError
-from babelcart.text import normalise
+from babelcart.core.errors import UserError
+from babelcart.rows.text import normalise
 
 if TYPE_CHECKING:
     import numpy as np

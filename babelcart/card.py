@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from babelcart.errors import UserError
-from babelcart.text import tidy
-from babelcart.weights import Weights
+from babelcart.core.errors import UserError
+from babelcart.rows.text import tidy
+from babelcart.weights.fetching import Weights
 
 if TYPE_CHECKING:
     import pandas as pd

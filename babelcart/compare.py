@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from babelcart.errors import UserError, printable
-from babelcart.intervals import bootstrap, interval
-from babelcart.metrics import Decision, scores
-from babelcart.slices import slices
+from babelcart.core.errors import UserError, printable
+from babelcart.scores.intervals import bootstrap, interval
+from babelcart.scores.metrics import Decision, scores
+from babelcart.scores.slices import slices
 
 if TYPE_CHECKING:
     import pandas as pd

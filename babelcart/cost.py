@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from babelcart.packing import TokenRow, pack_rows
+from babelcart.model.packing import TokenRow, pack_rows
 
 if TYPE_CHECKING:
-    from babelcart.models import Model
+    from babelcart.model.loading import Model
 
 # Bits of a weight in NF4 with double quantisation: 4, and 8/64 + 32/(64 * 256) for the scales (Dettmers et al., "QLoRA", 2023).
 NF4_BITS = 4.127
@@ -100,7 +100,7 @@ def _on_meta(config: Any, model: Model) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from babelcart import models
+    from babelcart.model import loading
 
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.dtype))
@@ -111,7 +111,7 @@ def _on_meta(config: Any, model: Model) -> Any:
             for module in base.modules():
                 if type(module) is torch.nn.Linear and module is not base.get_output_embeddings():
                     module.__class__ = quantised
-        return models.add_adapter(base, model, seed=0)
+        return loading.add_adapter(base, model, seed=0)
 
 
 def measure(adapted: Any, rows: list[TokenRow], train: bool) -> Cost:
@@ -126,8 +126,8 @@ def measure(adapted: Any, rows: list[TokenRow], train: bool) -> Cost:
     """
     import torch
 
-    from babelcart.models import label_logits
-    from babelcart.prompts import LabelTokens
+    from babelcart.model.loading import label_logits
+    from babelcart.model.prompts import LabelTokens
 
     pack = pack_rows(rows)
     counter = _counter(adapted)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,7 @@ class TaskResults:
     def __init__(self, predictions: pd.DataFrame, subsets: Mapping[str, list[str]]) -> None:
         import numpy as np
 
-        from babelcart.text import normalise
+        from babelcart.rows.text import normalise
 
         groups = predictions.groupby(["model", "cell", "seed", "part"], sort=False)
         self.tables = {key: table.reset_index(drop=True) for key, table in groups}
@@ -114,8 +114,8 @@ class TaskResults:
         UserError
             If the test rows differ from those of the other experiments.
         """
-        from babelcart.intervals import bootstrap
-        from babelcart.metrics import best_threshold, scores
+        from babelcart.scores.intervals import bootstrap
+        from babelcart.scores.metrics import best_threshold, scores
 
         label = self.test["label"].to_numpy(int)
         result = CellScores({name: [] for name in self.masks}, {name: [] for name in self.masks})
@@ -172,7 +172,7 @@ def _score_columns(scores: CellScores, reference: CellScores, subset: str) -> st
 
 def _interval(values: np.ndarray, form: str) -> str:
     """An interval in brackets; empty if too many draws are undefined."""
-    from babelcart.intervals import interval
+    from babelcart.scores.intervals import interval
 
     ends = interval(values)
     return f" ({ends[0]:{form}} to {ends[1]:{form}})" if ends else ""

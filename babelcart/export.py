@@ -6,10 +6,10 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from babelcart.errors import UserError
-from babelcart.files import write_json
-from babelcart.models import Model, check_adapter, load_adapter, load_base, load_tokenizer
-from babelcart.prompts import Encoder, Prompt
+from babelcart.core.errors import UserError
+from babelcart.core.files import write_json
+from babelcart.model.loading import Model, check_adapter, load_adapter, load_base, load_tokenizer
+from babelcart.model.prompts import Encoder, Prompt
 
 # What a caller needs beside the weights to ask as `predict` does.
 CONTRACT = "babelcart.json"
@@ -38,7 +38,7 @@ def export(
     Raises
     ------
     UserError
-        If `out` exists, or the adapter does not pass `babelcart.models.check_adapter`.
+        If `out` exists, or the adapter does not pass `babelcart.model.loading.check_adapter`.
     """
     from huggingface_hub import ModelCard
 

@@ -57,7 +57,7 @@ def imported_modules(script: Path) -> dict[str, Path]:
     Returns
     -------
     dict
-        Path relative to the folder from which the module is imported (``babelcart/files.py``) -> the file. Sorted; the same in
+        Path relative to the folder from which the module is imported (``babelcart/core/files.py``) -> the file. Sorted; the same in
         every checkout.
 
     Raises

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from babelcart.errors import UserError
-from babelcart.memory import Entry
-from babelcart.text import folded, normalise
+from babelcart.core.errors import UserError
+from babelcart.rows.text import folded, normalise
+from babelcart.translation.translation_memory import Entry
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.batching import by_length, by_query, token_budget
+from babelcart.core.errors import UserError, readable
 from babelcart.cost import Cost, Size, cost, itemsize, size
-from babelcart.errors import UserError, readable
-from babelcart.packing import TokenRow, common_prefix
+from babelcart.model.batching import by_length, by_query, token_budget
+from babelcart.model.packing import TokenRow, common_prefix
 
 if TYPE_CHECKING:
-    from babelcart.models import Model
-    from babelcart.training import Train
+    from babelcart.model.loading import Model
+    from babelcart.training.loop import Train
 
 GIB = 2**30
 # Shares of the rate of a single matrix product that training and scoring reach here, and of the data sheet's rate on a GPU.
@@ -103,8 +103,8 @@ def count(packs: Iterable[Sequence[TokenRow]]) -> Work:
 
 
 def training_packs(rows: Sequence[TokenRow], settings: Train) -> list[list[list[TokenRow]]]:
-    """The packs of each optimiser step of `babelcart.training.train`."""
-    from babelcart.training import order
+    """The packs of each optimiser step of `babelcart.training.loop.train`."""
+    from babelcart.training.loop import order
 
     steps = []
     for step in order(rows, settings):
@@ -114,7 +114,7 @@ def training_packs(rows: Sequence[TokenRow], settings: Train) -> list[list[list[
 
 
 def scoring_packs(rows: Sequence[TokenRow], max_tokens: int) -> list[list[TokenRow]]:
-    """The packs of `babelcart.scoring.score`."""
+    """The packs of `babelcart.model.scoring.score`."""
     order = [n for group in by_length(rows) for n in group]
     return [[rows[n] for n in pack] for pack in token_budget([order], rows, max_tokens)]
 
@@ -129,8 +129,8 @@ def read_config(folder: Path, model: Model) -> Any:
     """
     from transformers import AutoConfig
 
-    from babelcart.models import source
-    from babelcart.weights import PIN
+    from babelcart.model.loading import source
+    from babelcart.weights.fetching import PIN
 
     if (folder / PIN).exists():
         with readable(folder):
@@ -177,7 +177,7 @@ def here(config: Any, model: Model, tokens: int) -> Machine:
     """The machine at hand, after a second of the widest product of a layer on `tokens` tokens."""
     import torch
 
-    from babelcart.models import device
+    from babelcart.model.loading import device
 
     text = config.get_text_config()
     rate = _product_rate(tokens, text.hidden_size, text.intermediate_size, getattr(torch, model.dtype), device())
@@ -284,11 +284,11 @@ def make_plan(
     max_tokens : int
         Of a pack in scoring.
     train, validation : sequence of TokenRow
-        The rows that `babelcart.training.train` is given.
+        The rows that `babelcart.training.loop.train` is given.
     predict : sequence of sequence of TokenRow
         The rows of each split.
     """
-    from babelcart.training import Labelled, some_queries
+    from babelcart.training.loop import Labelled, some_queries
 
     steps = training_packs(train, settings)
     work = count(pack for step in steps for pack in step)

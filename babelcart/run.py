@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from babelcart.files import write_json
+from babelcart.core.files import write_json
 
 
 @contextmanager

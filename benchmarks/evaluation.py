@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from sides import peak_memory
 
-from babelcart.metrics import Decision, Evaluate, evaluate
+from babelcart.scores.metrics import Decision, Evaluate, evaluate
 
 
 @click.command()

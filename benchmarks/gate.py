@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from babelcart import gate, memory
+from babelcart.translation import gate, translation_memory
 
 ROOT = Path(__file__).parent.parent
 Pair = tuple[str, str, str, str]  # source, target, text, translation
@@ -83,7 +83,7 @@ def verdicts(pairs: list[Pair], known: frozenset[str]) -> list[bool]:
 @click.command(help=__doc__)
 @click.argument("path", type=click.Path(exists=True, path_type=Path), default=ROOT / "data/memory.csv")
 def main(path: Path) -> None:
-    entries = list(memory.read_csv(path))
+    entries = list(translation_memory.read_csv(path))
     # Words that languages share, as the stage finds them.
     sources: dict[str, set[str]] = defaultdict(set)
     for entry in entries:

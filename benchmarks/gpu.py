@@ -20,8 +20,11 @@ import click
 import torch
 from sides import read_rows
 
-from babelcart import config, models, plan, prompts, scoring, training
-from babelcart.batching import by_length, token_budget
+from babelcart import plan
+from babelcart.core import config
+from babelcart.model import loading, prompts, scoring
+from babelcart.model.batching import by_length, token_budget
+from babelcart.training import loop
 
 TOKENIZER = Path("models/gemma3-270m/base")
 TINY: dict[str, Any] = dict(
@@ -35,12 +38,12 @@ def build(shape: dict[str, Any], quantization: str) -> Any:
     from bitsandbytes.nn import modules
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    where = models.device()
+    where = loading.device()
     with torch.device(where):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**shape), dtype=torch.bfloat16)
     model.requires_grad_(False)
     if quantization == "nf4":
-        for name in models.text_linears(model):
+        for name in loading.text_linears(model):
             linear = model.get_submodule(name)
             made = modules.Linear4bit(
                 linear.in_features, linear.out_features, linear.bias is not None, torch.bfloat16, compress_statistics=True, quant_type="nf4"
@@ -56,8 +59,8 @@ def build(shape: dict[str, Any], quantization: str) -> Any:
 
 def matrix_peak() -> float:
     """Operations a second of the best of twenty large bfloat16 products."""
-    size = 8192 if models.device() == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=models.device(), dtype=torch.bfloat16) for _ in range(2))
+    size = 8192 if loading.device() == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=loading.device(), dtype=torch.bfloat16) for _ in range(2))
     best = 0.0
     for _ in range(20):
         seconds = timed(lambda: a @ b)
@@ -122,10 +125,10 @@ def trainer(model: Any, rows: list[Any], labels: list[int], answers: prompts.Lab
 @click.option("--rows", default=2000, show_default=True)
 @click.option("--peer-batch", default=8, show_default=True)
 def main(name: str, quantization: Literal["none", "nf4"], rows: int, peer_batch: int) -> None:
-    block = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", models.Model)
+    block = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", loading.Model)
     block = replace(block, quantization=quantization)
     shape = TINY if name == "tiny" else plan.SHAPES[block.weights.repo or ""]
-    encoder = prompts.Encoder(models.load_tokenizer(TOKENIZER), config.load("prompts.qc", prompts.Prompt))
+    encoder = prompts.Encoder(loading.load_tokenizer(TOKENIZER), config.load("prompts.qc", prompts.Prompt))
     table, _ = read_rows(Path("build/negatives/qc.parquet"), rows)
     found, labels = encoder.encode_table(table), table["label"].astype(int).tolist()
     if vocabulary := shape.get("vocab_size"):  # Qwen's is smaller: which of its tokens they are does not matter
@@ -137,7 +140,7 @@ def main(name: str, quantization: Literal["none", "nf4"], rows: int, peer_batch:
         prompts.LabelTokens(encoder.labels.negative % vocabulary, encoder.labels.positive % vocabulary) if vocabulary else encoder.labels
     )
     peak = matrix_peak()
-    model = models.add_adapter(build(shape, quantization), block, seed=0)
+    model = loading.add_adapter(build(shape, quantization), block, seed=0)
     memory()
     packs = token_budget([[n for group in by_length(found) for n in group]], found, 4096)
     tokens = plan.count([[found[n] for n in pack] for pack in packs]).tokens
@@ -151,10 +154,10 @@ def main(name: str, quantization: Literal["none", "nf4"], rows: int, peer_batch:
     seconds = timed(lambda: scoring.score(model, found, answers, 4096))
     share = 2 * weights * tokens / seconds / peak
     print(f"score     {len(found) / seconds:.1f} rows/s, {tokens / seconds:.0f} tokens/s, {share:.0%} of the peak, {memory():.1f} GiB")
-    settings = training.Train(batch_size=32, learning_rate=1e-4)
-    history: list[training.History] = []
-    data = training.Labelled(found, labels)
-    seconds = timed(lambda: history.append(training.train(model, data, answers, settings, 1e-4)))
+    settings = loop.Train(batch_size=32, learning_rate=1e-4)
+    history: list[loop.History] = []
+    data = loop.Labelled(found, labels)
+    seconds = timed(lambda: history.append(loop.train(model, data, answers, settings, 1e-4)))
     rate = history[0].tokens / seconds
     share = 4 * weights * history[0].tokens / seconds / peak
     print(f"train     {len(found) / seconds:.1f} rows/s, {rate:.0f} tokens/s, {share:.0%} of the peak, {memory():.1f} GiB")

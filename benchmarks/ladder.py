@@ -45,11 +45,11 @@ def run_rung(rows: Any, task: str, settings: dict[str, Any], train: bool) -> tup
     """Rows a second and peak memory of one rung; its gradient, or its probabilities."""
     import torch
 
-    from babelcart import batching, layers, models
-    from babelcart.packing import TokenRow
+    from babelcart.model import batching, layers, loading
+    from babelcart.model.packing import TokenRow
 
     block, encoder = load(task)
-    model = models.add_adapter(models.load_base(BASE, block), block, seed=0).train(train)
+    model = loading.add_adapter(loading.load_base(BASE, block), block, seed=0).train(train)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -72,9 +72,9 @@ def run_rung(rows: Any, task: str, settings: dict[str, Any], train: bool) -> tup
     def logits(numbers: list[int]) -> torch.Tensor:
         mine = [encoded[n] for n in numbers]
         if settings.get("packed"):
-            from babelcart.packing import pack_rows
+            from babelcart.model.packing import pack_rows
 
-            return models.label_logits(model, pack_rows(mine), encoder.labels)
+            return loading.label_logits(model, pack_rows(mine), encoder.labels)
         whole = [[*row.query, *row.candidate] for row in mine]
         length = max(map(len, whole)) if settings.get("dynamic") else PADDED
         ends = torch.tensor([len(ids) - 1 for ids in whole])

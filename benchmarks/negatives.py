@@ -50,7 +50,7 @@ def side(name: str, folder: Path) -> dict[str, object]:
     before = peak()
     start = time.perf_counter()
     if name == "ours":
-        from babelcart.search import nearest
+        from babelcart.embedding.search import nearest
 
         numbers, _ = nearest(queries, candidates, COUNT)
         rows = [(one[n], two[found]) for n, row in enumerate(numbers.tolist()) for found in row[:4] if found != n % len(two)]

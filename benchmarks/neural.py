@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "samples"))
 from generate import Shop, Writer  # noqa: E402
 
-from babelcart import config, engines, gate, translation  # noqa: E402
+from babelcart.core import config  # noqa: E402
+from babelcart.translation import augment, engines, gate  # noqa: E402
 
 
 @click.command(help=__doc__)
@@ -36,7 +37,7 @@ def main(texts: int) -> None:
         writer = Writer(shop, f"neural {number}")
         need = writer.need("QI")
         pairs.append((writer.say(need, "en", plain=True), writer.say(need, "pt", plain=True)))
-    settings = config.load("translate", translation.Translate)
+    settings = config.load("translate", augment.Translate)
     engine = engines.build("neural", settings.engines["neural"], Path(".scratch"), 60.0)
     translate = engine.client("en", "pt")
     translate(["red dress"])

@@ -71,10 +71,11 @@ def figures(rows: int, start: float, end: float) -> dict[str, float]:
 
 
 def ours(rows: Any, task: str, settings: dict[str, Any]) -> tuple[dict[str, float], Any]:
-    from babelcart import models, plan, scoring
+    from babelcart import plan
+    from babelcart.model import loading, scoring
 
     block, encoder = load(task)
-    model = models.load_adapter(models.load_base(BASE, block), Path("models") / MODEL / task)
+    model = loading.load_adapter(loading.load_base(BASE, block), Path("models") / MODEL / task)
     budget = scoring.Predict().max_tokens
     scoring.score(model, encoder.encode_table(rows.iloc[:WARM]), encoder.labels, budget)
     start = time.time()
@@ -90,13 +91,13 @@ def loop(rows: Any, task: str, settings: dict[str, Any], causal: bool) -> tuple[
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    from babelcart import models
+    from babelcart.model import loading
 
     _, encoder = load(task)
     asked = dict(dtype=precision(), attn_implementation=settings["attention"])
     if causal:
         base = AutoModelForCausalLM.from_pretrained(BASE, **asked)
-        model = models.load_adapter(base, Path("models") / MODEL / task).merge_and_unload().eval()
+        model = loading.load_adapter(base, Path("models") / MODEL / task).merge_and_unload().eval()
         encoder.tokenizer.padding_side = "left"
     else:
         model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=2, **asked).eval()

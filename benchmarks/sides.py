@@ -157,9 +157,10 @@ def linear_operations(decoder: Any, rows: int, tokens: int, train: bool) -> floa
 
 def block() -> Any:
     """The settings of `MODEL`, with the dtype in which it is computed here."""
-    from babelcart import config, models
+    from babelcart.core import config
+    from babelcart.model import loading
 
-    return models.fitting(config.load(f"models.{MODEL}", models.Model))
+    return loading.fitting(config.load(f"models.{MODEL}", loading.Model))
 
 
 def precision() -> Any:
@@ -171,12 +172,13 @@ def precision() -> Any:
 
 def load(task: str) -> Any:
     """Settings of the model and its encoder, whose prompt follows the `instruction`, if there is one."""
-    from babelcart import config, models, prompts
+    from babelcart.core import config
+    from babelcart.model import loading, prompts
 
     prompt = config.load(f"prompts.{task}", prompts.Prompt)
     if path := os.environ.get("INSTRUCTION"):
         prompt = replace(prompt, query=Path(path).read_text(encoding="utf-8") + prompt.query)
-    return block(), prompts.Encoder(models.load_tokenizer(BASE), prompt)
+    return block(), prompts.Encoder(loading.load_tokenizer(BASE), prompt)
 
 
 def _keep(context: Any, parameter: Any, path: Path | None) -> None:

@@ -107,15 +107,17 @@ def figures(ends: list[float], steps: list[int]) -> dict[str, float]:
 
 
 def ours(data: Path, task: str, count: int, held: int, seed: int, settings: dict[str, Any]) -> dict[str, float]:
-    from babelcart import models, plan, scoring, training
+    from babelcart import plan
+    from babelcart.model import loading, scoring
+    from babelcart.training import loop
 
     block, encoder, train, out = load_with_rows(data, task, count, held)
-    model = models.add_adapter(models.load_base(BASE, block), block, seed)
-    asked = training.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
+    model = loading.add_adapter(loading.load_base(BASE, block), block, seed)
+    asked = loop.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
     rows = encoder.encode_table(train)
     ends = [time.time()]
-    training.train(
-        model, training.Labelled(rows, labels(train)), encoder.labels, asked, RATE, log=lambda *_: ends.append(time.time())
+    loop.train(
+        model, loop.Labelled(rows, labels(train)), encoder.labels, asked, RATE, log=lambda *_: ends.append(time.time())
     )  # fmt: skip
     packs = plan.training_packs(rows, asked)
     found = figures(ends, [sum(map(len, step)) for step in packs])
@@ -202,7 +204,7 @@ def sft_trainer(data: Path, task: str, count: int, held: int, seed: int, setting
     from transformers import AutoModelForCausalLM, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    from babelcart import scoring
+    from babelcart.model import scoring
 
     block, encoder, train, out = load_with_rows(data, task, count, held)
     set_seed(seed)
@@ -265,10 +267,10 @@ def prepare(data: Path, task: str, count: int, held: int, folder: Path) -> None:
 
 def saved(data: Path, task: str, count: int, held: int, seed: int, settings: dict[str, Any]) -> dict[str, float]:
     """AUC of an adapter that another process wrote."""
-    from babelcart import models, scoring
+    from babelcart.model import loading, scoring
 
     block, encoder, _, out = load_with_rows(data, task, count, held)
-    model = models.load_adapter(models.load_base(BASE, block), Path(settings["folder"]) / "out")
+    model = loading.load_adapter(loading.load_base(BASE, block), Path(settings["folder"]) / "out")
     return {"auc": auc(out, scoring.score(model, encoder.encode_table(out), encoder.labels, 4096))}
 
 
@@ -280,15 +282,16 @@ def profile(data: Path, task: str, count: int) -> None:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recorder
 
-    from babelcart import models, training
+    from babelcart.model import loading
+    from babelcart.training import loop
 
     block, encoder, train, _ = load_with_rows(data, task, count, 0)
-    model = models.add_adapter(models.load_base(BASE, block), block, 0)
-    rows = training.Labelled(encoder.encode_table(train), labels(train))
-    asked = training.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear")
-    training.train(model, rows, encoder.labels, asked, RATE)  # the first steps prepare kernels
+    model = loading.add_adapter(loading.load_base(BASE, block), block, 0)
+    rows = loop.Labelled(encoder.encode_table(train), labels(train))
+    asked = loop.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear")
+    loop.train(model, rows, encoder.labels, asked, RATE)  # the first steps prepare kernels
     with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as found:
-        training.train(model, rows, encoder.labels, asked, RATE)
+        loop.train(model, rows, encoder.labels, asked, RATE)
     events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
     whole = sum(event.self_cpu_time_total for event in events)
     print("| operation | share | calls |\n|---|---|---|")

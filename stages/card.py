@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import card, config, metrics, weights
+from babelcart import card
 from babelcart.commands import cli
-from babelcart.files import read_json, read_table, write_text
+from babelcart.core import config
+from babelcart.core.files import read_json, read_table, write_text
+from babelcart.scores import metrics
+from babelcart.weights import fetching
 
 
 @cli.command
@@ -21,7 +24,7 @@ def main(task: str, model: str) -> None:
     made = card.card(
         model,
         task,
-        config.load(f"models.{model}.weights", weights.Weights),
+        config.load(f"models.{model}.weights", fetching.Weights),
         read_json(folder / task / "adapter_config.json", card.ADAPTER),
         read_json(folder / task / "training.json", {"rows": int})["rows"],
         read_table(Path(f"build/negatives/{task}.parquet"), "origin"),

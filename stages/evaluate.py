@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import config, metrics
 from babelcart.commands import cli
-from babelcart.files import read_json, read_table, whole, write_json
+from babelcart.core import config
+from babelcart.core.files import read_json, read_table, whole, write_json
+from babelcart.scores import metrics
 
 
 @cli.command

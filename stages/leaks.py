@@ -10,9 +10,11 @@ from __future__ import annotations
 from itertools import chain
 from pathlib import Path
 
-from babelcart import config, leaks, memory
+from babelcart import leaks
 from babelcart.commands import cli
-from babelcart.files import read_table, write_json, write_text
+from babelcart.core import config
+from babelcart.core.files import read_table, write_json, write_text
+from babelcart.translation import translation_memory
 
 
 @cli.command
@@ -22,7 +24,9 @@ def main(task: str) -> None:
     held_out = {name: read_table(Path(f"build/translate/{task}/{name}.parquet")) for name in ("validation", "dev", "test")}
     counts = leaks.check(train, held_out, task)
     files = [Path(config.load("translate.memory", str)), Path(f"memory/{task}.csv")]
-    entries = chain.from_iterable(memory.read_tmx(path) if path.suffix == ".tmx" else memory.read_csv(path) for path in files)
+    entries = chain.from_iterable(
+        translation_memory.read_tmx(path) if path.suffix == ".tmx" else translation_memory.read_csv(path) for path in files
+    )
     for name, number in leaks.told_by_memory(train, held_out, entries).items():
         counts[name]["known_in_another_language"] = number
     write_json(Path(f"metrics/leaks/{task}.json"), counts)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import click
 
-from babelcart import audit, config, negatives, similarity
 from babelcart.commands import cli
-from babelcart.files import read_table, write_json, write_table
+from babelcart.core import config
+from babelcart.core.files import read_table, write_json, write_table
+from babelcart.embedding import similarity
+from babelcart.negatives import audit, sampling
 
 SCRATCH = Path(".scratch")
 
@@ -25,15 +27,15 @@ def main(task: str) -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    settings = config.load("negatives", negatives.Negatives)
+    settings = config.load("negatives", sampling.Negatives)
     task_settings = getattr(settings, task)
     rows = read_table(Path(f"build/translate/{task}/train.parquet"), "group", "origin", labelled=True)
     vectors = None
-    if task_settings.strategy != "none" and negatives.wanted(rows, task_settings) != 0:
+    if task_settings.strategy != "none" and sampling.wanted(rows, task_settings) != 0:
         progress = functools.partial(tqdm, unit="batch", disable=None)
         vectors = similarity.vectors(rows, task_settings, settings, SCRATCH, progress)
-    sampled, counts = negatives.sample(rows, task, task_settings, settings.seed, vectors)
-    if short := negatives.shortfall(counts, task, task_settings):
+    sampled, counts = sampling.sample(rows, task, task_settings, settings.seed, vectors)
+    if short := sampling.shortfall(counts, task, task_settings):
         click.echo(f"warning: {short}")
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
     told = audit.give_away(rows[rows["label"] == 0], sampled)

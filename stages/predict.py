@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import config
 from babelcart.commands import cli
-from babelcart.files import ROW, read_table, write_table
+from babelcart.core import config
+from babelcart.core.files import ROW, read_table, write_table
 
 
 @cli.command
 @cli.task
 @cli.model
 def main(task: str, model: str) -> None:
-    from babelcart import models, prompts, run, scoring
+    from babelcart import run
+    from babelcart.model import loading, prompts, scoring
 
-    settings, block = config.load("predict", scoring.Predict), models.fitting(config.load(f"models.{model}", models.Model))
+    settings, block = config.load("predict", scoring.Predict), loading.fitting(config.load(f"models.{model}", loading.Model))
     folder, out = Path("models") / model, Path("predictions") / model / task
-    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
+    encoder = prompts.Encoder(loading.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
     tables = {split: read_table(Path(f"build/translate/{task}/{split}.parquet"), "pivot") for split in settings.splits}
     with run.measured(Path("runs") / model / f"{task}_predict.json") as report:
-        adapted = models.load_adapter(models.load_base(folder / "base", block), folder / task)
+        adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)
         for split, rows in tables.items():
             encoded = encoder.encode_table(rows)
             probability = scoring.score(adapted, encoded, encoder.labels, settings.max_tokens, f"predict {split}")

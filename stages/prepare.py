@@ -9,30 +9,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import config, rows
 from babelcart.commands import cli
-from babelcart.files import sha256, write_json, write_table
+from babelcart.core import config
+from babelcart.core.files import sha256, write_json, write_table
+from babelcart.rows import readers
 
 
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    settings, data = config.load("prepare", rows.Prepare), config.load("data", rows.Data)
+    settings, data = config.load("prepare", readers.Prepare), config.load("data", readers.Data)
     files = data.files(task)
     tables, problems, counts = {}, [], {}
-    for split in rows.SPLITS:
+    for split in readers.SPLITS:
         paths = [Path(data.path) / name for name in getattr(files, split)]
-        table, found = rows.read_rows(paths, task, settings.columns, labelled=split == "train")
+        table, found = readers.read_rows(paths, task, settings.columns, labelled=split == "train")
         problems += found
         labels = [Path(data.path) / name for name in getattr(files, f"{split}_labels", ())]
         if labels:
-            known, found = rows.read_labels(labels)
+            known, found = readers.read_labels(labels)
             problems += found
             table["label"] = table["id"].map(known).astype("Int8")
         counts[split] = {"rows": len(table), "broken": len(found)}
         tables[split] = table
-    rows.refuse_broken(problems, settings.max_broken_rows)
-    tables["train"], counts["train"] = rows.clean(tables["train"], settings.contradictions)
+    readers.refuse_broken(problems, settings.max_broken_rows)
+    tables["train"], counts["train"] = readers.clean(tables["train"], settings.contradictions)
     counts["broken"] = {"rows": len(problems)}
     names = {*files.train, *files.dev, *files.test, *files.dev_labels, *files.test_labels}
     hashes = {name: sha256(Path(data.path) / name) for name in names}

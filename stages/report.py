@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import config, metrics, report
 from babelcart.commands import cli
-from babelcart.files import read_json, read_table, write_text
-from babelcart.metrics import Evaluate
-from babelcart.tasks import Task
+from babelcart.core import config
+from babelcart.core.files import read_json, read_table, write_text
+from babelcart.report import page
+from babelcart.rows.tasks import Task
+from babelcart.scores import metrics
+from babelcart.scores.metrics import Evaluate
 
 
-def read(task: Task, model: str) -> report.Outcome:
+def read(task: Task, model: str) -> page.Outcome:
     numbers, predictions, plots = Path("metrics"), Path("predictions") / model / task, Path("plots") / model
     scores = read_json(numbers / model / f"{task}.json", metrics.SCORES)
-    split = report.last_labelled(scores)
+    split = page.last_labelled(scores)
     curves = {
-        "precision_recall": report.read_curve(plots / f"{task}_precision_recall.csv", "recall", "precision"),
-        "calibration": report.read_curve(plots / f"{task}_calibration.csv", "probability", "share", "rows"),
+        "precision_recall": page.read_curve(plots / f"{task}_precision_recall.csv", "recall", "precision"),
+        "calibration": page.read_curve(plots / f"{task}_calibration.csv", "probability", "share", "rows"),
     }
     training = plots / f"{task}_training" / "plots" / "metrics"
     for path in sorted(training.rglob("*.tsv")):
-        curves[path.relative_to(training).with_suffix("").as_posix()] = report.read_curve(path, "step", path.stem)
-    return report.Outcome(
+        curves[path.relative_to(training).with_suffix("").as_posix()] = page.read_curve(path, "step", path.stem)
+    return page.Outcome(
         task=task,
         split=split,
         predictions=read_table(predictions / f"{split}.parquet", "probability", labelled=True),
@@ -35,9 +37,9 @@ def read(task: Task, model: str) -> report.Outcome:
         scores=scores,
         parts=read_json(numbers / model / f"{task}_slices.json", {split: {...: {...: metrics.PART}}}),
         ngram=read_json(numbers / f"ngram/{task}.json", metrics.SCORES),
-        translation=read_json(numbers / f"translate/{task}.json", report.TRANSLATION),
-        negatives=read_json(numbers / f"negatives/{task}.json", report.NEGATIVES),
-        examples=read_json(Path(f"build/negatives/{task}.examples.json"), report.EXAMPLES),
+        translation=read_json(numbers / f"translate/{task}.json", page.TRANSLATION),
+        negatives=read_json(numbers / f"negatives/{task}.json", page.NEGATIVES),
+        examples=read_json(Path(f"build/negatives/{task}.examples.json"), page.EXAMPLES),
         training=read_table(Path(f"build/negatives/{task}.parquet"), "origin"),
         curves=curves,
     )
@@ -47,7 +49,7 @@ def read(task: Task, model: str) -> report.Outcome:
 @cli.model
 def main(model: str) -> None:
     outcomes = [read(task, model) for task in config.load("tasks", tuple[Task, ...])]
-    write_text(Path("reports") / f"{model}.html", report.page(model, outcomes, config.load("evaluate", Evaluate)))
+    write_text(Path("reports") / f"{model}.html", page.page(model, outcomes, config.load("evaluate", Evaluate)))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import config, metrics, resistance
+from babelcart import resist
 from babelcart.commands import cli
-from babelcart.files import read_json, read_table, write_json
+from babelcart.core import config
+from babelcart.core.files import read_json, read_table, write_json
+from babelcart.scores import metrics
 
 
 @cli.command
@@ -20,7 +22,7 @@ def main(task: str, model: str) -> None:
     settings, folder = config.load("evaluate", metrics.Evaluate), Path("metrics") / model
     decision = metrics.Decision.of(read_json(folder / f"{task}.json", metrics.SCORES))
     table = read_table(Path(f"build/attack/{model}/{task}.parquet"))
-    write_json(folder / f"{task}_attacks.json", resistance.turned(table, decision, settings.bootstrap_draws, settings.seed))
+    write_json(folder / f"{task}_attacks.json", resist.turned(table, decision, settings.bootstrap_draws, settings.seed))
 
 
 if __name__ == "__main__":

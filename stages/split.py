@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from babelcart import config, splits
 from babelcart.commands import cli
-from babelcart.files import read_table, write_json, write_table
+from babelcart.core import config
+from babelcart.core.files import read_table, write_json, write_table
+from babelcart.rows import splits
 
 
 @cli.command

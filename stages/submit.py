@@ -9,28 +9,30 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from babelcart import config, metrics, submission
+from babelcart import submit
 from babelcart.commands import cli
-from babelcart.files import read_json, read_table, write_text
-from babelcart.tasks import Task
+from babelcart.core import config
+from babelcart.core.files import read_json, read_table, write_text
+from babelcart.rows.tasks import Task
+from babelcart.scores import metrics
 
 
 @cli.command
 @cli.model
 def main(model: str) -> None:
-    split = config.load("submit", submission.Submit).split
+    split = config.load("submit", submit.Submit).split
     with tempfile.TemporaryDirectory() as name:  # nothing is handed out before all of it is checked
         files = {}
         for task in config.load("tasks", tuple[Task, ...]):
             predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"), "probability")
             decision = metrics.Decision.of(read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES))
             path = Path(name) / f"submit_{task.upper()}.txt"
-            lines = submission.lines(predictions, task, decision)
+            lines = submit.lines(predictions, task, decision)
             write_text(path, "".join(line + "\n" for line in lines))
-            submission.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
+            submit.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
             files[path.name] = path
         out = Path("submissions") / model
-        submission.pack(files, out / "submit.zip")
+        submit.pack(files, out / "submit.zip")
         for path in files.values():
             write_text(out / path.name, path.read_text(encoding="utf-8"))
 

@@ -11,39 +11,41 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from babelcart import config
 from babelcart.commands import cli
-from babelcart.files import read_table, write_json
-from babelcart.weights import PIN
+from babelcart.core import config
+from babelcart.core.files import read_table, write_json
+from babelcart.weights.fetching import PIN
 
 
 @cli.command
 @cli.task
 @cli.model
 def main(task: str, model: str) -> None:
-    from babelcart import checkpoints, models, prompts, run, training
-    from babelcart.curves import curves
+    from babelcart import run
+    from babelcart.model import loading, prompts
+    from babelcart.training import checkpoints, loop
+    from babelcart.training.curves import curves
 
-    settings, block = config.load("train", training.Train), models.fitting(config.load(f"models.{model}", models.Model))
+    settings, block = config.load("train", loop.Train), loading.fitting(config.load(f"models.{model}", loading.Model))
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
-    encoder = prompts.Encoder(models.load_tokenizer(folder / "base"), prompt)
+    encoder = prompts.Encoder(loading.load_tokenizer(folder / "base"), prompt)
     tables = [
         read_table(Path(path), "pivot", labelled=True)
         for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
     ]
-    data, validation = (training.Labelled(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
+    data, validation = (loop.Labelled(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
     pin = (folder / "base" / PIN).read_text(encoding="utf-8")
     name = checkpoints.fingerprint(Path(__file__), settings, block, prompt, pin, data, validation)
     kept = checkpoints.Checkpoints(Path(".scratch/train") / f"{model}-{task}-{name}")
     with run.measured(Path("runs") / model / f"{task}_train.json") as report, curves(Path("plots") / model / f"{task}_training") as log:
-        adapted = models.add_adapter(models.load_base(folder / "base", block), block, settings.seed)
+        adapted = loading.add_adapter(loading.load_base(folder / "base", block), block, settings.seed)
         rate = settings.learning_rate if block.learning_rate is None else block.learning_rate
         ratio = block.loraplus_lr_ratio
-        history = training.train(
+        history = loop.train(
             adapted, data, encoder.labels, settings, rate, validation=validation, checkpoints=kept, log=log, loraplus_lr_ratio=ratio
         )
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
-    models.save_adapter(adapted, folder / task)
+    loading.save_adapter(adapted, folder / task)
     write_json(folder / task / "training.json", asdict(history))
     kept.finish()
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
-from babelcart import config, engines, memory, translation
 from babelcart.commands import cli
-from babelcart.files import read_table, write_json, write_table
+from babelcart.core import config
+from babelcart.core.files import read_table, write_json, write_table
+from babelcart.translation import augment, engines, translation_memory
 
 SCRATCH = Path(".scratch")
 
@@ -25,25 +26,25 @@ def main(task: str) -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    settings = config.load("translate", translation.Translate)
+    settings = config.load("translate", augment.Translate)
     shared = Path(f"memory/{task}.csv")
     folder = Path("build/split") / task
     parts = {name: read_table(folder / f"{name}.parquet", "group", labelled=True) for name in ("train", "validation")}
     parts |= {name: read_table(folder / f"{name}.parquet") for name in ("dev", "test")}
-    with memory.Memory(SCRATCH / "memory.sqlite") as store:
-        sources = [translation.Source(memory.GIVEN, store.import_file(Path(settings.memory)))]
+    with translation_memory.Memory(SCRATCH / "memory.sqlite") as store:
+        sources = [augment.Source(translation_memory.GIVEN, store.import_file(Path(settings.memory)))]
         if shared.exists():
             store.import_file(shared)
         for name in settings.chain:
             engine = engines.build(name, settings.engines[name], SCRATCH, settings.network.timeout, settings.local_model)
-            sources.append(translation.Source(name, engine.version, engine))
+            sources.append(augment.Source(name, engine.version, engine))
         progress = functools.partial(tqdm, unit="text", disable=None)
-        known = translation.shared_words(pd.concat(parts.values()))
-        translator = translation.Translator(store, sources, settings, known, progress)
-        made, counts = translation.augment(parts, getattr(settings, task), settings, translator)
+        known = augment.shared_words(pd.concat(parts.values()))
+        translator = augment.Translator(store, sources, settings, known, progress)
+        made, counts = augment.augment(parts, getattr(settings, task), settings, translator)
     for name, rows in made.items():
         write_table(Path(f"build/translate/{task}/{name}.parquet"), rows)
-    memory.write_csv(shared, sorted(entry for entry in translator.used if entry.engine != memory.GIVEN))
+    translation_memory.write_csv(shared, sorted(entry for entry in translator.used if entry.engine != translation_memory.GIVEN))
     write_json(Path(f"metrics/translate/{task}.json"), counts)
     asked = ", ".join(f"{number} of {name}" for name, number in translator.asked.items()) or "nothing"
     click.echo(f"{len(translator.used)} translations used; asked: {asked}")

@@ -5,30 +5,36 @@ Each stage checks its own sections when it starts. This command checks all secti
 
 from __future__ import annotations
 
-from babelcart import config
 from babelcart.commands import cli
+from babelcart.core import config
 
 
 @cli.command
 def main() -> None:
-    from babelcart import attacks, metrics, models, negatives, prompts, rows, scoring, splits, submission, training, translation
-    from babelcart.tasks import Task
+    from babelcart import attack, submit
+    from babelcart.model import loading, prompts, scoring
+    from babelcart.negatives import sampling
+    from babelcart.rows import readers, splits
+    from babelcart.rows.tasks import Task
+    from babelcart.scores import metrics
+    from babelcart.training import loop
+    from babelcart.translation import augment
 
-    data = config.load("data", rows.Data)
+    data = config.load("data", readers.Data)
     for task in config.load("tasks", tuple[Task, ...]):
         data.files(task)
         config.load(f"prompts.{task}", prompts.Prompt)
-    config.load("prepare", rows.Prepare)
+    config.load("prepare", readers.Prepare)
     config.load("split", splits.Split)
-    config.load("translate", translation.Translate)
-    config.load("negatives", negatives.Negatives)
-    config.load("train", training.Train)
+    config.load("translate", augment.Translate)
+    config.load("negatives", sampling.Negatives)
+    config.load("train", loop.Train)
     config.load("predict", scoring.Predict)
     config.load("evaluate", metrics.Evaluate)
-    config.load("attack", attacks.Attack)
-    config.load("submit", submission.Submit)
-    for name in config.load("models", dict[str, models.Model]):
+    config.load("attack", attack.Attack)
+    config.load("submit", submit.Submit)
+    for name in config.load("models", dict[str, loading.Model]):
         cli.model_name(name)
     for name in config.load("run", tuple[str, ...]):
         cli.model_name(name)
-        config.load(f"models.{name}", models.Model)
+        config.load(f"models.{name}", loading.Model)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # Options of `dvc remote modify` that hold credentials.

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from babelcart.errors import UserError, explain
+from babelcart.core.errors import UserError, explain
 
 # Folders of metrics/ that do not belong to a model.
 RESERVED = ("prepare", "split", "translate", "negatives", "leaks", "ngram")

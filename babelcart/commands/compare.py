@@ -19,10 +19,12 @@ from pathlib import Path
 
 import click
 
-from babelcart import compare, config, metrics, spreadsheet
+from babelcart import compare, spreadsheet
 from babelcart.commands import cli, revisions
-from babelcart.errors import UserError
-from babelcart.files import whole
+from babelcart.core import config
+from babelcart.core.errors import UserError
+from babelcart.core.files import whole
+from babelcart.scores import metrics
 
 
 @cli.command

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from babelcart.commands import cli, lock
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
 
 
 @cli.command

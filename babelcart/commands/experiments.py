@@ -30,9 +30,9 @@ import click
 
 from babelcart import experiments
 from babelcart.commands import cli
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
+from babelcart.core.files import write_json
 from babelcart.experiments import Job
-from babelcart.files import write_json
 
 if TYPE_CHECKING:
     import pandas as pd

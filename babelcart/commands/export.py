@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from babelcart import config, metrics
 from babelcart.commands import cli
-from babelcart.files import read_json
+from babelcart.core import config
+from babelcart.core.files import read_json
+from babelcart.scores import metrics
 
 
 @cli.command
@@ -20,11 +21,12 @@ from babelcart.files import read_json
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create; it must not exist.")
 @click.option("--merge", is_flag=True, help="Merge the adapter into the base model, so that peft is not needed to load it.")
 def main(task: str, model: str, out: Path, merge: bool) -> None:
-    from babelcart import export, models, prompts
+    from babelcart import export
+    from babelcart.model import loading, prompts
 
     folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
     card = folder / f"{task}.md"
-    block, prompt = config.load(f"models.{model}", models.Model), config.load(f"prompts.{task}", prompts.Prompt)
+    block, prompt = config.load(f"models.{model}", loading.Model), config.load(f"prompts.{task}", prompts.Prompt)
     threshold = read_json(scores, metrics.SCORES)["validation"]["threshold"] if scores.exists() else None
     export.export(folder / "base", folder / task, block, prompt, threshold, card if card.exists() else None, out, merge)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from babelcart.commands import cli
-from babelcart.errors import UserError
-from babelcart.files import write_text
+from babelcart.core.errors import UserError
+from babelcart.core.files import write_text
 
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, cast
 
-from babelcart import config
-from babelcart.errors import UserError
+from babelcart.core import config
+from babelcart.core.errors import UserError
 
 
 def read(text: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from babelcart.commands import checks
-from babelcart.errors import UserError
-from babelcart.files import whole
+from babelcart.core.errors import UserError
+from babelcart.core.files import whole
 
 
 @contextmanager

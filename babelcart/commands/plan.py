@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from babelcart import config, plan
+from babelcart import plan
 from babelcart.commands import cli
-from babelcart.errors import UserError
+from babelcart.core import config
+from babelcart.core.errors import UserError
 
 # Used for models that have not been downloaded. All Gemma-3 models share this vocabulary; for other models the token counts are estimates.
 STANDIN = "gemma3-270m"
@@ -23,15 +24,16 @@ STANDIN = "gemma3-270m"
 @click.option("--model", "names", multiple=True, help="Model to plan: a block under `models`. Default: `run` of params.yaml.")
 @click.option("--gpu", "gpus", type=click.Choice(list(plan.GPUS)), multiple=True, help="GPU to plan for, in addition to this machine.")
 def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) -> None:
-    from babelcart import models, prompts, scoring, training
-    from babelcart.files import read_table
-    from babelcart.weights import PIN
+    from babelcart.core.files import read_table
+    from babelcart.model import loading, prompts, scoring
+    from babelcart.training import loop
+    from babelcart.weights.fetching import PIN
 
-    settings, predict = config.load("train", training.Train), config.load("predict", scoring.Predict)
+    settings, predict = config.load("train", loop.Train), config.load("predict", scoring.Predict)
     for name in names or config.load("run", tuple[str, ...]):
-        block, folder = config.load(f"models.{cli.model_name(name)}", models.Model), Path("models") / name / "base"
+        block, folder = config.load(f"models.{cli.model_name(name)}", loading.Model), Path("models") / name / "base"
         shape, downloaded = plan.read_config(folder, block), (folder / PIN).exists()
-        tokenizer = models.load_tokenizer(folder if downloaded else Path("models") / STANDIN / "base")
+        tokenizer = loading.load_tokenizer(folder if downloaded else Path("models") / STANDIN / "base")
         note = "" if downloaded or shape.model_type.startswith("gemma3") else f" (tokens estimated with the tokenizer of {STANDIN})"
         for task in tasks or config.load("tasks", tuple[str, ...]):
             encoder = prompts.Encoder(tokenizer, config.load(f"prompts.{task}", prompts.Prompt))
@@ -41,7 +43,7 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
                 raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
             train, validation, *splits = (encoder.encode_table(read_table(Path(path), "pivot")) for path in paths)
             click.echo(f"{task}, {name}{note}")
-            here = models.fitting(block)
+            here = loading.fitting(block)
             # `here` equals `block` if this machine supports the model's dtype; one plan then serves both.
             plans = {
                 one: plan.make_plan(shape, one, settings, predict.max_tokens, train, validation, splits)

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from babelcart.commands import cli
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
 
 
 @cli.command

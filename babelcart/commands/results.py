@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 
-from babelcart import metrics, resistance
+from babelcart import resist
 from babelcart.commands import cli
-from babelcart.files import read_json
+from babelcart.core.files import read_json
+from babelcart.scores import metrics
 
 
 def scores(split: str) -> list[str]:
@@ -36,7 +37,7 @@ def attacks() -> list[str]:
     """Lines of the table of attacks: the answers flipped by each attack and by its control, neutral text of equal length."""
     lines = ["| task | model | attack | sought | rows | turned | 95 % | control | excess |", "|---|---|---|---|---|---|---|---|---|"]
     for path in sorted(Path("metrics").glob("*/*_attacks.json")):
-        for attack, directions in read_json(path, resistance.SHAPE).items():
+        for attack, directions in read_json(path, resist.SHAPE).items():
             for direction, counts in directions.items():
                 shares = [counts.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]
                 numbers = "{:.1%} | {:.1%} to {:.1%} | {:.1%} | {:+.1%}".format(*shares)

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart import files
-from babelcart.errors import UserError
+from babelcart.core import files
+from babelcart.core.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from babelcart.commands import cli
-from babelcart.errors import printable
+from babelcart.core.errors import printable
 
 
 def _report(check: str, problems: Iterable[str]) -> int:

@@ -14,8 +14,8 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from babelcart import splits
-from babelcart.errors import explain
+from babelcart.core.errors import explain
+from babelcart.rows import splits
 from stages import split
 from tests.support import faults
 from tests.support.faults import Before, Ground, Tree

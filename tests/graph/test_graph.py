@@ -8,8 +8,9 @@ import sys
 import pytest
 from ruamel.yaml import YAML
 
-from babelcart import encoders, engines
 from babelcart.commands.main import COMMANDS
+from babelcart.embedding import encoders
+from babelcart.translation import engines
 from tests.support.imports import ROOT, modules
 
 STAGES = YAML(typ="safe").load(ROOT.joinpath("dvc.yaml"))["stages"]

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from babelcart import card
-from babelcart.weights import Weights
+from babelcart.weights.fetching import Weights
 from tests.support.project import Project, run, run_to
 
 

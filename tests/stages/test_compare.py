@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from babelcart import compare
-from babelcart.errors import UserError
-from babelcart.metrics import Decision, scores
+from babelcart.core.errors import UserError
+from babelcart.scores.metrics import Decision, scores
 from tests.support.project import Project, run, run_to
 from tests.support.tables import table
 

@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from babelcart import leaks, text
-from babelcart.memory import Entry
+from babelcart import leaks
+from babelcart.rows import text
+from babelcart.translation.translation_memory import Entry
 from tests.support.project import Project, run, run_to
 
 TRAIN = Path("build/negatives/qc.parquet")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from babelcart import text
+from babelcart.rows import text
 from tests.support.project import Project, run, run_to
 
 

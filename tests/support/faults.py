@@ -34,7 +34,7 @@ import psutil
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from babelcart.files import write_json
+from babelcart.core.files import write_json
 from tests.support.libre_server import Server, online, running
 from tests.support.project import Graph, make_project
 

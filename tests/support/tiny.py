@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from babelcart import models, prompts, training
-from babelcart.models import Model
-from babelcart.prompts import Prompt
-from babelcart.training import Labelled, Train
-from babelcart.weights import Weights, from_random
+from babelcart.model import loading, prompts
+from babelcart.model.loading import Model
+from babelcart.model.prompts import Prompt
+from babelcart.training import loop
+from babelcart.training.loop import Labelled, Train
+from babelcart.weights.fetching import Weights, from_random
 
 PROMPT = Prompt(query="Relevant?\n{query}\n", candidate="{candidate}", suffix="\n:", positive=" yes", negative=" no")
 TEXTS = [
@@ -33,27 +34,27 @@ def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prom
     weights = Weights(licence="none", random=family)  # type: ignore[arg-type]
     from_random(weights, folder)
     block = Model(weights=weights, dtype="float32", r=4, lora_alpha=8)
-    model = models.load_base(folder, block)
+    model = loading.load_base(folder, block)
     if adapter:
-        model = models.add_adapter(model, block, seed=0)
+        model = loading.add_adapter(model, block, seed=0)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():  # B starts at zero: give it values, or the adapter would do nothing
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model, prompts.Encoder(models.load_tokenizer(folder), PROMPT)
+    return model, prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
 
 
 def plain(**changes: Any) -> Model:
     return dataclasses.replace(BLOCK, lora_dropout=0.0, **changes)
 
 
-def fit(folder: Path, settings: Train = SETTINGS, block: Model = BLOCK, **options: Any) -> tuple[training.History, list[torch.Tensor]]:
+def fit(folder: Path, settings: Train = SETTINGS, block: Model = BLOCK, **options: Any) -> tuple[loop.History, list[torch.Tensor]]:
     """History and trained tensors of a run on TEXTS."""
-    adapted = models.add_adapter(models.load_base(folder, block), block, settings.seed)
-    encoder = prompts.Encoder(models.load_tokenizer(folder), PROMPT)
+    adapted = loading.add_adapter(loading.load_base(folder, block), block, settings.seed)
+    encoder = prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
     data = Labelled([encoder.encode(*row) for row in TEXTS], LABELS)
-    history = training.train(
+    history = loop.train(
         adapted,
         data,
         encoder.labels,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from babelcart import config
 from babelcart.commands import check
-from babelcart.errors import UserError
-from babelcart.models import Model
-from babelcart.training import Train
+from babelcart.core import config
+from babelcart.core.errors import UserError
+from babelcart.model.loading import Model
+from babelcart.training.loop import Train
 from tests.support.imports import ROOT
 
 SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from babelcart import config, network, rows
-from babelcart.errors import UserError
+from babelcart.core import config
+from babelcart.core.errors import UserError
+from babelcart.rows.readers import Data
+from babelcart.translation import network
 from tests.support import readers
 from tests.support.imports import ROOT
 
@@ -104,7 +106,7 @@ def test_settings_that_no_parser_likes_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as error:
-        config.load("data", rows.Data)
+        config.load("data", Data)
     assert len(str(error.value).encode("utf-8")) < 5000
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from babelcart import decoder, imports, models, optimizer, packing, prompts, scoring, training
-from babelcart.checkpoints import fingerprint
+from babelcart import imports
 from babelcart.imports import imported_modules
+from babelcart.model import decoder, loading, packing, prompts, scoring
+from babelcart.training import loop, optimizer
+from babelcart.training.checkpoints import fingerprint
 from tests.support.imports import ROOT
 
 TRAIN = Path("stages/train.py")
@@ -33,25 +35,25 @@ def file_of(thing: object) -> str:
 def test_training_depends_on_the_code_that_decides_the_adapter() -> None:
     found = imported_modules(ROOT / TRAIN)
     parts: list[Callable[..., object]] = [
-        training.train, models.label_logits, models.add_adapter, decoder.last_hidden, optimizer.MasterAdamW, optimizer.rate,
+        loop.train, loading.label_logits, loading.add_adapter, decoder.last_hidden, optimizer.MasterAdamW, optimizer.rate,
         prompts.Encoder, packing.pack_rows, scoring.score,
     ]  # fmt: skip
     assert {file_of(part) for part in parts} <= found.keys()
     assert {"stages/train.py", "babelcart/commands/cli.py", "babelcart/__init__.py"} <= found.keys()
-    assert not {"babelcart/charts.py", "babelcart/report.py", "babelcart/metrics.py"} & found.keys()
+    assert not {"babelcart/report/charts.py", "babelcart/report/page.py", "babelcart/scores/metrics.py"} & found.keys()
     assert all((ROOT / name).samefile(path) for name, path in found.items())
 
 
 def test_the_fingerprint_moves_with_the_code_of_training_only(checkout: Path) -> None:
     before = fingerprint(checkout / TRAIN, 1)
-    for name in (file_of(training.train), file_of(optimizer.rate), file_of(models.label_logits), "stages/train.py"):
+    for name in (file_of(loop.train), file_of(optimizer.rate), file_of(loading.label_logits), "stages/train.py"):
         path = checkout / name
         source = path.read_bytes()
         path.write_bytes(source + b"\nCHANGED = 1\n")
         assert fingerprint(checkout / TRAIN, 1) != before, name
         path.write_bytes(source)
     assert fingerprint(checkout / TRAIN, 1) == before
-    with (checkout / "babelcart/charts.py").open("a") as file:
+    with (checkout / "babelcart/report/charts.py").open("a") as file:
         file.write("\nCHANGED = 1\n")
     (checkout / "babelcart/unused.py").write_text("CHANGED = 1\n")
     (checkout / "stages/unused.py").write_text("from babelcart import unused\n")

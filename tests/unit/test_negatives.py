@@ -13,10 +13,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from babelcart import audit, encoders, negatives, search, similarity, taxonomy
-from babelcart.errors import UserError
-from babelcart.negatives import Sampling
-from babelcart.text import normalise
+from babelcart.core.errors import UserError
+from babelcart.embedding import encoders, search, similarity
+from babelcart.negatives import audit, sampling
+from babelcart.negatives.sampling import Sampling
+from babelcart.rows import taxonomy
+from babelcart.rows.text import normalise
 from tests.support.project import Project, run, run_to
 
 PATHS = [f"{top},{middle},{leaf}" for top in "abc" for middle in "xy" for leaf in "123"] + ["a,x", "a"]
@@ -43,14 +45,14 @@ def tables(draw: st.DrawFn, task: str) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
-def random_vectors(rows: pd.DataFrame, seed: int) -> negatives.Vectors:
+def random_vectors(rows: pd.DataFrame, seed: int) -> sampling.Vectors:
     """Random directions, so that similarities of both signs occur."""
     generator = np.random.default_rng(seed)
     queries, candidates = sorted(set(rows["origin_query"])), sorted(set(rows["candidate"]))
     made = [generator.normal(size=(len(texts), 3)).astype(np.float32) for texts in (queries, candidates)]
     one, two = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in made)
     numbers, _ = search.nearest(one, two, len(candidates))
-    return negatives.Vectors({text: n for n, text in enumerate(queries)}, {text: n for n, text in enumerate(candidates)}, one, two, numbers)
+    return sampling.Vectors({text: n for n, text in enumerate(queries)}, {text: n for n, text in enumerate(candidates)}, one, two, numbers)
 
 
 SAMPLINGS = st.builds(
@@ -66,7 +68,7 @@ SAMPLINGS = st.builds(
 def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObject, chosen: Sampling, seed: int) -> None:
     rows = data.draw(tables(task))
     vectors = random_vectors(rows, seed)
-    sampled, counts = negatives.sample(rows, task, chosen, seed, vectors)
+    sampled, counts = sampling.sample(rows, task, chosen, seed, vectors)
     known = rows.groupby("group")["candidate"].agg(lambda found: {normalise(one) for one in found}).to_dict()
     positives = rows[rows["label"] == 1].groupby("group")["candidate"].agg(list).to_dict()
     for row in sampled.itertuples():
@@ -78,7 +80,7 @@ def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObjec
                 assert not taxonomy.related(row.candidate, positive)
                 assert chosen.siblings or taxonomy.levels(row.candidate)[:-1] != taxonomy.levels(positive)[:-1]
             else:
-                assert negatives.overlap(row.candidate, positive) < chosen.copy_overlap
+                assert sampling.overlap(row.candidate, positive) < chosen.copy_overlap
             query = vectors.query_vectors[vectors.queries[row.origin_query]]
             candidate, other = (vectors.candidate_vectors[vectors.candidates[text]] for text in (row.candidate, positive))
             if row.origin == "easy":
@@ -88,18 +90,18 @@ def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObjec
     assert len(sampled) == sum(counts["made"].values()) == counts["asked"] - counts["short"]
     assert not len(sampled) or sampled.groupby("origin_query").size().max() <= chosen.max_per_query
     assert sampled["id"].is_unique
-    message = negatives.shortfall(counts, task, chosen)
+    message = sampling.shortfall(counts, task, chosen)
     assert (message is None) == (counts["short"] == 0)
     assert message is None or f"negatives.{task}." in message
     assert not sampled.duplicated(["group", "candidate"]).any()
     assert {"none": set(), "easy": {"easy"}, "hard": {"hard"}, "mixed": {"easy", "hard"}}[chosen.strategy] >= set(sampled["origin"])
-    again, _ = negatives.sample(rows, task, chosen, seed, vectors)
+    again, _ = sampling.sample(rows, task, chosen, seed, vectors)
     pd.testing.assert_frame_equal(sampled, again)
 
 
 @given(sizes=st.lists(st.integers(0, 1000), min_size=1, max_size=12), total=st.integers(0, 10_000))
 def test_quotas_add_up_and_are_fair(sizes: list[int], total: int) -> None:
-    found = negatives.quotas(sizes, total)
+    found = sampling.quotas(sizes, total)
     assume(sum(sizes))
     assert sum(found) == total
     assert all(abs(share - total * size / sum(sizes)) < 1 for share, size in zip(found, sizes, strict=True))
@@ -214,9 +216,9 @@ def test_what_limits_the_number_is_named(chosen: Sampling, setting: str) -> None
             "candidate": ["lamp", "bed", "tree", "hose"], "label": 1,
         }
     )  # fmt: skip
-    _, counts = negatives.sample(rows, "qi", chosen, 0, random_vectors(rows, 1))
+    _, counts = sampling.sample(rows, "qi", chosen, 0, random_vectors(rows, 1))
     assert counts["short"]
-    assert f"negatives.qi.{setting}" in str(negatives.shortfall(counts, "qi", chosen))
+    assert f"negatives.qi.{setting}" in str(sampling.shortfall(counts, "qi", chosen))
 
 
 def test_an_approximate_search_reports_its_recall(project: Project) -> None:
@@ -254,7 +256,7 @@ def test_an_encoder_in_a_folder_is_known_by_its_content(tmp_path: Path, monkeypa
     with pytest.raises(ValueError, match=r"leave out model and set negatives\.local_model: \./model"):
         encoders.EncoderSettings(kind="sentence-transformers", model="./model")
     with pytest.raises(ValueError, match=r"the encoder needs a model, and negatives\.local_model is None"):
-        negatives.Negatives(encoder=settings)
+        sampling.Negatives(encoder=settings)
 
 
 def test_examples_and_report_need_no_vectors() -> None:

@@ -7,10 +7,10 @@ import random
 import pytest
 import torch
 
-from babelcart import models, prompts, scoring
-from babelcart.batching import by_length, token_budget
-from babelcart.packing import TokenRow, pack_rows
-from babelcart.prompts import Prompt
+from babelcart.model import loading, prompts, scoring
+from babelcart.model.batching import by_length, token_budget
+from babelcart.model.packing import TokenRow, pack_rows
+from babelcart.model.prompts import Prompt
 from tests.support.tiny import PROMPT, TEXTS, build
 
 
@@ -35,7 +35,7 @@ def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.Encoder]
     rows = [encoder.encode(*row) for row in TEXTS]
     assert max(len(row.query) + len(row.candidate) for row in rows) > 12, "no row is longer than the sliding window"
     with torch.inference_mode():
-        packed = models.label_logits(model, pack_rows(rows), encoder.labels)
+        packed = loading.label_logits(model, pack_rows(rows), encoder.labels)
         expected = alone(model, rows, encoder.labels)
     assert expected.std() > 0.01
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
@@ -46,7 +46,7 @@ def test_packed_gradients_equal_those_of_rows_run_alone(tiny: tuple[object, prom
     rows = [encoder.encode(*row) for row in TEXTS]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
     weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
-    packed = torch.autograd.grad((models.label_logits(model, pack_rows(rows), encoder.labels) * weights).sum(), trained)
+    packed = torch.autograd.grad((loading.label_logits(model, pack_rows(rows), encoder.labels) * weights).sum(), trained)
     expected = torch.autograd.grad((alone(model, rows, encoder.labels) * weights).sum(), trained)
     assert max(float(gradient.abs().max()) for gradient in expected) > 0.01
     for found, wanted in zip(packed, expected, strict=True):

@@ -12,8 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from babelcart import config, cost, models, plan, prompts
-from babelcart.packing import TokenRow, pack_rows
+from babelcart import cost, plan
+from babelcart.core import config
+from babelcart.model import loading, prompts
+from babelcart.model.packing import TokenRow, pack_rows
 from tests.support.project import Project, run, run_to
 from tests.support.tiny import PROMPT, SETTINGS, TEXTS, build, fit, plain
 
@@ -26,7 +28,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def rows(folder: Path) -> list[TokenRow]:
-    encoder = prompts.Encoder(models.load_tokenizer(folder), PROMPT)
+    encoder = prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
     return [encoder.encode(*row) for row in TEXTS]
 
 
@@ -54,7 +56,7 @@ def test_two_and_three_layers_foretell_the_whole_model(folder: Path, checkpointi
     shape.layer_types = (shape.layer_types * 3)[:8]
     base = AutoModelForCausalLM.from_config(shape)
     base.requires_grad_(False)
-    adapted = models.add_adapter(base, block, 0)
+    adapted = loading.add_adapter(base, block, 0)
     for train in (True, False):
         foretold = cost.cost(shape, block, [pack], train)
         found = cost.measure(adapted, pack, train)
@@ -64,7 +66,7 @@ def test_two_and_three_layers_foretell_the_whole_model(folder: Path, checkpointi
     if not checkpointing:
         adapted.train()
         with saved(adapted) as kept:
-            models.label_logits(adapted, pack_rows(pack), prompts.LabelTokens(0, 1)).sum().backward()
+            loading.label_logits(adapted, pack_rows(pack), prompts.LabelTokens(0, 1)).sum().backward()
         assert 0.75 < sum(kept.values()) / cost.cost(shape, block, [pack], train=True).memory < 1
 
 
@@ -83,7 +85,7 @@ def test_steps_and_tokens_are_those_of_the_run(folder: Path) -> None:
 
 def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
     block = plain()
-    adapted = models.add_adapter(models.load_base(folder, block), block, 0)
+    adapted = loading.add_adapter(loading.load_base(folder, block), block, 0)
     base = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
     found = cost.size(plan.read_config(folder, block), block)
     assert found.base_bytes(block) == sum(parameter.nbytes for parameter in base)
@@ -97,7 +99,7 @@ def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "billions"), [("gemma3-12b", 12.19), ("qwen25-14b", 14.77)])
 def test_published_shapes_have_the_published_number_of_parameters(project: Project, name: str, billions: float) -> None:
-    block = config.load(f"models.{name}", models.Model)
+    block = config.load(f"models.{name}", loading.Model)
     found = cost.size(plan.read_config(Path("models") / name / "base", block), block)
     assert (found.linear + found.other) / 1e9 == pytest.approx(billions, abs=0.005)
 

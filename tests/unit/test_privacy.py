@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat as Format
 from phonenumbers import PhoneNumberType as Type
 
-from babelcart.privacy import private
-from babelcart.text import normalise
+from babelcart.rows.text import normalise
+from babelcart.translation.privacy import private
 
 WORDS = st.sampled_from(["", "call", "tel:", "my card", "cargador iphone", "충전기", "充電器", "เบอร์", "шина", "هاتف"])
 SEPARATORS = ["", " ", "-", " - ", ".", "/", "_", "\u00a0", "\u2009", "–", "‑", "·", "\u200b", "\u00ad", ") ", ","]

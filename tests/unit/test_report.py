@@ -20,8 +20,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from babelcart import metrics, report
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
+from babelcart.report import page
+from babelcart.scores import metrics
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
 
@@ -34,7 +35,7 @@ HOSTILE = [
 SETTINGS = metrics.Evaluate(bootstrap_draws=200)
 
 
-def outcome(rows: int = 400, task: str = "qc", **change: Any) -> report.Outcome:
+def outcome(rows: int = 400, task: str = "qc", **change: Any) -> page.Outcome:
     """Rows with hostile queries, top categories and examples, scored by `metrics`."""
     generator = np.random.default_rng(0)
     label = generator.integers(0, 2, rows)
@@ -83,7 +84,7 @@ def outcome(rows: int = 400, task: str = "qc", **change: Any) -> report.Outcome:
             "eval/auc": pd.DataFrame({"step": [1, 3], "auc": [0.6, 0.7]}),
         },
     }
-    return report.Outcome(**{**made, **change})
+    return page.Outcome(**{**made, **change})
 
 
 class Parsed(HTMLParser):
@@ -114,17 +115,17 @@ class Parsed(HTMLParser):
 
 
 def check_loads_nothing(html: str) -> None:
-    page = Parsed(html)
+    parsed = Parsed(html)
     links = [
-        value for _, attributes in page.elements for name, value in attributes.items() if name in ("src", "href", "xlink:href", "action")
+        value for _, attributes in parsed.elements for name, value in attributes.items() if name in ("src", "href", "xlink:href", "action")
     ]
     assert links
     assert all(str(link).startswith("#") or link == "data:," for link in links)
     assert not re.search(r"url\(|@import", html)
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
-    policy = next(str(attributes["content"]) for _, attributes in page.elements if "http-equiv" in attributes)
-    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    policy = next(str(attributes["content"]) for _, attributes in parsed.elements if "http-equiv" in attributes)
+    digest = base64.b64encode(hashlib.sha256(parsed.scripts[1].encode()).digest()).decode()
     assert policy.startswith("default-src 'none'")
     assert f"script-src 'sha256-{digest}'" in policy
 
@@ -137,15 +138,15 @@ def test_the_stage_writes_what_the_others_found(project: Project) -> None:
     path = Path("reports/tiny.html")
     html = path.read_text(encoding="utf-8")
     check_loads_nothing(html)
-    page = Parsed(html)
-    (rows,) = json.loads(page.scripts[0])
+    parsed = Parsed(html)
+    (rows,) = json.loads(parsed.scripts[0])
     test, scores = pd.read_parquet("predictions/tiny/qc/test.parquet"), json.loads(Path("metrics/tiny/qc.json").read_text())["test"]
     texts = [(rows["id"][n], rows["queries"][rows["query"][n]], rows["candidates"][rows["candidate"][n]]) for n in range(len(rows["id"]))]
     assert texts == list(test[["id", "origin_query", "candidate"]].itertuples(index=False, name=None))
     assert [kind // 2 for kind in rows["kind"]] == test["label"].tolist()
     assert [kind % 2 for kind in rows["kind"]] == (test["probability"] >= scores["threshold"]).astype(int).tolist()
     for name in ("f1", "floor_f1", "auc", "precision", "recall"):
-        assert f"{scores['overall'][name]:.3f}" in page.text
+        assert f"{scores['overall'][name]:.3f}" in parsed.text
 
     # Again, in a process of its own: the same bytes, and no torch.
     first = path.read_bytes()
@@ -156,37 +157,37 @@ def test_the_stage_writes_what_the_others_found(project: Project) -> None:
 
 def test_the_page_is_about_the_last_split_with_labels() -> None:
     scores = outcome().scores
-    assert report.last_labelled({**scores, "dev": {}}) == "test"
-    assert report.last_labelled({"validation": {}, "dev": {}}) == "dev"
-    alone = outcome(scores={"validation": scores["validation"]}, split=report.last_labelled({"validation": {}}), ngram={})
-    assert "400 validation rows of QC" in report.page("tiny", [alone], SETTINGS)
+    assert page.last_labelled({**scores, "dev": {}}) == "test"
+    assert page.last_labelled({"validation": {}, "dev": {}}) == "dev"
+    alone = outcome(scores={"validation": scores["validation"]}, split=page.last_labelled({"validation": {}}), ngram={})
+    assert "400 validation rows of QC" in page.page("tiny", [alone], SETTINGS)
 
 
 def test_text_from_the_data_never_becomes_markup() -> None:
     made = outcome()
-    html = report.page("tiny", [made], SETTINGS)
+    html = page.page("tiny", [made], SETTINGS)
     check_loads_nothing(html)
-    page = Parsed(html)
-    assert len(page.scripts) == 2
-    tags = {tag for tag, _ in page.elements}
+    parsed = Parsed(html)
+    assert len(parsed.scripts) == 2
+    tags = {tag for tag, _ in parsed.elements}
     assert not tags & {"img", "b"}
-    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
-    rows = json.loads(page.scripts[0])[0]
+    assert not any(name.startswith("on") for _, attributes in parsed.elements for name in attributes)
+    rows = json.loads(parsed.scripts[0])[0]
     assert rows["queries"] == list(dict.fromkeys(made.predictions["origin_query"]))
     # Where it does not go through the script, it is text too: an example, a category in a chart and in a table.
-    assert page.text.count(HOSTILE[1]) == 1
-    assert page.text.count(HOSTILE[0]) >= 2
+    assert parsed.text.count(HOSTILE[1]) == 1
+    assert parsed.text.count(HOSTILE[0]) >= 2
 
 
 def test_the_rows_add_up_to_the_scores() -> None:
     made = outcome()
-    rows = report.browser(made)
+    rows = page.browser(made)
     scores, parts = made.scores["test"], made.parts["test"]
     counts = np.bincount(rows["kind"], minlength=4)
     assert counts.sum() == scores["overall"]["rows"]
     assert counts[3] / (counts[3] + counts[1]) == pytest.approx(scores["overall"]["precision"], abs=1e-5)
     assert counts[3] / (counts[3] + counts[2]) == pytest.approx(scores["overall"]["recall"], abs=1e-5)
-    titles = {title: group for group, title in report.GROUPS.items()}
+    titles = {title: group for group, title in page.GROUPS.items()}
     assert {part["title"] for part in rows["slices"]} == set(titles)
     for part in rows["slices"]:
         found = parts.get(titles[part["title"]], scores)
@@ -194,12 +195,12 @@ def test_the_rows_add_up_to_the_scores() -> None:
             value: found[value]["rows"] for value in part["values"]
         }
     with pytest.raises(UserError, match="dvc repro evaluate"):
-        report.browser(outcome(predictions=made.predictions[:10]))
+        page.browser(outcome(predictions=made.predictions[:10]))
 
 
 def test_differences_have_the_draws_of_evaluate() -> None:
     made = outcome()
-    draws = report.f1_draws(made, SETTINGS)
+    draws = page.f1_draws(made, SETTINGS)
     overall = made.scores["test"]["overall"]
     assert np.quantile(draws["chosen"], [0.025, 0.975]) == pytest.approx([overall["f1_low"], overall["f1_high"]], abs=1e-5)
     label = made.predictions["label"].to_numpy(int)
@@ -217,10 +218,10 @@ def test_what_is_undefined_or_switched_off_is_left_out() -> None:
         ngram={},
         curves={name: made.curves[name] for name in ("precision_recall", "calibration")},
     )
-    html = report.page("tiny", [bare], settings)
+    html = page.page("tiny", [bare], settings)
     assert "Numbers of translation" not in html
     assert "Similarity" not in html
-    assert html == report.page("tiny", [bare], settings)
+    assert html == page.page("tiny", [bare], settings)
 
 
 def luminance(colour: str) -> float:
@@ -231,7 +232,7 @@ def luminance(colour: str) -> float:
 
 
 def test_colours_have_the_contrast_that_wcag_asks_for() -> None:
-    themes = re.findall(r":root \{(.*?)\}", (ROOT / "babelcart/report.css").read_text(encoding="utf-8"), flags=re.DOTALL)
+    themes = re.findall(r":root \{(.*?)\}", (ROOT / "babelcart/report/report.css").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(themes) == 2
     for theme in themes:
         colours = {name: luminance(value) for name, value in re.findall(r"--([\w-]+): (#\w+);", theme)}
@@ -250,7 +251,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if not chromium or not driver:
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
     path = tmp_path_factory.mktemp("report") / "page.html"
-    path.write_text(report.page("tiny", [outcome(), outcome(60, "qi")], SETTINGS), encoding="utf-8")
+    path.write_text(page.page("tiny", [outcome(), outcome(60, "qi")], SETTINGS), encoding="utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in (
@@ -301,7 +302,7 @@ def status(browser: Any) -> str:
 
 def test_the_filters_find_the_rows(browser: Any) -> None:
     made = outcome()
-    rows, table = report.browser(made), made.predictions
+    rows, table = page.browser(made), made.predictions
     kinds = np.bincount(rows["kind"], minlength=4)
     choose(browser)
     assert status(browser) == f"{kinds[1] + kinds[2]} of 400 rows: {kinds[1]} false positives, {kinds[2]} false negatives, 0 right"

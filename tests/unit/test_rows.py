@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babelcart import languages, rows, taxonomy, text
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
+from babelcart.rows import languages, readers, taxonomy, text
 
 GOOD = {"id": "1", "task": "QC", "language": "vn", "origin_query": "nan", "category_path": "a,b", "label": "1"}
 HEADER = "id,task,language,origin_query,category_path,label\n"
@@ -24,9 +24,9 @@ def changed(**changes: object) -> bytes:
     return json.dumps(record).encode()
 
 
-def read(path: Path, content: bytes, labelled: bool = True, **columns: str) -> tuple[pd.DataFrame, list[rows.Problem]]:
+def read(path: Path, content: bytes, labelled: bool = True, **columns: str) -> tuple[pd.DataFrame, list[readers.Problem]]:
     path.write_bytes(content)
-    return rows.read_rows([path], "qc", columns, labelled=labelled)
+    return readers.read_rows([path], "qc", columns, labelled=labelled)
 
 
 # name of the case, file name, content, line, field, what the message says
@@ -96,7 +96,7 @@ def test_broken_file_is_named(tmp_path: Path, name: str, content: bytes | None, 
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        rows.read_rows([tmp_path / name], "qc", labelled=True)
+        readers.read_rows([tmp_path / name], "qc", labelled=True)
     assert name in str(error.value)
 
 
@@ -115,7 +115,7 @@ def test_every_format_reads_the_same_rows(tmp_path: Path, suffix: str) -> None:
         table.to_csv(plain, index=False, sep="\t" if kind == "tsv" else ",")
     path.write_bytes(gzip.compress(plain.read_bytes()) if suffix.endswith(".gz") else plain.read_bytes())
 
-    found, problems = rows.read_rows([path], "qc", labelled=True)
+    found, problems = readers.read_rows([path], "qc", labelled=True)
     assert not problems
     assert found["origin_query"].tolist() == queries
     assert set(found["language"]) == {"vi"}
@@ -145,17 +145,17 @@ def test_byte_order_mark_is_no_part_of_the_first_field(tmp_path: Path) -> None:
 
 
 def test_too_many_broken_rows_stop_with_all_of_them_counted() -> None:
-    problems = [rows.Problem("f", n, "label", "x", "bad") for n in range(30)]
-    rows.refuse_broken(problems, 30)
-    with pytest.raises(rows.BrokenRows, match="30 broken rows, 29 tolerated") as error:
-        rows.refuse_broken(problems, 29)
+    problems = [readers.Problem("f", n, "label", "x", "bad") for n in range(30)]
+    readers.refuse_broken(problems, 30)
+    with pytest.raises(readers.BrokenRows, match="30 broken rows, 29 tolerated") as error:
+        readers.refuse_broken(problems, 29)
     assert "f, line 19, label: bad; found 'x'" in str(error.value)
     assert "and 10 more" in str(error.value)
 
 
 def table(*triples: tuple[str, str, int]) -> pd.DataFrame:
     records = [(str(n), "qc", "en", "en", query, candidate, label) for n, (query, candidate, label) in enumerate(triples)]
-    return pd.DataFrame(records, columns=list(rows.COLUMNS)).astype({"label": "Int8"})
+    return pd.DataFrame(records, columns=list(readers.COLUMNS)).astype({"label": "Int8"})
 
 
 def test_clean_follows_its_rule() -> None:
@@ -164,12 +164,12 @@ def test_clean_follows_its_rule() -> None:
         ("b", "x", 1), ("b", "x", 1), ("b", "x", 0),
         ("c", "x", 1), ("c", "x", 0),
     )  # fmt: skip
-    kept, counts = rows.clean(given_rows, "majority")
+    kept, counts = readers.clean(given_rows, "majority")
     assert list(zip(kept["origin_query"], kept["label"], strict=True)) == [("a", 1), ("b", 1)]
     assert counts == {
         "rows": 9, "empty_query": 1, "empty_candidate": 1, "contradictory_pairs": 2, "contradictory": 3, "duplicate": 2, "kept": 2,
     }  # fmt: skip
-    kept, counts = rows.clean(given_rows, "drop")
+    kept, counts = readers.clean(given_rows, "drop")
     assert kept["origin_query"].tolist() == ["a"]
     assert counts["contradictory"] == 5
 
@@ -177,7 +177,7 @@ def test_clean_follows_its_rule() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab \u3000A"), st.sampled_from("xyX"), st.integers(0, 1)), min_size=1, max_size=12))
 def test_clean_counts_add_up_and_leave_no_pair_twice(triples: list[tuple[str, str, int]]) -> None:
-    kept, counts = rows.clean(table(*triples), "majority")
+    kept, counts = readers.clean(table(*triples), "majority")
     assert counts["rows"] == sum(counts[name] for name in ("empty_query", "empty_candidate", "contradictory", "duplicate", "kept"))
     pairs = [(text.normalise(q), text.normalise(c)) for q, c in zip(kept["origin_query"], kept["candidate"], strict=True)]
     assert len(pairs) == len(set(pairs))

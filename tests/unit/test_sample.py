@@ -15,8 +15,10 @@ sys.path.insert(0, str(ROOT / "samples"))
 import generate
 import lexicon
 
-from babelcart import baseline, metrics, rows
-from babelcart.privacy import private
+from babelcart import baseline
+from babelcart.rows import readers
+from babelcart.scores import metrics
+from babelcart.translation.privacy import private
 
 LANGUAGES = {
     "QC": ({"en", "fr", "es", "ko", "pt", "ja"}, {"de", "it", "pl", "ar"}),
@@ -75,10 +77,10 @@ def test_no_query_stands_in_two_splits(sample: Path, task: str) -> None:
 
 @pytest.mark.parametrize("task", ["QC", "QI"])
 def test_wording_alone_does_not_give_the_label(sample: Path, task: str) -> None:
-    train, _ = rows.read_rows([sample / f"train_{task}.txt"], task.lower(), labelled=True)
-    test, _ = rows.read_rows([sample / f"test_{task}.txt"], task.lower(), labelled=False)
-    labels, _ = rows.read_labels([sample / f"test_{task}_labels.csv"])
-    train, _ = rows.clean(train, "majority")
+    train, _ = readers.read_rows([sample / f"train_{task}.txt"], task.lower(), labelled=True)
+    test, _ = readers.read_rows([sample / f"test_{task}.txt"], task.lower(), labelled=False)
+    labels, _ = readers.read_labels([sample / f"test_{task}_labels.csv"])
+    train, _ = readers.clean(train, "majority")
     assert 0.6 < train["label"].mean() < 0.72
     test["label"] = test["id"].map(labels)
     unseen = test[~test["language"].isin(train["language"].unique())]

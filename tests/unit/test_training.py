@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from babelcart import models, optimizer, prompts, scoring, training
-from babelcart.checkpoints import Checkpoints, fingerprint
-from babelcart.errors import UserError
+from babelcart.core.errors import UserError
 from babelcart.imports import imported_modules
-from babelcart.packing import TokenRow, pack_rows
-from babelcart.training import Labelled, Train
+from babelcart.model import loading, prompts, scoring
+from babelcart.model.packing import TokenRow, pack_rows
+from babelcart.training import loop, optimizer
+from babelcart.training.checkpoints import Checkpoints, fingerprint
+from babelcart.training.loop import Labelled, Train
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
 from tests.support.tiny import BLOCK, LABELS, PROMPT, SETTINGS, TEXTS, build, fit, plain
@@ -34,13 +35,13 @@ TRAJECTORY = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
     ("capabilities", "expected"), [({"avx2": True, "amx_bf16": False}, "float32"), ({"avx512_bf16": True}, "bfloat16")]
 )
 def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: Any) -> None:
-    monkeypatch.setattr(models, "device", lambda: "cpu")
+    monkeypatch.setattr(loading, "device", lambda: "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     block = dataclasses.replace(BLOCK, dtype="bfloat16")
-    assert models.fitting(block) == dataclasses.replace(block, dtype=expected)
-    assert models.fitting(BLOCK) == BLOCK
-    monkeypatch.setattr(models, "device", lambda: "cuda")
-    assert models.fitting(block) == block
+    assert loading.fitting(block) == dataclasses.replace(block, dtype=expected)
+    assert loading.fitting(BLOCK) == BLOCK
+    monkeypatch.setattr(loading, "device", lambda: "cuda")
+    assert loading.fitting(block) == block
 
 
 class Killed(Exception):
@@ -140,7 +141,7 @@ def test_the_first_losses_are_those_that_were_written_down(folder: Path) -> None
 )
 def test_out_of_memory_halves_the_budget_and_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
     expected = fit(folder, block=plain())[0]
-    real = models.label_logits
+    real = loading.label_logits
     limit = 85
 
     def small(model: Any, pack: Any, labels: Any) -> torch.Tensor:
@@ -150,7 +151,7 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(folder: Path, monke
             raise error
         return logits
 
-    monkeypatch.setattr(training, "label_logits", small)
+    monkeypatch.setattr(loop, "label_logits", small)
     history, _ = fit(folder, block=plain())
     assert history.max_tokens <= limit < SETTINGS.max_tokens
     torch.testing.assert_close(torch.tensor(history.losses), torch.tensor(expected.losses), rtol=1e-4, atol=1e-5)
@@ -163,7 +164,7 @@ def test_scoring_survives_out_of_memory(folder: Path, monkeypatch: pytest.Monkey
     model, encoder = build(folder, "gemma3_text")
     rows = [encoder.encode(*row) for row in TEXTS]
     expected = scoring.score(model, rows, encoder.labels, 4096)
-    real = models.label_logits
+    real = loading.label_logits
 
     def small(model: Any, pack: Any, labels: Any) -> torch.Tensor:
         if pack.input_ids.shape[1] > 85:
@@ -175,14 +176,14 @@ def test_scoring_survives_out_of_memory(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_another_error_is_not_taken_for_one_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "label_logits", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match")))
+    monkeypatch.setattr(loop, "label_logits", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         fit(folder)
 
 
 def test_the_best_adapter_is_kept_and_training_stops_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aucs = iter([0.6, 0.8, 0.7, 0.8, 0.5, 0.9])
-    monkeypatch.setattr(training, "quality", lambda *_: {"auc": next(aucs), "f1": 0.5})
+    monkeypatch.setattr(loop, "quality", lambda *_: {"auc": next(aucs), "f1": 0.5})
     settings = dataclasses.replace(SETTINGS, eval_steps=2, early_stopping_patience=3)
     history, found = fit(folder, settings, plain())
     assert [one["auc"] for one in history.evaluations] == [0.6, 0.8, 0.7, 0.8, 0.5]
@@ -198,22 +199,22 @@ def test_the_best_adapter_is_kept_and_training_stops_early(folder: Path, monkeyp
 
 def steps(settings: Train) -> list[list[int]]:
     rows = [TokenRow((hash(row[1]) % 10**9,), (n,)) for n, row in enumerate(TEXTS)]
-    return list(training.order(rows, settings))
+    return list(loop.order(rows, settings))
 
 
 def test_validation_with_one_label_says_what_to_set(folder: Path) -> None:
-    adapted = models.add_adapter(models.load_base(folder, BLOCK), BLOCK, 0)
+    adapted = loading.add_adapter(loading.load_base(folder, BLOCK), BLOCK, 0)
     rows = [TokenRow((1, 2), (3,))] * 2
     settings = dataclasses.replace(SETTINGS, eval_steps=1)
     with pytest.raises(UserError, match=r"train\.eval_steps to null"):
-        training.train(adapted, Labelled(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, 0.1, validation=Labelled(rows, [1, 1]))
+        loop.train(adapted, Labelled(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, 0.1, validation=Labelled(rows, [1, 1]))
 
 
 def test_loss_is_that_of_its_definition(folder: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=100, class_weight="balanced", label_smoothing_factor=0.2)
     history, _ = fit(folder, settings, plain())
-    model = models.add_adapter(models.load_base(folder, plain()), plain(), 0)
-    encoder = prompts.Encoder(models.load_tokenizer(folder), PROMPT)
+    model = loading.add_adapter(loading.load_base(folder, plain()), plain(), 0)
+    encoder = prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
     log_odds = torch.tensor(scoring.score(model, [encoder.encode(*row) for row in TEXTS], encoder.labels, 4096)).logit()
     expected = 0.0
     for label, value in zip(LABELS, log_odds, strict=True):
@@ -224,9 +225,9 @@ def test_loss_is_that_of_its_definition(folder: Path) -> None:
 
 
 def test_balanced_needs_both_labels() -> None:
-    assert training.balanced([0, 1, 1, 1]) == [2.0, 4 / 6]
+    assert loop.balanced([0, 1, 1, 1]) == [2.0, 4 / 6]
     with pytest.raises(UserError, match="all rows of the training set have the same label"):
-        training.balanced([1, 1])
+        loop.balanced([1, 1])
 
 
 def test_each_variant_of_lora_does_its_own(folder: Path) -> None:
@@ -289,14 +290,14 @@ def test_scoring_between_steps_leaves_a_quantised_model_trainable(tmp_path: Path
     """bitsandbytes repacks NF4 weights for inference on some CPUs, and what is repacked lets no gradient through."""
     build(tmp_path, family, adapter=False)
     block = plain(quantization="nf4", dtype="bfloat16")
-    model = models.add_adapter(models.load_base(tmp_path, block), block, 0)
-    encoder = prompts.Encoder(models.load_tokenizer(tmp_path), PROMPT)
+    model = loading.add_adapter(loading.load_base(tmp_path, block), block, 0)
+    encoder = prompts.Encoder(loading.load_tokenizer(tmp_path), PROMPT)
     pack = pack_rows([encoder.encode(*row) for row in TEXTS])
 
     def gradients() -> list[torch.Tensor]:
         model.train()
         model.zero_grad()
-        models.label_logits(model, pack, encoder.labels)[:, 1].sum().backward()
+        loading.label_logits(model, pack, encoder.labels)[:, 1].sum().backward()
         return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
     before = gradients()

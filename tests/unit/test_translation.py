@@ -17,9 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from babelcart import engines, memory, network, text, translation, weights
-from babelcart.errors import UserError
-from babelcart.memory import Entry
+from babelcart.core.errors import UserError
+from babelcart.rows import text
+from babelcart.translation import augment, engines, network, translation_memory
+from babelcart.translation.translation_memory import Entry
+from babelcart.weights import fetching
 from tests.support.imports import ROOT
 from tests.support.libre_server import FAST, FAULTS, TEXTS, german, online, running
 from tests.support.project import Project, run, run_to
@@ -27,17 +29,17 @@ from tests.support.project import Project, run, run_to
 WAY = ("en", "de")
 
 
-def translator(store: memory.Memory, url: str, **changes: Any) -> translation.Translator:
+def translator(store: translation_memory.Memory, url: str, **changes: Any) -> augment.Translator:
     manners = network.Manners(**{**FAST, **changes.pop("network", {})})
     block = engines.EngineSettings(kind="libre", base_url=url)
-    chosen = translation.Translate(
+    chosen = augment.Translate(
         memory="", chain=("libre",), engines={"libre": block}, **{"allow_network": True, "network": manners, **changes}
     )
     engine = engines.build("libre", block, Path(), manners.timeout)
-    return translation.Translator(store, [translation.Source("libre", engine.version, engine)], chosen)
+    return augment.Translator(store, [augment.Source("libre", engine.version, engine)], chosen)
 
 
-def wrong(answers: dict[str, translation.Answer]) -> list[tuple[str, str]]:
+def wrong(answers: dict[str, augment.Answer]) -> list[tuple[str, str]]:
     return [(text, answer.translation) for text, answer in answers.items() if answer.translation not in (None, german(text))]
 
 
@@ -46,7 +48,7 @@ def test_each_fault_alone_is_survived(tmp_path: Path, fault: str) -> None:
     texts = TEXTS[:60]
     # A wrong answer is wrong once: two that are the same by chance would be believed.
     victims = len(texts) if fault == "other" else 0
-    with running(faults=[fault], share=0.2, victims=victims) as server, memory.Memory(tmp_path / "m.sqlite") as store:
+    with running(faults=[fault], share=0.2, victims=victims) as server, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         answers = translator(store, server.url, agree=2 if fault == "other" else 1).translate(WAY, texts)
         assert wrong(answers) == []
         assert all(answer.engine for answer in answers.values())  # an engine, or a reason
@@ -58,7 +60,7 @@ def test_each_fault_alone_is_survived(tmp_path: Path, fault: str) -> None:
 
 
 def test_all_faults_together_give_right_rows_or_named_ones(tmp_path: Path) -> None:
-    with running(faults=FAULTS, share=0.3) as server, memory.Memory(tmp_path / "m.sqlite") as store:
+    with running(faults=FAULTS, share=0.3) as server, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         answers = translator(store, server.url, agree=2).translate(WAY, TEXTS)
         assert wrong(answers) == []
         assert sum(answer.translation is not None for answer in answers.values()) > 0.8 * len(TEXTS)
@@ -68,26 +70,26 @@ def test_all_faults_together_give_right_rows_or_named_ones(tmp_path: Path) -> No
 
 def test_two_texts_with_one_answer_are_asked_again(tmp_path: Path) -> None:
     # The texts whose answers are given to others are themselves answered rightly, so each wrong answer is seen twice.
-    with running(faults=["other"], share=0.5, victims=20) as server, memory.Memory(tmp_path / "m.sqlite") as store:
+    with running(faults=["other"], share=0.5, victims=20) as server, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         answers = translator(store, server.url).translate(WAY, TEXTS)
         assert wrong(answers) == []
         assert len(TEXTS) < server.requests < 1.5 * len(TEXTS)
 
 
 def test_what_one_engine_cannot_do_the_next_one_does(tmp_path: Path) -> None:
-    with running(faults=["empty"], share=1.0) as silent, running() as good, memory.Memory(tmp_path / "m.sqlite") as store:
+    with running(faults=["empty"], share=1.0) as silent, running() as good, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         blocks = {name: engines.EngineSettings(kind="libre", base_url=one.url) for name, one in (("first", silent), ("second", good))}
         manners = network.Manners(**FAST)
-        chosen = translation.Translate(memory="", chain=("first", "second"), engines=blocks, allow_network=True, network=manners)
+        chosen = augment.Translate(memory="", chain=("first", "second"), engines=blocks, allow_network=True, network=manners)
         built = [engines.build(name, block, tmp_path, 1.0) for name, block in blocks.items()]
-        chain = [translation.Source(engine.name, engine.version, engine) for engine in built]
-        answers = translation.Translator(store, chain, chosen).translate(WAY, TEXTS[:20])
+        chain = [augment.Source(engine.name, engine.version, engine) for engine in built]
+        answers = augment.Translator(store, chain, chosen).translate(WAY, TEXTS[:20])
         assert {answer.engine for answer in answers.values()} == {"second"}
         assert wrong(answers) == []
 
 
 def test_a_second_run_asks_for_nothing(tmp_path: Path) -> None:
-    with running() as server, memory.Memory(tmp_path / "m.sqlite") as store:
+    with running() as server, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         first = translator(store, server.url).translate(WAY, [*TEXTS, *TEXTS])
         asked = server.requests
         assert asked == len(TEXTS)
@@ -97,7 +99,7 @@ def test_a_second_run_asks_for_nothing(tmp_path: Path) -> None:
 
 
 def test_the_network_is_not_touched_unless_allowed(tmp_path: Path) -> None:
-    with running() as server, memory.Memory(tmp_path / "m.sqlite") as store:
+    with running() as server, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         answers = translator(store, server.url, allow_network=False).translate(WAY, TEXTS[:3])
         assert {answer.engine for answer in answers.values()} == {"missing"}
         assert server.requests == 0
@@ -105,14 +107,14 @@ def test_the_network_is_not_touched_unless_allowed(tmp_path: Path) -> None:
 
 def test_personal_data_stays_at_home(tmp_path: Path) -> None:
     texts = ["red dog bed", "call +49 170 1234567", "jo@example.org", "4111 1111 1111 1111", "221b baker street"]
-    with running() as server, memory.Memory(tmp_path / "m.sqlite") as store:
+    with running() as server, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         answers = translator(store, server.url).translate(WAY, texts)
         assert {text for text, answer in answers.items() if answer.engine.startswith("private")} == set(texts[1:])
         assert server.requests == 1
 
 
 def test_the_breaker_opens_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    with memory.Memory(tmp_path / "m.sqlite") as store:
+    with translation_memory.Memory(tmp_path / "m.sqlite") as store:
         with running(faults=["500"], share=1.0) as server:
             stopped = translator(store, server.url, network={"max_failures": 5, "concurrency": 2})
             answers = stopped.translate(WAY, TEXTS)
@@ -168,7 +170,7 @@ def test_an_engine_without_its_key_says_so(kind: str, monkeypatch: pytest.Monkey
 
 
 def test_a_language_model_translates_a_batch_as_it_does_one_by_one(tmp_path: Path) -> None:
-    weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path)
+    fetching.from_random(fetching.Weights(licence="", random="qwen2"), tmp_path)
     block = engines.EngineSettings(kind="llm", batch_size=4)
     translate = engines.build("llm", block, tmp_path, 1.0, str(tmp_path)).client("en", "de")
     texts = ["red dog bed", "a", "winter jacket with a hood 42"]
@@ -179,7 +181,7 @@ def test_a_language_model_translates_a_batch_as_it_does_one_by_one(tmp_path: Pat
 def test_an_encoder_decoder_translates_a_batch_as_it_does_one_by_one(tmp_path: Path) -> None:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path)  # for its tokenizer
+    fetching.from_random(fetching.Weights(licence="", random="qwen2"), tmp_path)  # for its tokenizer
     (tmp_path / "config.json").unlink()
     (tmp_path / "generation_config.json").unlink()
     shape = T5Config(vocab_size=2048, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, pad_token_id=0)
@@ -192,15 +194,15 @@ def test_an_encoder_decoder_translates_a_batch_as_it_does_one_by_one(tmp_path: P
 
 
 def test_an_engine_of_this_machine_fills_the_memory(tmp_path: Path) -> None:
-    weights.from_random(weights.Weights(licence="", random="qwen2"), tmp_path / "model")
+    fetching.from_random(fetching.Weights(licence="", random="qwen2"), tmp_path / "model")
     block, folder = engines.EngineSettings(kind="llm", version="1"), str(tmp_path / "model")
-    chosen = translation.Translate(memory="", chain=("llm",), engines={"llm": block}, local_model=folder)
+    chosen = augment.Translate(memory="", chain=("llm",), engines={"llm": block}, local_model=folder)
     engine = engines.build("llm", block, tmp_path, 1.0, folder)
-    with memory.Memory(tmp_path / "m.sqlite") as store:
-        first = translation.Translator(store, [translation.Source("llm", "1", engine)], chosen)
+    with translation_memory.Memory(tmp_path / "m.sqlite") as store:
+        first = augment.Translator(store, [augment.Source("llm", "1", engine)], chosen)
         answers = first.translate(WAY, TEXTS[:40])
         assert first.asked["llm"] == 40
-        again = translation.Translator(store, [translation.Source("llm", "1", engine)], chosen)
+        again = augment.Translator(store, [augment.Source("llm", "1", engine)], chosen)
         answers_again = again.translate(WAY, TEXTS[:40])
         assert answers_again == answers
         assert again.asked["llm"] == 0
@@ -272,10 +274,10 @@ def test_memories_merge_in_any_order_to_the_same_bytes(
 ) -> None:
     folder = tmp_path_factory.mktemp("merge")
     for number, lists in enumerate([(first, second), (second, first), (first + second, first)]):
-        with memory.Memory(folder / f"{number}.sqlite") as store:
+        with translation_memory.Memory(folder / f"{number}.sqlite") as store:
             for entries in lists:
                 store.add(entries)
-            memory.write_csv(folder / f"{number}.csv", store.entries())
+            translation_memory.write_csv(folder / f"{number}.csv", store.entries())
             for entry in first + second:
                 found = store.look_up(*entry[:4], [entry.text])[entry.text]
                 assert found in {one.translation for one in first + second if one[:5] == entry[:5]}
@@ -286,31 +288,31 @@ def test_memories_merge_in_any_order_to_the_same_bytes(
 @settings(max_examples=60, deadline=None)
 def test_csv_gives_back_what_it_took(entries: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("csv") / "m.csv"
-    memory.write_csv(path, entries)
-    assert list(memory.read_csv(path)) == entries
+    translation_memory.write_csv(path, entries)
+    assert list(translation_memory.read_csv(path)) == entries
 
 
 def test_tmx_gives_back_what_it_took(tmp_path: Path) -> None:
     entries = [Entry("google", "1", "en", "de", 'a <b> & "c"', "ä < ö"), Entry("given", "", "ja", "ar", "時計", "ساعة")]
-    memory.write_tmx(tmp_path / "m.tmx", entries)
-    assert list(memory.read_tmx(tmp_path / "m.tmx")) == entries
+    translation_memory.write_tmx(tmp_path / "m.tmx", entries)
+    assert list(translation_memory.read_tmx(tmp_path / "m.tmx")) == entries
     (tmp_path / "m.tmx").write_text("<tmx><body><tu>", encoding="utf-8")
     with pytest.raises(UserError, match="is not TMX"):
-        list(memory.read_tmx(tmp_path / "m.tmx"))
+        list(translation_memory.read_tmx(tmp_path / "m.tmx"))
 
 
 def test_a_given_memory_that_changed_replaces_what_it_said(tmp_path: Path) -> None:
     path = tmp_path / "given.csv"
-    with memory.Memory(tmp_path / "m.sqlite") as store:
+    with translation_memory.Memory(tmp_path / "m.sqlite") as store:
         for answer in ("ähre", "zaun"):
             path.write_text(f"source,target,text,translation\nen,de,fence,{answer}\n", encoding="utf-8")
             version = store.import_file(path)
-            assert store.look_up(memory.GIVEN, version, "en", "de", ["fence"]) == {"fence": answer}
+            assert store.look_up(translation_memory.GIVEN, version, "en", "de", ["fence"]) == {"fence": answer}
 
 
 def test_the_memory_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    memory.write_csv(Path("a.csv"), [Entry("google", "1", "en", "de", "a", "b"), Entry("bad", "1", "en", "de", "a", "c")])
+    translation_memory.write_csv(Path("a.csv"), [Entry("google", "1", "en", "de", "a", "b"), Entry("bad", "1", "en", "de", "a", "c")])
     run("memory", "import", "a.csv")
     printed = run("memory", "list").output
     assert "google\t1\ten-de\t1" in printed

@@ -1,0 +1,1 @@
+"""Settings, errors and files: used by every other package."""

@@ -1,0 +1,1 @@
+"""Text embeddings, nearest-neighbour search and similarity."""

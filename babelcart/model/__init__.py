@@ -1,0 +1,1 @@
+"""The model: prompts, packing, forward pass, loading, p(relevant)."""

@@ -1,0 +1,1 @@
+"""Negative sampling and its audit."""

@@ -1,0 +1,1 @@
+"""Rows of labelled data: reading, normalisation, languages, category paths, splits."""

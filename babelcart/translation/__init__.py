@@ -1,0 +1,1 @@
+"""Translation of labelled rows: engines, translation memory, quality checks."""

