@@ -10,7 +10,7 @@ export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test test-slow verify pull heal lint setup clean plan dag current experiments
+.PHONY: help repro test test-slow verify pull heal lint setup clean plan dag deps current experiments
 
 help:  ## Show this help
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -73,6 +73,9 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 # DVC keeps pickles in its cache, by default in /var/tmp, and makes folders that all may write in: this one is closed before it does, and used without make too.
 	@install -d -m 700 $(DVC_SITE_CACHE_DIR) && dvc config --local core.site_cache_dir $(DVC_SITE_CACHE_DIR)
 	@touch $@
+
+deps: setup  ## Write the code that each stage imports into the lists in dvc.yaml
+	@babelcart deps
 
 dag: setup  ## Draw the graph into docs/dag.svg (needs graphviz)
 	dvc dag --dot | tred | dot -Tsvg -Grankdir=LR -Nshape=box -Nstyle=rounded,filled -Nheight=0.35 -Nfillcolor='#eef3fb' -Ncolor='#5b7aa8' \

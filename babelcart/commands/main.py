@@ -28,6 +28,7 @@ COMMANDS = {
     "Maintenance": {
         "current": "Fail if dvc.lock is out of date.",
         "heal": "Repair DVC's files after a crash or disk failure.",
+        "deps": "Write the code that each stage depends on into dvc.yaml.",
     },
 }
 

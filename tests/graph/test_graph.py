@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
+from babelcart.commands import deps
 from babelcart.commands.main import COMMANDS
 from babelcart.embedding import encoders
 from babelcart.translation import engines
@@ -19,9 +22,31 @@ SCRIPTS = sorted(path.stem for path in ROOT.joinpath("stages").glob("*.py") if p
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_the_modules_that_the_stage_imports(stage: str) -> None:
-    named = [dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")]
-    assert set(named) == modules(stage)
-    assert named == sorted(named)
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("babelcart/", "stages/"))]
+    files = [path for dep in code for path in ([ROOT / dep] if dep.endswith(".py") else ROOT.joinpath(dep).glob("*.py"))]
+    assert {path.relative_to(ROOT).as_posix() for path in files if path.name != "__init__.py"} == modules(stage)
+    assert code == sorted(code)
+
+
+def test_the_lists_are_those_that_the_command_writes() -> None:
+    text = ROOT.joinpath("dvc.yaml").read_text(encoding="utf-8")
+    assert deps.update_deps(text, ROOT / "stages") == text
+    spoiled = text.replace("      - babelcart/core\n", "").replace("      - stages/prepare.py\n", "      - babelcart/nowhere.py\n")
+    assert deps.update_deps(spoiled, ROOT / "stages") == text
+
+
+def test_a_package_is_named_as_a_folder_only_if_all_of_it_is_used(tmp_path: Path) -> None:
+    for name in ("babelcart", "stages"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys; from pathlib import Path; from babelcart.commands.deps import code_deps; print(*code_deps(Path('stages/split.py')))"
+
+    def listed() -> list[str]:
+        return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+
+    assert "babelcart/core" in listed()
+    (tmp_path / "babelcart/core/unused.py").touch()
+    assert "babelcart/core" not in listed()
+    assert "babelcart/core/files.py" in listed()
 
 
 @pytest.mark.parametrize("stage", STAGES)
