@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.model.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Attack:
 
     split: Literal["validation", "dev", "test"] = "test"
     # Drawn from the split's rows; 0 for none.
-    rows: int = within(0, 10**6, default=200)
+    rows: int = bounded(0, 10**6, default=200)
     seed: int = 0
 
 
@@ -57,7 +57,7 @@ class Text(NamedTuple):
     pivot: str
 
 
-def attacked(text: Text, prompt: Prompt, answer: int) -> dict[str, Text]:
+def attack_rows(text: Text, prompt: Prompt, answer: int) -> dict[str, Text]:
     """The row under each attack that seeks the `answer` 1, relevant, or 0.
 
     ``order`` and ``order_own_language`` put an instruction into the candidate, ``order_in_query`` into the query; ``label`` ends the
@@ -81,7 +81,7 @@ def attacked(text: Text, prompt: Prompt, answer: int) -> dict[str, Text]:
     return found
 
 
-def control(text: Text, changed: Text) -> Text:
+def control_text(text: Text, changed: Text) -> Text:
     """The row grown by neutral words as much, and in the same place, as an attack made it grow."""
 
     def grown(before: str, after: str) -> str:
@@ -112,9 +112,9 @@ def measure(rows: pd.DataFrame, prompt: Prompt, settings: Attack, score: Callabl
     places, records, texts = [], [], []
     for place, row in enumerate(drawn.itertuples()):
         text = Text(row.language, row.origin_query, row.candidate, row.pivot)
-        forms = {answer: attacked(text, prompt, answer) for answer in (0, 1)}
+        forms = {answer: attack_rows(text, prompt, answer) for answer in (0, 1)}
         # One control for both answers: yes and no are about as long.
-        controls = {name: control(text, changed) for name, changed in forms[1].items()}
+        controls = {name: control_text(text, changed) for name, changed in forms[1].items()}
         for answer, changes in forms.items():
             for name, changed in changes.items():
                 places.append(place)

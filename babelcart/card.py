@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.rows.text import tidy
+from babelcart.rows.text import collapse_spaces
 from babelcart.weights.fetching import Weights
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def licence(text: str) -> dict[str, str]:
 
 def plain(text: str) -> str:
     """Text that is neither Markdown nor HTML, in one line."""
-    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", tidy(text))
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", collapse_spaces(text))
 
 
 def origin(weights: Weights) -> str:
@@ -134,7 +134,7 @@ def results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revi
     return found
 
 
-def card(
+def render_card(
     name: str,
     task: str,
     weights: Weights,

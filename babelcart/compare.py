@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from babelcart.core.errors import UserError, printable
 from babelcart.scores.intervals import bootstrap, interval
 from babelcart.scores.metrics import Decision, scores
-from babelcart.scores.slices import slices
+from babelcart.scores.slices import slice_masks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 KEY = ["id", "language", "origin_query", "candidate", "label"]
 
 
-def pair(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str, str] = ("the first", "the second")) -> pd.DataFrame:
+def pair_predictions(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str, str] = ("the first", "the second")) -> pd.DataFrame:
     """The rows of both with their two probabilities, ``before`` and ``after``.
 
     Raises
@@ -40,7 +40,7 @@ def pair(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str, str] = ("t
     return both.drop(columns="_merge").rename(columns={"probability_before": "before", "probability_after": "after"})
 
 
-def compare(
+def compare_slices(
     rows: pd.DataFrame, before: Decision, after: Decision, native_languages: Sequence[str], task: str, draws: int = 1000
 ) -> pd.DataFrame:
     """F1 and AUC of both by slice, their differences, and 95 % intervals of the differences.
@@ -65,7 +65,7 @@ def compare(
     sides = {name: rows[name].to_numpy(float) for name in ("before", "after")}
     limits = {"before": before.thresholds(rows["language"]), "after": after.thresholds(rows["language"])}
     masks = {("overall", "all"): np.ones(len(rows), dtype=bool)}
-    masks |= {(group, value): mask for group, values in slices(rows, native_languages, task).items() for value, mask in values.items()}
+    masks |= {(group, value): mask for group, values in slice_masks(rows, native_languages, task).items() for value, mask in values.items()}
     named = {"\t".join(key): mask for key, mask in masks.items()}
     query = (rows["language"] + "\t" + rows["origin_query"]).to_numpy()
     drawn = {

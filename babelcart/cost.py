@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from babelcart.model.packing import TokenRow, pack_rows
 
 if TYPE_CHECKING:
-    from babelcart.model.loading import Model
+    from babelcart.model.loading import ModelSettings
 
 # Bits of a weight in NF4 with double quantisation: 4, and 8/64 + 32/(64 * 256) for the scales (Dettmers et al., "QLoRA", 2023).
 NF4_BITS = 4.127
@@ -32,7 +32,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """Numbers of parameters: in linear layers, in the largest of them, elsewhere, in the adapter."""
 
     linear: int
@@ -40,22 +40,22 @@ class Size:
     other: int
     adapter: int
 
-    def base_bytes(self, model: Model) -> float:
+    def base_bytes(self, model: ModelSettings) -> float:
         """Bytes of the frozen model; the embeddings and the head are never quantised."""
         width = itemsize(model)
         return self.other * width + self.linear * (NF4_BITS / 8 if model.quantization == "nf4" else width)
 
-    def adapter_bytes(self, model: Model) -> float:
+    def adapter_bytes(self, model: ModelSettings) -> float:
         """Bytes of the adapter in training: it, its best copy, and in float32 its master, gradient and two moments."""
         return self.adapter * (2 * itemsize(model) + 4 * 4)
 
 
-def itemsize(model: Model) -> int:
+def itemsize(model: ModelSettings) -> int:
     """Bytes of a number of the model's dtype."""
     return 4 if model.dtype == "float32" else 2
 
 
-def size(config: Any, model: Model) -> Size:
+def model_size(config: Any, model: ModelSettings) -> ModelSize:
     """Count the parameters of a model and its adapter."""
     import torch
 
@@ -69,16 +69,16 @@ def size(config: Any, model: Model) -> Size:
     ]
     adapter = sum(parameter.numel() for parameter in base.parameters() if parameter.requires_grad)
     other = sum(map(torch.numel, base.parameters())) - sum(linear) - adapter
-    return Size(sum(linear), max(linear), other, adapter)
+    return ModelSize(sum(linear), max(linear), other, adapter)
 
 
-def cost(config: Any, model: Model, packs: Iterable[list[TokenRow]], train: bool) -> Cost:
+def pack_cost(config: Any, model: ModelSettings, packs: Iterable[list[TokenRow]], train: bool) -> Cost:
     """What a pack costs to train on or to score: the memory of the neediest of `packs`, the rest of the first."""
     found = [_cost(config, model, pack, train) for pack in packs]
     return replace(found[0], memory=max(one.memory for one in found))
 
 
-def _cost(config: Any, model: Model, rows: list[TokenRow], train: bool) -> Cost:
+def _cost(config: Any, model: ModelSettings, rows: list[TokenRow], train: bool) -> Cost:
     layers = config.get_text_config().num_hidden_layers
     two, three = (measure(_on_meta(_with_layers(config, number), model), rows, train) for number in (2, 3))
     memory, flops, calls = (
@@ -96,7 +96,7 @@ def _with_layers(config: Any, layers: int) -> Any:
     return config
 
 
-def _on_meta(config: Any, model: Model) -> Any:
+def _on_meta(config: Any, model: ModelSettings) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
-from babelcart.model.loading import Model, check_adapter, load_adapter, load_base, load_tokenizer
-from babelcart.model.prompts import Encoder, Prompt
+from babelcart.model.loading import ModelSettings, check_adapter, load_adapter, load_base, load_tokenizer
+from babelcart.model.prompts import Prompt, PromptTokenizer
 
 # What a caller needs beside the weights to ask as `predict` does.
 CONTRACT = "babelcart.json"
 
 
-def export(
-    base: Path, adapter: Path, block: Model, prompt: Prompt, threshold: float | None, card: Path | None, out: Path, merge: bool
+def export_model(
+    base: Path, adapter: Path, block: ModelSettings, prompt: Prompt, threshold: float | None, card: Path | None, out: Path, merge: bool
 ) -> None:
     """Write an adapter, or the base model with the adapter merged into its weights, to a new folder.
 
@@ -46,7 +46,7 @@ def export(
         raise UserError(f"{out} exists; choose another folder or remove it")
     check_adapter(adapter)
     tokenizer = load_tokenizer(base)
-    labels = Encoder(tokenizer, prompt).labels
+    labels = PromptTokenizer(tokenizer, prompt).labels
     half = out.with_name(f".{out.name}.half")
     shutil.rmtree(half, ignore_errors=True)
     if merge:

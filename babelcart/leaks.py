@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.rows.text import folded, normalise
+from babelcart.rows.text import fold, normalise
 from babelcart.translation.translation_memory import Entry
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Leak:
         return f"train row {self.train_id}, {self.train_query!r}, is {self.kind} of {held_out}"
 
 
-def find(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame]) -> list[Leak]:
+def find_leaks(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame]) -> list[Leak]:
     """Every train query that gives a held-out one away, once for each held-out part.
 
     Parameters
@@ -72,10 +72,10 @@ def find(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame]) -> list[Leak
 
 
 def _forms(query: str, group: str) -> Iterator[tuple[str, str]]:
-    return zip(KINDS, (normalise(query), folded(query), folded(group)), strict=True)
+    return zip(KINDS, (normalise(query), fold(query), fold(group)), strict=True)
 
 
-def check(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], task: str) -> dict[str, Any]:
+def check_leaks(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], task: str) -> dict[str, Any]:
     """Count the queries compared.
 
     Returns
@@ -88,7 +88,7 @@ def check(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], task: str) 
     UserError
         If there is a leak: the rows, and what to do.
     """
-    leaks = find(train, held_out)
+    leaks = find_leaks(train, held_out)
     if leaks:
         shown = "\n".join(f"  {leak}" for leak in leaks[:20])
         more = f"\n  ... and {len(leaks) - 20} more" if len(leaks) > 20 else ""
@@ -102,7 +102,7 @@ def check(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], task: str) 
     }
 
 
-def told_by_memory(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], entries: Iterable[Entry]) -> dict[str, int]:
+def known_by_translation(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], entries: Iterable[Entry]) -> dict[str, int]:
     """Held-out queries that a translation memory gives as the translation of a train query, or the other way round.
 
     Not a leak by itself: that "printer" was labelled in English is what a model should use for "Drucker". It tells how much of a part asks

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.errors import UserError, readable
-from babelcart.cost import Cost, Size, cost, itemsize, size
+from babelcart.core.errors import UserError, readable_folder
+from babelcart.cost import Cost, ModelSize, itemsize, model_size, pack_cost
 from babelcart.model.batching import by_length, by_query, token_budget
 from babelcart.model.packing import TokenRow, common_prefix
 
 if TYPE_CHECKING:
-    from babelcart.model.loading import Model
-    from babelcart.training.loop import Train
+    from babelcart.model.loading import ModelSettings
+    from babelcart.training.loop import TrainSettings
 
 GIB = 2**30
 # Shares of the rate of a single matrix product that training and scoring reach here, and of the data sheet's rate on a GPU.
@@ -83,7 +83,7 @@ class Work:
     largest: tuple[list[TokenRow], ...]
 
 
-def count(packs: Iterable[Sequence[TokenRow]]) -> Work:
+def count_work(packs: Iterable[Sequence[TokenRow]]) -> Work:
     """Count rows and tokens of packs, at least one."""
     rows = number = tokens = padded = most = widest = 0
     longest: list[TokenRow] = []
@@ -102,12 +102,12 @@ def count(packs: Iterable[Sequence[TokenRow]]) -> Work:
     return Work(rows, number, tokens, padded, (longest, wide) if wide != longest else (longest,))
 
 
-def training_packs(rows: Sequence[TokenRow], settings: Train) -> list[list[list[TokenRow]]]:
+def training_packs(rows: Sequence[TokenRow], settings: TrainSettings) -> list[list[list[TokenRow]]]:
     """The packs of each optimiser step of `babelcart.training.loop.train`."""
-    from babelcart.training.loop import order
+    from babelcart.training.loop import step_order
 
     steps = []
-    for step in order(rows, settings):
+    for step in step_order(rows, settings):
         groups = [[step[n] for n in group] for group in by_query([rows[n] for n in step])]
         steps.append([[rows[n] for n in pack] for pack in token_budget(groups, rows, settings.max_tokens)])
     return steps
@@ -119,7 +119,7 @@ def scoring_packs(rows: Sequence[TokenRow], max_tokens: int) -> list[list[TokenR
     return [[rows[n] for n in pack] for pack in token_budget([order], rows, max_tokens)]
 
 
-def read_config(folder: Path, model: Model) -> Any:
+def read_config(folder: Path, model: ModelSettings) -> Any:
     """The configuration of a base model: of the files in `folder`, or as published.
 
     Raises
@@ -129,12 +129,12 @@ def read_config(folder: Path, model: Model) -> Any:
     """
     from transformers import AutoConfig
 
-    from babelcart.model.loading import source
-    from babelcart.weights.fetching import PIN
+    from babelcart.model.loading import base_source
+    from babelcart.weights.fetching import SOURCE_RECORD
 
-    if (folder / PIN).exists():
-        with readable(folder):
-            return AutoConfig.from_pretrained(**source(folder))
+    if (folder / SOURCE_RECORD).exists():
+        with readable_folder(folder):
+            return AutoConfig.from_pretrained(**base_source(folder))
     if model.weights.repo in SHAPES:
         return AutoConfig.for_model(**SHAPES[model.weights.repo])
     raise UserError(f"{folder} holds no base model; run `python -m stages.base --model {folder.parent.name}`")
@@ -166,14 +166,14 @@ class Machine:
     call_seconds: float = 0.0
 
 
-def gpu(name: str) -> Machine:
+def gpu_machine(name: str) -> Machine:
     """A machine with one of `GPUS`."""
     memory, tflops = GPUS[name]
     flops = tflops * 1e12 * GPU_SHARE
     return Machine(name, memory * GIB, CUDA_GIB * GIB, 1.0, flops, flops, CALL_SECONDS)
 
 
-def here(config: Any, model: Model, tokens: int) -> Machine:
+def this_machine(config: Any, model: ModelSettings, tokens: int) -> Machine:
     """The machine at hand, after a second of the widest product of a layer on `tokens` tokens."""
     import torch
 
@@ -242,8 +242,8 @@ class Plan:
         Of the largest pack to train on and to score.
     """
 
-    model: Model
-    size: Size
+    model: ModelSettings
+    size: ModelSize
     steps: int
     train: Work
     predict: Work
@@ -272,7 +272,7 @@ def _seconds(cost: Cost, tokens: int, work: Work, flops: float, call: float) -> 
 
 
 def make_plan(
-    config: Any, model: Model, settings: Train, max_tokens: int, train: Sequence[TokenRow], validation: Sequence[TokenRow],
+    config: Any, model: ModelSettings, settings: TrainSettings, max_tokens: int, train: Sequence[TokenRow], validation: Sequence[TokenRow],
     predict: Sequence[Sequence[TokenRow]],
 ) -> Plan:  # fmt: skip
     """Plan a training run and the scoring after it.
@@ -288,21 +288,21 @@ def make_plan(
     predict : sequence of sequence of TokenRow
         The rows of each split.
     """
-    from babelcart.training.loop import Labelled, some_queries
+    from babelcart.training.loop import LabelledRows, sample_queries
 
     steps = training_packs(train, settings)
-    work = count(pack for step in steps for pack in step)
-    scored = count(pack for rows in predict for pack in scoring_packs(rows, max_tokens))
+    work = count_work(pack for step in steps for pack in step)
+    scored = count_work(pack for rows in predict for pack in scoring_packs(rows, max_tokens))
     evaluate = 0
     if settings.eval_steps is not None:
-        drawn = some_queries(Labelled(validation, [0] * len(validation)), settings.eval_rows, settings.seed)
+        drawn = sample_queries(LabelledRows(validation, [0] * len(validation)), settings.eval_rows, settings.seed)
         looks = -(-len(steps) // settings.eval_steps)  # there is always one after the last step
-        evaluate = looks * count(scoring_packs(drawn.rows, settings.max_tokens)).tokens
-    train_cost, score_cost = cost(config, model, work.largest, train=True), cost(config, model, scored.largest, train=False)
-    return Plan(model, size(config, model), len(steps), work, scored, evaluate, train_cost, score_cost)
+        evaluate = looks * count_work(scoring_packs(drawn.rows, settings.max_tokens)).tokens
+    train_cost, score_cost = pack_cost(config, model, work.largest, train=True), pack_cost(config, model, scored.largest, train=False)
+    return Plan(model, model_size(config, model), len(steps), work, scored, evaluate, train_cost, score_cost)
 
 
-def report(plan: Plan, machines: Iterable[Machine]) -> list[str]:
+def plan_lines(plan: Plan, machines: Iterable[Machine]) -> list[str]:
     """The plan in lines to print."""
     train, predict, size = plan.train, plan.predict, plan.size
     how = f"{plan.model.dtype}, linear layers in NF4" if plan.model.quantization == "nf4" else plan.model.dtype
@@ -320,7 +320,7 @@ def report(plan: Plan, machines: Iterable[Machine]) -> list[str]:
     return lines
 
 
-def _advice(model: Model) -> str:
+def _advice(model: ModelSettings) -> str:
     ways = ["a smaller train.max_tokens"]
     ways += ["gradient_checkpointing: true"] if not model.gradient_checkpointing else []
     ways += ["quantization: nf4"] if model.quantization == "none" else []

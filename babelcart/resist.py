@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from babelcart.scores.intervals import interval, means
+from babelcart.scores.intervals import bootstrap_means, interval
 from babelcart.scores.metrics import Decision
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ ANSWERS = {0: "to_no", 1: "to_yes"}
 SHAPE = {...: {...: {...: float}}}
 
 
-def turned(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
+def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
     """How many answers each attack turns.
 
     Parameters
@@ -44,7 +44,7 @@ def turned(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed: int
             flipped, neutral = (((values >= limits[mask]) == answer).astype(float) for values in (after, other))
             for name, values in (("flipped", flipped), ("control", neutral), ("excess", flipped - neutral)):
                 record[name] = float(values.mean())
-                if ends := interval(means(values, queries[mask], draws, seed)):
+                if ends := interval(bootstrap_means(values, queries[mask], draws, seed)):
                     record[f"{name}_low"], record[f"{name}_high"] = ends
             for name, values in (("shift", after), ("control_shift", other)):
                 record[name] = float((values - table["before"].to_numpy(float)[mask]).mean()) * (1 if answer else -1)

@@ -15,7 +15,7 @@ from babelcart.core.files import write_json
 
 
 @contextmanager
-def measured(path: Path) -> Iterator[dict[str, Any]]:
+def measure_run(path: Path) -> Iterator[dict[str, Any]]:
     """Time a block and, if it succeeds, write the report to `path`; the block may add keys of its own."""
     report: dict[str, Any] = {}
     start = time.monotonic()

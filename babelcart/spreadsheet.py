@@ -12,7 +12,7 @@ _FORMULA = re.compile("'*[=+\\-@＝＋－＠\t\r\n]")
 _GUARDED = re.compile("'" + _FORMULA.pattern)
 
 
-def guard(cell: str) -> str:
+def escape_formula(cell: str) -> str:
     """The cell as text in every spreadsheet.
 
     Examples
@@ -23,6 +23,6 @@ def guard(cell: str) -> str:
     return "'" + cell if _FORMULA.match(cell) else cell
 
 
-def unguard(cell: str) -> str:
+def unescape_formula(cell: str) -> str:
     """What `guard` was given."""
     return cell[1:] if _GUARDED.match(cell) else cell

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.core.errors import UserError, shown
-from babelcart.core.files import whole
+from babelcart.core.errors import UserError, short_repr
+from babelcart.core.files import atomic_write
 from babelcart.rows.tasks import CANDIDATE_FIELD
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Submit:
     split: Literal["dev", "test"] = "test"
 
 
-def lines(predictions: pd.DataFrame, task: str, decision: Decision) -> list[str]:
+def submission_lines(predictions: pd.DataFrame, task: str, decision: Decision) -> list[str]:
     """One JSON object a row: id, language as the files write it, query, candidate, and the prediction 0 or 1.
 
     Parameters
@@ -45,7 +45,7 @@ def lines(predictions: pd.DataFrame, task: str, decision: Decision) -> list[str]
     return found
 
 
-def check(path: Path, task: str, expected: pd.DataFrame) -> None:
+def check_submission(path: Path, task: str, expected: pd.DataFrame) -> None:
     """Refuse a submission file that does not answer exactly the expected rows.
 
     Parameters
@@ -74,7 +74,7 @@ def check(path: Path, task: str, expected: pd.DataFrame) -> None:
                 raise UserError(f"{path.name}, line {number}: expected the fields {', '.join(fields)}; found {line.strip()[:80]!r}")
             identifier = record["id"]
             if not isinstance(identifier, str) or identifier not in rows:
-                raise UserError(f"{path.name}, line {number}: id {shown(identifier)} is not one of the {len(rows)} rows to answer")
+                raise UserError(f"{path.name}, line {number}: id {short_repr(identifier)} is not one of the {len(rows)} rows to answer")
             if identifier in seen:
                 raise UserError(f"{path.name}, line {number}: id {identifier!r} stands already in line {seen[identifier]}")
             seen[identifier] = number
@@ -83,18 +83,18 @@ def check(path: Path, task: str, expected: pd.DataFrame) -> None:
             for name, value in pairs:
                 if record[name] != value:
                     raise UserError(
-                        f"{path.name}, line {number}: {name} of id {identifier!r} is {shown(record[name])}; the row has {value!r}"
+                        f"{path.name}, line {number}: {name} of id {identifier!r} is {short_repr(record[name])}; the row has {value!r}"
                     )
             if type(record["prediction"]) is not int or record["prediction"] not in (0, 1):
-                raise UserError(f"{path.name}, line {number}: prediction is {shown(record['prediction'])}; accepted: 0 or 1")
+                raise UserError(f"{path.name}, line {number}: prediction is {short_repr(record['prediction'])}; accepted: 0 or 1")
     missing = [identifier for identifier in rows if identifier not in seen]
     if missing:
         raise UserError(f"{path.name}: {len(missing)} of {len(rows)} rows are not answered, the first has id {missing[0]!r}")
 
 
-def pack(files: Mapping[str, Path], target: Path) -> None:
+def zip_files(files: Mapping[str, Path], target: Path) -> None:
     """Zip files flat; equal contents give equal bytes."""
-    with whole(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
             # A fixed date: the archive depends on nothing but the contents.
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))

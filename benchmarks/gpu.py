@@ -125,10 +125,10 @@ def trainer(model: Any, rows: list[Any], labels: list[int], answers: prompts.Lab
 @click.option("--rows", default=2000, show_default=True)
 @click.option("--peer-batch", default=8, show_default=True)
 def main(name: str, quantization: Literal["none", "nf4"], rows: int, peer_batch: int) -> None:
-    block = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", loading.Model)
+    block = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", loading.ModelSettings)
     block = replace(block, quantization=quantization)
     shape = TINY if name == "tiny" else plan.SHAPES[block.weights.repo or ""]
-    encoder = prompts.Encoder(loading.load_tokenizer(TOKENIZER), config.load("prompts.qc", prompts.Prompt))
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(TOKENIZER), config.load("prompts.qc", prompts.Prompt))
     table, _ = read_rows(Path("build/negatives/qc.parquet"), rows)
     found, labels = encoder.encode_table(table), table["label"].astype(int).tolist()
     if vocabulary := shape.get("vocab_size"):  # Qwen's is smaller: which of its tokens they are does not matter
@@ -143,7 +143,7 @@ def main(name: str, quantization: Literal["none", "nf4"], rows: int, peer_batch:
     model = loading.add_adapter(build(shape, quantization), block, seed=0)
     memory()
     packs = token_budget([[n for group in by_length(found) for n in group]], found, 4096)
-    tokens = plan.count([[found[n] for n in pack] for pack in packs]).tokens
+    tokens = plan.count_work([[found[n] for n in pack] for pack in packs]).tokens
     weights = sum(
         module.weight.numel() if quantization == "none" else module.in_features * module.out_features
         for module in model.get_base_model().get_decoder().modules()
@@ -154,9 +154,9 @@ def main(name: str, quantization: Literal["none", "nf4"], rows: int, peer_batch:
     seconds = timed(lambda: scoring.score(model, found, answers, 4096))
     share = 2 * weights * tokens / seconds / peak
     print(f"score     {len(found) / seconds:.1f} rows/s, {tokens / seconds:.0f} tokens/s, {share:.0%} of the peak, {memory():.1f} GiB")
-    settings = loop.Train(batch_size=32, learning_rate=1e-4)
+    settings = loop.TrainSettings(batch_size=32, learning_rate=1e-4)
     history: list[loop.History] = []
-    data = loop.Labelled(found, labels)
+    data = loop.LabelledRows(found, labels)
     seconds = timed(lambda: history.append(loop.train(model, data, answers, settings, 1e-4)))
     rate = history[0].tokens / seconds
     share = 4 * weights * history[0].tokens / seconds / peak

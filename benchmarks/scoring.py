@@ -82,7 +82,7 @@ def ours(rows: Any, task: str, settings: dict[str, Any]) -> tuple[dict[str, floa
     found = encoder.encode_table(rows)
     probability = scoring.score(model, found, encoder.labels, budget)
     result = figures(len(rows), start, time.time())
-    work = plan.count(plan.scoring_packs(found, budget))
+    work = plan.count_work(plan.scoring_packs(found, budget))
     result["flops"] = linear_operations(model.get_base_model().get_decoder(), work.rows, work.tokens, train=False) / work.rows
     return result, probability
 

@@ -160,7 +160,7 @@ def block() -> Any:
     from babelcart.core import config
     from babelcart.model import loading
 
-    return loading.fitting(config.load(f"models.{MODEL}", loading.Model))
+    return loading.for_this_cpu(config.load(f"models.{MODEL}", loading.ModelSettings))
 
 
 def precision() -> Any:
@@ -178,7 +178,7 @@ def load(task: str) -> Any:
     prompt = config.load(f"prompts.{task}", prompts.Prompt)
     if path := os.environ.get("INSTRUCTION"):
         prompt = replace(prompt, query=Path(path).read_text(encoding="utf-8") + prompt.query)
-    return block(), prompts.Encoder(loading.load_tokenizer(BASE), prompt)
+    return block(), prompts.PromptTokenizer(loading.load_tokenizer(BASE), prompt)
 
 
 def _keep(context: Any, parameter: Any, path: Path | None) -> None:

@@ -113,15 +113,15 @@ def ours(data: Path, task: str, count: int, held: int, seed: int, settings: dict
 
     block, encoder, train, out = load_with_rows(data, task, count, held)
     model = loading.add_adapter(loading.load_base(BASE, block), block, seed)
-    asked = loop.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
+    asked = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
     rows = encoder.encode_table(train)
     ends = [time.time()]
     loop.train(
-        model, loop.Labelled(rows, labels(train)), encoder.labels, asked, RATE, log=lambda *_: ends.append(time.time())
+        model, loop.LabelledRows(rows, labels(train)), encoder.labels, asked, RATE, log=lambda *_: ends.append(time.time())
     )  # fmt: skip
     packs = plan.training_packs(rows, asked)
     found = figures(ends, [sum(map(len, step)) for step in packs])
-    work = plan.count(pack for step in packs for pack in step)
+    work = plan.count_work(pack for step in packs for pack in step)
     found["flops"] = linear_operations(model.get_base_model().get_decoder(), work.rows, work.tokens, train=True) / work.rows
     if held:
         found["auc"] = auc(out, scoring.score(model, encoder.encode_table(out), encoder.labels, 4096))
@@ -287,8 +287,8 @@ def profile(data: Path, task: str, count: int) -> None:
 
     block, encoder, train, _ = load_with_rows(data, task, count, 0)
     model = loading.add_adapter(loading.load_base(BASE, block), block, 0)
-    rows = loop.Labelled(encoder.encode_table(train), labels(train))
-    asked = loop.Train(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear")
+    rows = loop.LabelledRows(encoder.encode_table(train), labels(train))
+    asked = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear")
     loop.train(model, rows, encoder.labels, asked, RATE)  # the first steps prepare kernels
     with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as found:
         loop.train(model, rows, encoder.labels, asked, RATE)

@@ -34,7 +34,7 @@ TEXTS = [f"{WORDS[n % 200]} {n % 1000}" for n in range(2000)]
 
 
 def ours(url: str, concurrency: int) -> float:
-    manners = network.Manners(concurrency=concurrency, per_second=0)
+    manners = network.RateLimits(concurrency=concurrency, per_second=0)
     block = engines.EngineSettings(kind="libre", base_url=url)
     settings = augment.Translate(memory="", chain=("l",), engines={"l": block}, allow_network=True, network=manners)
     engine = engines.build("l", block, Path(), 20.0)
@@ -114,7 +114,7 @@ def main(rounds: int) -> None:
             click.echo(f"2,000 texts: ours {mine:.2f} s at concurrency 32; translate_batch {other:.1f} s; {other / mine:.0f}x")
         click.echo(f"median ratio {statistics.median(ratios):.0f}")
     with running(delay=0.05, per_second=100) as server:
-        manners = network.Manners(concurrency=32, per_second=95)
+        manners = network.RateLimits(concurrency=32, per_second=95)
         start = time.perf_counter()
         block = engines.EngineSettings(kind="libre", base_url=server.url)
         engine = engines.build("l", block, Path(), 20.0)

@@ -27,11 +27,11 @@ def main(task: str, model: str) -> None:
     from babelcart import attack
     from babelcart.model import loading, prompts, scoring
 
-    settings, block = config.load("attack", attack.Attack), loading.fitting(config.load(f"models.{model}", loading.Model))
+    settings, block = config.load("attack", attack.Attack), loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings))
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
     max_tokens = config.load("predict", scoring.Predict).max_tokens
     rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
-    encoder = prompts.Encoder(loading.load_tokenizer(folder / "base"), prompt)
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), prompt)
     adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)
 
     def score(texts: Sequence[Text]) -> np.ndarray:

@@ -21,7 +21,7 @@ from babelcart.weights import fetching
 @cli.model
 def main(task: str, model: str) -> None:
     folder = Path("models") / model
-    made = card.card(
+    made = card.render_card(
         model,
         task,
         config.load(f"models.{model}.weights", fetching.Weights),

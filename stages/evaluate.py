@@ -11,7 +11,7 @@ from pathlib import Path
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_json, read_table, whole, write_json
+from babelcart.core.files import atomic_write, read_json, read_table, write_json
 from babelcart.scores import metrics
 
 
@@ -34,7 +34,7 @@ def main(task: str, model: str) -> None:
     write_json(Path("metrics") / model / f"{task}.json", {name: summary for name, (summary, _) in found.items()})
     write_json(Path("metrics") / model / f"{task}_slices.json", {name: parts for name, (_, parts) in found.items()})
     for name, curve in curves.items():
-        with whole(plots / f"{task}_{name}.csv") as path:
+        with atomic_write(plots / f"{task}_{name}.csv") as path:
             curve.to_csv(path, index=False)
 
 

@@ -22,12 +22,12 @@ from babelcart.translation import translation_memory
 def main(task: str) -> None:
     train = read_table(Path(f"build/negatives/{task}.parquet"), "group")
     held_out = {name: read_table(Path(f"build/translate/{task}/{name}.parquet")) for name in ("validation", "dev", "test")}
-    counts = leaks.check(train, held_out, task)
+    counts = leaks.check_leaks(train, held_out, task)
     files = [Path(config.load("translate.memory", str)), Path(f"memory/{task}.csv")]
     entries = chain.from_iterable(
         translation_memory.read_tmx(path) if path.suffix == ".tmx" else translation_memory.read_csv(path) for path in files
     )
-    for name, number in leaks.told_by_memory(train, held_out, entries).items():
+    for name, number in leaks.known_by_translation(train, held_out, entries).items():
         counts[name]["known_in_another_language"] = number
     write_json(Path(f"metrics/leaks/{task}.json"), counts)
     write_text(

@@ -31,20 +31,20 @@ def main(task: str) -> None:
     task_settings = getattr(settings, task)
     rows = read_table(Path(f"build/translate/{task}/train.parquet"), "group", "origin", labelled=True)
     vectors = None
-    if task_settings.strategy != "none" and sampling.wanted(rows, task_settings) != 0:
+    if task_settings.strategy != "none" and sampling.negatives_needed(rows, task_settings) != 0:
         progress = functools.partial(tqdm, unit="batch", disable=None)
-        vectors = similarity.vectors(rows, task_settings, settings, SCRATCH, progress)
-    sampled, counts = sampling.sample(rows, task, task_settings, settings.seed, vectors)
+        vectors = similarity.embed_rows(rows, task_settings, settings, SCRATCH, progress)
+    sampled, counts = sampling.sample_negatives(rows, task, task_settings, settings.seed, vectors)
     if short := sampling.shortfall(counts, task, task_settings):
         click.echo(f"warning: {short}")
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
-    told = audit.give_away(rows[rows["label"] == 0], sampled)
+    told = audit.shortcut_auc(rows[rows["label"] == 0], sampled)
     for name, found in told.items():
         if found["auc"] > audit.LIMIT:
             click.echo(
                 f"warning: by the {name} alone, sampled negatives are told from natural ones: AUC {found['auc']:.2f}, {found['features']}"
             )
-    counts |= similarity.report(rows, sampled, vectors) | {"told_apart": {name: found["auc"] for name, found in told.items()}}
+    counts |= similarity.similarity_report(rows, sampled, vectors) | {"told_apart": {name: found["auc"] for name, found in told.items()}}
     write_table(Path(f"build/negatives/{task}.parquet"), training)
     write_json(Path(f"build/negatives/{task}.examples.json"), similarity.examples(rows, sampled, vectors))
     write_json(Path(f"metrics/negatives/{task}.json"), counts)

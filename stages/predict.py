@@ -20,11 +20,11 @@ def main(task: str, model: str) -> None:
     from babelcart import run
     from babelcart.model import loading, prompts, scoring
 
-    settings, block = config.load("predict", scoring.Predict), loading.fitting(config.load(f"models.{model}", loading.Model))
+    settings, block = config.load("predict", scoring.Predict), loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings))
     folder, out = Path("models") / model, Path("predictions") / model / task
-    encoder = prompts.Encoder(loading.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
     tables = {split: read_table(Path(f"build/translate/{task}/{split}.parquet"), "pivot") for split in settings.splits}
-    with run.measured(Path("runs") / model / f"{task}_predict.json") as report:
+    with run.measure_run(Path("runs") / model / f"{task}_predict.json") as report:
         adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)
         for split, rows in tables.items():
             encoded = encoder.encode_table(rows)

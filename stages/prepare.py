@@ -33,7 +33,7 @@ def main(task: str) -> None:
         counts[split] = {"rows": len(table), "broken": len(found)}
         tables[split] = table
     readers.refuse_broken(problems, settings.max_broken_rows)
-    tables["train"], counts["train"] = readers.clean(tables["train"], settings.contradictions)
+    tables["train"], counts["train"] = readers.drop_uninformative(tables["train"], settings.contradictions)
     counts["broken"] = {"rows": len(problems)}
     names = {*files.train, *files.dev, *files.test, *files.dev_labels, *files.test_labels}
     hashes = {name: sha256(Path(data.path) / name) for name in names}

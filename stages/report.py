@@ -17,10 +17,10 @@ from babelcart.scores import metrics
 from babelcart.scores.metrics import Evaluate
 
 
-def read(task: Task, model: str) -> page.Outcome:
+def read(task: Task, model: str) -> page.TaskResults:
     numbers, predictions, plots = Path("metrics"), Path("predictions") / model / task, Path("plots") / model
     scores = read_json(numbers / model / f"{task}.json", metrics.SCORES)
-    split = page.last_labelled(scores)
+    split = page.best_labelled_split(scores)
     curves = {
         "precision_recall": page.read_curve(plots / f"{task}_precision_recall.csv", "recall", "precision"),
         "calibration": page.read_curve(plots / f"{task}_calibration.csv", "probability", "share", "rows"),
@@ -28,7 +28,7 @@ def read(task: Task, model: str) -> page.Outcome:
     training = plots / f"{task}_training" / "plots" / "metrics"
     for path in sorted(training.rglob("*.tsv")):
         curves[path.relative_to(training).with_suffix("").as_posix()] = page.read_curve(path, "step", path.stem)
-    return page.Outcome(
+    return page.TaskResults(
         task=task,
         split=split,
         predictions=read_table(predictions / f"{split}.parquet", "probability", labelled=True),
@@ -49,7 +49,7 @@ def read(task: Task, model: str) -> page.Outcome:
 @cli.model
 def main(model: str) -> None:
     outcomes = [read(task, model) for task in config.load("tasks", tuple[Task, ...])]
-    write_text(Path("reports") / f"{model}.html", page.page(model, outcomes, config.load("evaluate", Evaluate)))
+    write_text(Path("reports") / f"{model}.html", page.render_page(model, outcomes, config.load("evaluate", Evaluate)))
 
 
 if __name__ == "__main__":

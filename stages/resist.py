@@ -22,7 +22,7 @@ def main(task: str, model: str) -> None:
     settings, folder = config.load("evaluate", metrics.Evaluate), Path("metrics") / model
     decision = metrics.Decision.of(read_json(folder / f"{task}.json", metrics.SCORES))
     table = read_table(Path(f"build/attack/{model}/{task}.parquet"))
-    write_json(folder / f"{task}_attacks.json", resist.turned(table, decision, settings.bootstrap_draws, settings.seed))
+    write_json(folder / f"{task}_attacks.json", resist.flip_rates(table, decision, settings.bootstrap_draws, settings.seed))
 
 
 if __name__ == "__main__":

@@ -27,12 +27,12 @@ def main(model: str) -> None:
             predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"), "probability")
             decision = metrics.Decision.of(read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES))
             path = Path(name) / f"submit_{task.upper()}.txt"
-            lines = submit.lines(predictions, task, decision)
+            lines = submit.submission_lines(predictions, task, decision)
             write_text(path, "".join(line + "\n" for line in lines))
-            submit.check(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
+            submit.check_submission(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
             files[path.name] = path
         out = Path("submissions") / model
-        submit.pack(files, out / "submit.zip")
+        submit.zip_files(files, out / "submit.zip")
         for path in files.values():
             write_text(out / path.name, path.read_text(encoding="utf-8"))
 

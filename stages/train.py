@@ -14,7 +14,7 @@ from pathlib import Path
 from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import read_table, write_json
-from babelcart.weights.fetching import PIN
+from babelcart.weights.fetching import SOURCE_RECORD
 
 
 @cli.command
@@ -24,20 +24,23 @@ def main(task: str, model: str) -> None:
     from babelcart import run
     from babelcart.model import loading, prompts
     from babelcart.training import checkpoints, loop
-    from babelcart.training.curves import curves
+    from babelcart.training.curves import record_curves
 
-    settings, block = config.load("train", loop.Train), loading.fitting(config.load(f"models.{model}", loading.Model))
+    settings, block = config.load("train", loop.TrainSettings), loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings))
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
-    encoder = prompts.Encoder(loading.load_tokenizer(folder / "base"), prompt)
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), prompt)
     tables = [
         read_table(Path(path), "pivot", labelled=True)
         for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
     ]
-    data, validation = (loop.Labelled(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
-    pin = (folder / "base" / PIN).read_text(encoding="utf-8")
+    data, validation = (loop.LabelledRows(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
+    pin = (folder / "base" / SOURCE_RECORD).read_text(encoding="utf-8")
     name = checkpoints.fingerprint(Path(__file__), settings, block, prompt, pin, data, validation)
     kept = checkpoints.Checkpoints(Path(".scratch/train") / f"{model}-{task}-{name}")
-    with run.measured(Path("runs") / model / f"{task}_train.json") as report, curves(Path("plots") / model / f"{task}_training") as log:
+    with (
+        run.measure_run(Path("runs") / model / f"{task}_train.json") as report,
+        record_curves(Path("plots") / model / f"{task}_training") as log,
+    ):
         adapted = loading.add_adapter(loading.load_base(folder / "base", block), block, settings.seed)
         rate = settings.learning_rate if block.learning_rate is None else block.learning_rate
         ratio = block.loraplus_lr_ratio

@@ -41,7 +41,7 @@ def main(task: str) -> None:
         progress = functools.partial(tqdm, unit="text", disable=None)
         known = augment.shared_words(pd.concat(parts.values()))
         translator = augment.Translator(store, sources, settings, known, progress)
-        made, counts = augment.augment(parts, getattr(settings, task), settings, translator)
+        made, counts = augment.add_translations(parts, getattr(settings, task), settings, translator)
     for name, rows in made.items():
         write_table(Path(f"build/translate/{task}/{name}.parquet"), rows)
     translation_memory.write_csv(shared, sorted(entry for entry in translator.used if entry.engine != translation_memory.GIVEN))

@@ -28,13 +28,13 @@ def main() -> None:
     config.load("split", splits.Split)
     config.load("translate", augment.Translate)
     config.load("negatives", sampling.Negatives)
-    config.load("train", loop.Train)
+    config.load("train", loop.TrainSettings)
     config.load("predict", scoring.Predict)
     config.load("evaluate", metrics.Evaluate)
     config.load("attack", attack.Attack)
     config.load("submit", submit.Submit)
-    for name in config.load("models", dict[str, loading.Model]):
+    for name in config.load("models", dict[str, loading.ModelSettings]):
         cli.model_name(name)
     for name in config.load("run", tuple[str, ...]):
         cli.model_name(name)
-        config.load(f"models.{name}", loading.Model)
+        config.load(f"models.{name}", loading.ModelSettings)

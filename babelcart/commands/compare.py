@@ -23,7 +23,7 @@ from babelcart import compare, spreadsheet
 from babelcart.commands import cli, revisions
 from babelcart.core import config
 from babelcart.core.errors import UserError
-from babelcart.core.files import whole
+from babelcart.core.files import atomic_write
 from babelcart.scores import metrics
 
 
@@ -43,15 +43,15 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
         for revision in (before, after):
             tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet", "probability"))
             decisions.append(metrics.Decision.of(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
-        rows = compare.pair(tables[0], tables[1], names)
+        rows = compare.pair_predictions(tables[0], tables[1], names)
         native = revisions.read_json(after, f"build/train_languages/{task}.json", [str])
-        differences = compare.compare(rows, decisions[0], decisions[1], native, task)
+        differences = compare.compare_slices(rows, decisions[0], decisions[1], native, task)
         changed = compare.flips(rows, decisions[0], decisions[1])
         click.echo(f"{task}, {model}, {len(rows)} rows of {split}: {names[0]} -> {names[1]}")
         click.echo("".join(f"  {line}\n" for line in compare.describe(differences, changed, flipped)), nl=False)
         if out:
             if len(tasks) != 1:
                 raise UserError("--out holds the rows of one task; name it with --task")
-            texts = {name: changed[name].map(spreadsheet.guard) for name in ("id", "language", "origin_query", "candidate")}
-            with whole(out) as path:
+            texts = {name: changed[name].map(spreadsheet.escape_formula) for name in ("id", "language", "origin_query", "candidate")}
+            with atomic_write(out) as path:
                 changed.assign(**texts).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)

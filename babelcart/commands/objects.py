@@ -12,7 +12,7 @@ from typing import Any
 
 from babelcart.commands import checks
 from babelcart.core.errors import UserError
-from babelcart.core.files import whole
+from babelcart.core.files import atomic_write
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def fetch_listings(repo: Any) -> None:
             raise UserError(
                 f"{out}: {error}\nThe remote {remote.fs.unstrip_protocol(remote.path)} was damaged or tampered with: ask its owner."
             ) from error
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_bytes(content)
         path.chmod(0o444)
 

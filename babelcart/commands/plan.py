@@ -27,29 +27,29 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
     from babelcart.core.files import read_table
     from babelcart.model import loading, prompts, scoring
     from babelcart.training import loop
-    from babelcart.weights.fetching import PIN
+    from babelcart.weights.fetching import SOURCE_RECORD
 
-    settings, predict = config.load("train", loop.Train), config.load("predict", scoring.Predict)
+    settings, predict = config.load("train", loop.TrainSettings), config.load("predict", scoring.Predict)
     for name in names or config.load("run", tuple[str, ...]):
-        block, folder = config.load(f"models.{cli.model_name(name)}", loading.Model), Path("models") / name / "base"
-        shape, downloaded = plan.read_config(folder, block), (folder / PIN).exists()
+        block, folder = config.load(f"models.{cli.model_name(name)}", loading.ModelSettings), Path("models") / name / "base"
+        shape, downloaded = plan.read_config(folder, block), (folder / SOURCE_RECORD).exists()
         tokenizer = loading.load_tokenizer(folder if downloaded else Path("models") / STANDIN / "base")
         note = "" if downloaded or shape.model_type.startswith("gemma3") else f" (tokens estimated with the tokenizer of {STANDIN})"
         for task in tasks or config.load("tasks", tuple[str, ...]):
-            encoder = prompts.Encoder(tokenizer, config.load(f"prompts.{task}", prompts.Prompt))
+            encoder = prompts.PromptTokenizer(tokenizer, config.load(f"prompts.{task}", prompts.Prompt))
             paths = [f"build/negatives/{task}.parquet"]
             paths += [f"build/translate/{task}/{split}.parquet" for split in ("validation", *predict.splits)]
             if missing := [path for path in paths if not Path(path).exists()]:
                 raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
             train, validation, *splits = (encoder.encode_table(read_table(Path(path), "pivot")) for path in paths)
             click.echo(f"{task}, {name}{note}")
-            here = loading.fitting(block)
+            here = loading.for_this_cpu(block)
             # `here` equals `block` if this machine supports the model's dtype; one plan then serves both.
             plans = {
                 one: plan.make_plan(shape, one, settings, predict.max_tokens, train, validation, splits)
                 for one in dict.fromkeys((here, block) if gpus else (here,))
             }
-            click.echo("\n".join(plan.report(plans[here], [plan.here(shape, here, plans[here].train_cost.tokens)])))
+            click.echo("\n".join(plan.plan_lines(plans[here], [plan.this_machine(shape, here, plans[here].train_cost.tokens)])))
             if gpus:
-                click.echo("\n".join(plan.report(plans[block], map(plan.gpu, gpus))))
+                click.echo("\n".join(plan.plan_lines(plans[block], map(plan.gpu_machine, gpus))))
     click.echo(plan.assumptions())

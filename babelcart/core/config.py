@@ -14,7 +14,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from babelcart.core.errors import UNWRITABLE, UserError, shown
+from babelcart.core.errors import UNWRITABLE, UserError, short_repr
 
 Section = TypeVar("Section")
 
@@ -26,14 +26,14 @@ SECTIONS = (
 )  # fmt: skip
 
 
-def within(low: float, high: float, *, default: Any) -> Any:
+def bounded(low: float, high: float, *, default: Any) -> Any:
     """A dataclass field whose number lies between `low` and `high`, both allowed."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
 def _plain(key: Any) -> str:
     """A key as people write it, if it is one that they write."""
-    return key if isinstance(key, str) and key.isprintable() and len(key) < 100 else shown(key)
+    return key if isinstance(key, str) and key.isprintable() and len(key) < 100 else short_repr(key)
 
 
 def _describe(kind: Any) -> str:
@@ -82,7 +82,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
                 for key, item in value.items()
             }
     elif dataclasses.is_dataclass(kind):
-        return section(typing.cast(Any, kind), value, where)
+        return build_section(typing.cast(Any, kind), value, where)
     elif kind is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) != float("inf"):
             with contextlib.suppress(OverflowError):
@@ -92,10 +92,10 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return value
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise UserError(f"params.yaml: {where} is {shown(value)}; accepted: {_describe(kind)}")
+    raise UserError(f"params.yaml: {where} is {short_repr(value)}; accepted: {_describe(kind)}")
 
 
-def section(kind: type[Section], values: Any, where: str) -> Section:
+def build_section(kind: type[Section], values: Any, where: str) -> Section:
     """Build one section from what YAML gave.
 
     Raises
@@ -104,7 +104,7 @@ def section(kind: type[Section], values: Any, where: str) -> Section:
         Names the key: unknown, missing, or of the wrong kind, and says what is accepted.
     """
     if not isinstance(values, dict):
-        raise UserError(f"params.yaml: {where} is {shown(values)}; accepted: {_describe(kind)}")
+        raise UserError(f"params.yaml: {where} is {short_repr(values)}; accepted: {_describe(kind)}")
     hints = typing.get_type_hints(kind)
     fields = {one.name: one for one in dataclasses.fields(typing.cast(Any, kind))}
     for key in values:
@@ -116,7 +116,7 @@ def section(kind: type[Section], values: Any, where: str) -> Section:
             value = built[name] = _convert(hints[name], values[name], f"{where}.{name}")
             low, high = one.metadata.get("range", (None, None))
             if low is not None and isinstance(value, (int, float)) and not low <= value <= high:
-                raise UserError(f"params.yaml: {where}.{name} is {shown(value)}; accepted: {low} to {high}")
+                raise UserError(f"params.yaml: {where}.{name} is {short_repr(value)}; accepted: {low} to {high}")
         elif one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
             raise UserError(f"params.yaml: {where}.{name} is missing; accepted: {_describe(hints[name])}")
     try:
@@ -125,7 +125,7 @@ def section(kind: type[Section], values: Any, where: str) -> Section:
         raise UserError(f"params.yaml: {where}: {error}") from error
 
 
-def read() -> dict[str, Any]:
+def read_params() -> dict[str, Any]:
     """The sections of params.yaml as YAML 1.2 gives them, as DVC reads them (so ``1e-4`` is a number).
 
     Raises
@@ -134,13 +134,13 @@ def read() -> dict[str, Any]:
         If the file is missing, is not YAML, or has a section that is not one of `SECTIONS`.
     """
     try:
-        values = parse(PARAMS.read_text(encoding="utf-8"), str(PARAMS))
+        values = parse_yaml(PARAMS.read_text(encoding="utf-8"), str(PARAMS))
     except FileNotFoundError:
         raise UserError(f"{PARAMS} does not exist; run from the top folder of the project") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{PARAMS} is not UTF-8 text: {error}") from error
     if not isinstance(values, dict):
-        raise UserError(f"params.yaml: the file is {shown(values)}; accepted: sections {', '.join(SECTIONS)}")
+        raise UserError(f"params.yaml: the file is {short_repr(values)}; accepted: sections {', '.join(SECTIONS)}")
     for key in values:
         if key not in SECTIONS:
             raise UserError(f"params.yaml: unknown key {_plain(key)}; accepted: {', '.join(SECTIONS)}")
@@ -148,7 +148,7 @@ def read() -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1)  # a stage loads several sections
-def parse(text: str, name: str) -> Any:
+def parse_yaml(text: str, name: str) -> Any:
     """The value of a YAML text that is called `name` in messages; it is not to be changed.
 
     Raises
@@ -178,12 +178,12 @@ def load(where: str, kind: type[Section]) -> Section:
     UserError
         Names the key: unknown, missing, or of the wrong kind, and says what is accepted.
     """
-    values: Any = read()
+    values: Any = read_params()
     names = where.split(".")
     for depth, name in enumerate(names):
         if not isinstance(values, dict) or name not in values:
             parent = "".join(f"{one}: " for one in names[:depth]) or "the file "
-            there = ", ".join(map(_plain, values)) if isinstance(values, dict) else shown(values)
+            there = ", ".join(map(_plain, values)) if isinstance(values, dict) else short_repr(values)
             raise UserError(f"params.yaml: no {where}; {parent}has {there}")
         values = values[name]
     return typing.cast(Section, _convert(kind, values, where))

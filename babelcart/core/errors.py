@@ -49,7 +49,7 @@ class UserError(Exception):
         return printable(super().__str__())
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as a message quotes it: printable, and short whatever it holds."""
     try:
         return _SHORT.repr(value)
@@ -64,7 +64,7 @@ def out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def readable(folder: Path) -> Iterator[None]:
+def readable_folder(folder: Path) -> Iterator[None]:
     """Say which folder it is that transformers or peft cannot read: they raise a dozen kinds, few of which name a file.
 
     Raises

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from babelcart.core.errors import UserError, shown
+from babelcart.core.errors import UserError, short_repr
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,7 @@ ROW = ("id", "language", "language_tag", "origin_query", "candidate", "label")
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; on success it takes the place of `path`, on failure it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with ``\\n`` line ends."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet; equal tables give equal bytes."""
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         table.reset_index(drop=True).to_parquet(temporary, index=False, compression="zstd")
 
 
@@ -101,7 +101,7 @@ def parse_table(content: IO[bytes], name: str, *columns: str, labelled: bool = F
     again = "made by another version, or changed? Run `dvc repro`, or `dvc checkout` to have it back"
     for column in (*ROW, *columns):
         if column not in table:
-            raise UserError(f"{name} has no column {column}, it has {shown(list(table))}; {again}")
+            raise UserError(f"{name} has no column {column}, it has {short_repr(list(table))}; {again}")
         values = table[column]
         if column == "label":
             right = bool((values if labelled else values.dropna()).isin([0, 1]).all())
@@ -140,13 +140,13 @@ def parse_json(content: bytes, name: str, shape: Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name} is not whole JSON ({str(error)[:200]}); `make heal`, then `dvc repro`, makes it again") from error
     try:
-        expect(found, shape)
+        check_shape(found, shape)
     except ValueError as error:
         raise UserError(f"{name}: {error}; made by another version, or changed? Run `dvc repro`, or `git checkout` it") from None
     return found
 
 
-def expect(value: Any, shape: Any, where: str = "the file") -> None:
+def check_shape(value: Any, shape: Any, where: str = "the file") -> None:
     """Check what JSON gave against a shape.
 
     Parameters
@@ -164,29 +164,29 @@ def expect(value: Any, shape: Any, where: str = "the file") -> None:
     """
     if isinstance(shape, dict):
         if not isinstance(value, dict):
-            raise ValueError(f"{where} is {shown(value)}; expected a mapping")
+            raise ValueError(f"{where} is {short_repr(value)}; expected a mapping")
         for key, inner in shape.items():
             for name in value if key is ... else (key.removesuffix("?"),):
                 if name in value:
-                    expect(value[name], inner, shown(name) if where == "the file" else f"{where}.{shown(name)}")
+                    check_shape(value[name], inner, short_repr(name) if where == "the file" else f"{where}.{short_repr(name)}")
                 elif not key.endswith("?"):
-                    raise ValueError(f"{where} has no {name!r}, it has {shown(list(value))}")
+                    raise ValueError(f"{where} has no {name!r}, it has {short_repr(list(value))}")
     elif isinstance(shape, list):
         if not isinstance(value, list):
-            raise ValueError(f"{where} is {shown(value)}; expected a list")
+            raise ValueError(f"{where} is {short_repr(value)}; expected a list")
         for number, one in enumerate(value):
-            expect(one, shape[0], f"{where}[{number}]")
+            check_shape(one, shape[0], f"{where}[{number}]")
     elif isinstance(shape, tuple):
         if not any(_fits(value, one) for one in shape):
-            raise ValueError(f"{where} is {shown(value)}; expected {' or '.join(_name(one) for one in shape)}")
+            raise ValueError(f"{where} is {short_repr(value)}; expected {' or '.join(_name(one) for one in shape)}")
     elif not _fits(value, shape):
-        raise ValueError(f"{where} is {shown(value)}; expected {_name(shape)}")
+        raise ValueError(f"{where} is {short_repr(value)}; expected {_name(shape)}")
 
 
 def _fits(value: Any, shape: Any) -> bool:
     if isinstance(shape, (dict, list)):
         with suppress(ValueError):
-            expect(value, shape)
+            check_shape(value, shape)
             return True
         return False
     if shape is None:
@@ -201,7 +201,7 @@ def _name(shape: Any) -> str:
     return "a list" if isinstance(shape, list) else "a mapping" if isinstance(shape, dict) else names[shape]
 
 
-def inside(name: str) -> bool:
+def is_safe_path(name: str) -> bool:
     """Whether a relative path stays in its folder and is a plain, printable one."""
     parts = name.split("/")
     return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)

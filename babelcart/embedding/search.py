@@ -56,7 +56,7 @@ def nearest(
     scores = np.empty((len(queries), count), dtype=np.float32)
     if not count or not len(queries):
         return numbers, scores
-    dtype = getattr(torch, coarse) if coarse else fastest()
+    dtype = getattr(torch, coarse) if coarse else fastest_search()
     index = _Index(torch.from_numpy(np.ascontiguousarray(candidates, dtype=np.float32)), dtype, candidate_block)
     starts = range(0, len(queries), query_block)
     with torch.inference_mode():
@@ -164,7 +164,7 @@ def _merge(
 
 
 @lru_cache(maxsize=1)
-def fastest() -> torch.dtype:
+def fastest_search() -> torch.dtype:
     """The type of the faster matrix product on this machine, by trying both."""
     import torch
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def vectors(rows: pd.DataFrame, sampling: Sampling, settings: Negatives, scratch: Path, progress: Callable[..., Iterable[Any]]) -> Vectors:
+def embed_rows(
+    rows: pd.DataFrame, sampling: Sampling, settings: Negatives, scratch: Path, progress: Callable[..., Iterable[Any]]
+) -> Vectors:
     """Vectors of the queries and candidates of `rows`, and, for hard negatives, each query's nearest candidates."""
     import numpy as np
 
@@ -42,7 +44,7 @@ def vectors(rows: pd.DataFrame, sampling: Sampling, settings: Negatives, scratch
     )  # fmt: skip
 
 
-def of_rows(rows: pd.DataFrame, found: Vectors) -> np.ndarray:
+def row_similarity(rows: pd.DataFrame, found: Vectors) -> np.ndarray:
     """``(rows,)`` similarity of each row's query and candidate."""
     import numpy as np
 
@@ -56,7 +58,7 @@ def _kinds(rows: pd.DataFrame, sampled: pd.DataFrame) -> dict[str, pd.DataFrame]
     return {**kinds, **{kind: sampled[sampled["origin"] == kind] for kind in ("easy", "hard")}}
 
 
-def report(rows: pd.DataFrame, sampled: pd.DataFrame, found: Vectors | None) -> dict[str, Any]:
+def similarity_report(rows: pd.DataFrame, sampled: pd.DataFrame, found: Vectors | None) -> dict[str, Any]:
     """Shares of label 0 and of each language before and after, quantiles of similarity by kind of row, recall of an approximate search."""
     import numpy as np
     import pandas as pd
@@ -73,7 +75,7 @@ def report(rows: pd.DataFrame, sampled: pd.DataFrame, found: Vectors | None) -> 
         result["similarity"] = {
             kind: {
                 f"q{round(100 * q):02d}": round(float(value), 3)
-                for q, value in zip(QUANTILES, np.quantile(of_rows(table, found), QUANTILES), strict=True)
+                for q, value in zip(QUANTILES, np.quantile(row_similarity(table, found), QUANTILES), strict=True)
             }
             for kind, table in _kinds(rows, sampled).items()
             if len(table)
@@ -90,7 +92,7 @@ def examples(rows: pd.DataFrame, sampled: pd.DataFrame, found: Vectors | None, c
     shown: dict[str, list[dict[str, Any]]] = {}
     for kind, table in _kinds(rows, sampled).items():
         some = table.iloc[np.linspace(0, len(table) - 1, min(count, len(table))).astype(int)] if len(table) else table
-        scores = of_rows(some, found) if found is not None and len(some) else [None] * len(some)
+        scores = row_similarity(some, found) if found is not None and len(some) else [None] * len(some)
         shown[kind] = [
             {
                 "language": row.language,

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.core.config import within
-from babelcart.core.errors import UserError, readable
+from babelcart.core.config import bounded
+from babelcart.core.errors import UserError, readable_folder
 from babelcart.core.files import read_json
 from babelcart.model.packing import Pack
-from babelcart.weights.fetching import PIN, PIN_SHAPE, Weights
-from babelcart.weights.quiet import quiet
+from babelcart.weights.fetching import SOURCE_RECORD, SOURCE_RECORD_SHAPE, Weights
+from babelcart.weights.quiet import silence_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +24,20 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSettings:
     """A block under ``models:``. LoRA settings have peft's names."""
 
     weights: Weights
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     quantization: Literal["none", "nf4"] = "none"
-    r: int = within(1, 4096, default=16)
-    lora_alpha: int = within(1, 65536, default=32)
-    lora_dropout: float = within(0, 0.99, default=0.0)
+    r: int = bounded(1, 4096, default=16)
+    lora_alpha: int = bounded(1, 65536, default=32)
+    lora_dropout: float = bounded(0, 0.99, default=0.0)
     use_rslora: bool = False
     use_dora: bool = False
-    loraplus_lr_ratio: float = within(1, 1000, default=1.0)
+    loraplus_lr_ratio: float = bounded(1, 1000, default=1.0)
     gradient_checkpointing: bool = False
-    learning_rate: float | None = within(0, 1, default=None)
+    learning_rate: float | None = bounded(0, 1, default=None)
 
 
 def device() -> str:
@@ -47,7 +47,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def fitting(model: Model) -> Model:
+def for_this_cpu(model: ModelSettings) -> ModelSettings:
     """The model as it is computed here: in float32 if `dtype` is bfloat16 and the CPU has no instructions for it.
 
     Without them a product in bfloat16 takes ten times as long as one in float32, which rounds less.
@@ -61,11 +61,11 @@ def fitting(model: Model) -> Model:
     return model if found else replace(model, dtype="float32")
 
 
-def source(folder: Path) -> dict[str, Any]:
+def base_source(folder: Path) -> dict[str, Any]:
     """Arguments of ``from_pretrained`` for a folder that the `base` stage wrote."""
-    if not (folder / PIN).exists():
+    if not (folder / SOURCE_RECORD).exists():
         raise UserError(f"{folder} holds no base model; run `dvc repro base`")
-    pin = read_json(folder / PIN, PIN_SHAPE)
+    pin = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
     if "repo" in pin:
         return {"pretrained_model_name_or_path": pin["repo"], "revision": pin["revision"], "trust_remote_code": False}
     return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
@@ -93,17 +93,17 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a base model."""
     from transformers import AutoTokenizer
 
-    quiet()
-    with readable(folder):
-        return AutoTokenizer.from_pretrained(**source(folder))
+    silence_libraries()
+    with readable_folder(folder):
+        return AutoTokenizer.from_pretrained(**base_source(folder))
 
 
-def load_base(folder: Path, model: Model) -> Any:
+def load_base(folder: Path, model: ModelSettings) -> Any:
     """The frozen base model in its dtype and quantization, on the best device."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    where, dtype = source(folder), getattr(torch, model.dtype)
+    where, dtype = base_source(folder), getattr(torch, model.dtype)
     if where["pretrained_model_name_or_path"] == str(folder):
         refuse_pickles(folder)
     settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device()}}
@@ -111,7 +111,7 @@ def load_base(folder: Path, model: Model) -> Any:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
-    with readable(folder):
+    with readable_folder(folder):
         base = AutoModelForCausalLM.from_pretrained(**where, **settings)
     base.requires_grad_(False)
     if model.quantization == "nf4":
@@ -122,7 +122,7 @@ def load_base(folder: Path, model: Model) -> Any:
     return base
 
 
-def add_adapter(base: Any, model: Model, seed: int) -> Any:
+def add_adapter(base: Any, model: ModelSettings, seed: int) -> Any:
     """LoRA on every linear layer of the text model, its first values fixed by `seed`."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -163,7 +163,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     check_adapter(folder)
-    with readable(folder):
+    with readable_folder(folder):
         return PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)
 
 

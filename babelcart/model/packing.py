@@ -36,7 +36,7 @@ class TokenRow:
 
 
 @dataclass(frozen=True)
-class Block:
+class AttentionBlock:
     """Segments of a pack whose attention is computed together.
 
     Attributes
@@ -53,9 +53,9 @@ class Block:
     key_index: torch.Tensor
     distance: torch.Tensor
 
-    def to(self, device: torch.device | str) -> Block:
+    def to(self, device: torch.device | str) -> AttentionBlock:
         """The same block on another device."""
-        return Block(self.query_index.to(device), self.key_index.to(device), self.distance.to(device))
+        return AttentionBlock(self.query_index.to(device), self.key_index.to(device), self.distance.to(device))
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Pack:
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    blocks: tuple[Block, ...]
-    final: Block
+    blocks: tuple[AttentionBlock, ...]
+    final: AttentionBlock
     output_index: torch.Tensor
     last: torch.Tensor
 
@@ -160,11 +160,11 @@ def pack_rows(rows: Sequence[TokenRow]) -> Pack:
     # The candidates' block again, with one query a segment: segments stand in the order of the rows.
     numbers = torch.arange(len(rows))
     ends = torch.tensor([len(row.candidate) - 1 for row in rows])
-    final = Block(numbers[:, None], blocks[1].key_index, blocks[1].distance[numbers, ends][:, None])
+    final = AttentionBlock(numbers[:, None], blocks[1].key_index, blocks[1].distance[numbers, ends][:, None])
     return Pack(torch.tensor([tokens]), torch.tensor([positions]), tuple(blocks), final, output_index, torch.tensor(last))
 
 
-def _block(segments: Sequence[tuple[int, int, list[int]]]) -> Block:
+def _block(segments: Sequence[tuple[int, int, list[int]]]) -> AttentionBlock:
     import torch
 
     longest_query = max(length for _, length, _ in segments)
@@ -180,14 +180,14 @@ def _block(segments: Sequence[tuple[int, int, list[int]]]) -> Block:
         key_index[number, :whole] = torch.tensor([*ancestors, *range(start, start + length)])
         query_position[number, :length] = torch.arange(len(ancestors), whole)
         key_position[number, :whole] = torch.arange(whole)
-    return Block(query_index, key_index, query_position[:, :, None] - key_position[:, None, :])
+    return AttentionBlock(query_index, key_index, query_position[:, :, None] - key_position[:, None, :])
 
 
 def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    blocks: Sequence[Block],
+    blocks: Sequence[AttentionBlock],
     output_index: torch.Tensor | None,
     scaling: float,
     sliding_window: int | None = None,

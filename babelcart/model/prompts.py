@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
 from babelcart.model.packing import TokenRow
 
@@ -33,8 +33,8 @@ class Prompt:
     suffix: str
     positive: str
     negative: str
-    max_query_tokens: int = within(1, 8192, default=48)
-    max_candidate_tokens: int = within(1, 8192, default=96)
+    max_query_tokens: int = bounded(1, 8192, default=48)
+    max_candidate_tokens: int = bounded(1, 8192, default=96)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LabelTokens:
 
 
 @dataclass
-class Encoder:
+class PromptTokenizer:
     """Turns a row into a `TokenRow`.
 
     Attributes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.model.batching import by_length, smaller_budget, token_budget
 from babelcart.model.loading import label_logits
 from babelcart.model.packing import TokenRow, pack_rows
@@ -22,7 +22,7 @@ class Predict:
     """The section ``predict`` of params.yaml."""
 
     splits: tuple[Literal["validation", "dev", "test"], ...] = ("validation", "dev", "test")
-    max_tokens: int = within(1, 2**31, default=4096)
+    max_tokens: int = bounded(1, 2**31, default=4096)
 
 
 def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens: int, description: str | None = None) -> np.ndarray:

@@ -16,7 +16,7 @@ LIMIT = 0.65
 PROVENANCE = ("language", "source_language", "engine")
 
 
-def give_away(natural: pd.DataFrame, sampled: pd.DataFrame, most: int = 20_000) -> dict[str, dict[str, Any]]:
+def shortcut_auc(natural: pd.DataFrame, sampled: pd.DataFrame, most: int = 20_000) -> dict[str, dict[str, Any]]:
     """How well sampled negatives are told from natural ones.
 
     Parameters

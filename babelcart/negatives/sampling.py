@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.embedding.encoders import LOCAL_MODEL, EncoderSettings
 from babelcart.rows import taxonomy
 from babelcart.rows.text import normalise
@@ -29,21 +29,21 @@ class Sampling:
     # none; easy: far from the query and from each of its positives; hard: near it, but under its positives; mixed: of both.
     strategy: Literal["none", "easy", "hard", "mixed"] = "easy"
     # Make until label 0 has this share of the rows ("minority-class creation"); null: `per_query` for every query.
-    target_share: float | None = within(0, 0.95, default=None)
-    per_query: int = within(0, 1000, default=1)
-    max_per_query: int = within(0, 1000, default=4)
+    target_share: float | None = bounded(0, 0.95, default=None)
+    per_query: int = bounded(0, 1000, default=1)
+    max_per_query: int = bounded(0, 1000, default=4)
     # mixed: share of hard ones.
-    hard_share: float = within(0, 1, default=0.5)
+    hard_share: float = bounded(0, 1, default=0.5)
     # easy: highest similarity to the query and to each positive.
-    easy_ceiling: float = within(-1, 1, default=0.3)
+    easy_ceiling: float = bounded(-1, 1, default=0.3)
     # hard: places in the order of similarity to the query, positives left out, first is 1; and how far under each positive.
-    first_rank: int = within(1, 10**6, default=5)
-    last_rank: int = within(1, 10**6, default=60)
-    margin: float = within(0, 1, default=0.05)
+    first_rank: int = bounded(1, 10**6, default=5)
+    last_rank: int = bounded(1, 10**6, default=60)
+    margin: float = bounded(0, 1, default=0.05)
     # QC: whether categories with the same parent as a positive may be negatives.
     siblings: bool = True
     # QI: titles that share this much of their words with a positive are copies of it (Jaccard).
-    copy_overlap: float = within(0, 1, default=0.8)
+    copy_overlap: float = bounded(0, 1, default=0.8)
 
     def __post_init__(self) -> None:
         if self.last_rank < self.first_rank:
@@ -62,8 +62,8 @@ class Negatives:
     # Folder of the encoder's model if that is not downloaded; a file, or null, if it is.
     local_model: str | None = None
     # More candidates than this are searched with an approximate index.
-    exact_limit: int = within(1, 10**9, default=1_000_000)
-    seed: int = within(0, 2**63 - 1, default=0)
+    exact_limit: int = bounded(1, 10**9, default=1_000_000)
+    seed: int = bounded(0, 2**63 - 1, default=0)
 
     def __post_init__(self) -> None:
         if self.encoder.local:
@@ -115,12 +115,12 @@ class _Rules:
                     return "relative"
                 if not self.settings.siblings and taxonomy.levels(candidate)[:-1] == taxonomy.levels(positive)[:-1]:
                     return "relative"
-            elif overlap(candidate, positive) >= self.settings.copy_overlap:
+            elif word_overlap(candidate, positive) >= self.settings.copy_overlap:
                 return "copy"
         return None
 
 
-def overlap(first: str, second: str) -> float:
+def word_overlap(first: str, second: str) -> float:
     """Jaccard overlap of the words of two titles; 1 for two without words.
 
     Examples
@@ -145,7 +145,7 @@ def quotas(sizes: Sequence[int], total: int) -> list[int]:
     return found
 
 
-def wanted(rows: pd.DataFrame, settings: Sampling) -> int | None:
+def negatives_needed(rows: pd.DataFrame, settings: Sampling) -> int | None:
     """How many negatives bring label 0 to `target_share`; None if `per_query` decides."""
     if settings.target_share is None:
         return None
@@ -153,7 +153,9 @@ def wanted(rows: pd.DataFrame, settings: Sampling) -> int | None:
     return max(0, math.ceil((settings.target_share * len(rows) - negatives) / (1 - settings.target_share)))
 
 
-def sample(rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors: Vectors | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+def sample_negatives(
+    rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors: Vectors | None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Make negatives for the queries of a training set from its own candidates.
 
     Easy ones are drawn as often as a candidate stands in natural negatives, hard ones from a window of the query's nearest, with
@@ -181,7 +183,7 @@ def sample(rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors
 
     counts: dict[str, Any] = {"asked": 0, "made": {"easy": 0, "hard": 0}, "short": 0, "failed": 0, "refused": dict.fromkeys(REASONS, 0)}
     empty = rows.iloc[:0]
-    total = wanted(rows, settings)
+    total = negatives_needed(rows, settings)
     if settings.strategy == "none" or rows.empty or total == 0:
         return empty, counts
     assert vectors is not None

@@ -20,7 +20,7 @@ from babelcart.report import charts
 from babelcart.rows.tasks import Task
 from babelcart.scores.intervals import bootstrap, interval
 from babelcart.scores.metrics import Decision, Evaluate
-from babelcart.scores.slices import slices
+from babelcart.scores.slices import slice_masks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ EXAMPLES = {...: [{"language": str, "query": str, "candidate": str, "similarity"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResults:
     """What the stages wrote about one task.
 
     Attributes
@@ -91,7 +91,7 @@ class Outcome:
         return Decision.of(self.scores)
 
 
-def last_labelled(scores: Mapping[str, Any]) -> str:
+def best_labelled_split(scores: Mapping[str, Any]) -> str:
     """The split that a report is about: test where its labels are known, else dev, else validation."""
     return next(split for split in ("test", "dev", "validation") if split in scores)
 
@@ -117,7 +117,7 @@ def read_curve(path: Path, *columns: str) -> pd.DataFrame:
     return table
 
 
-def f1_draws(outcome: Outcome, settings: Evaluate) -> dict[str, np.ndarray]:
+def f1_draws(outcome: TaskResults, settings: Evaluate) -> dict[str, np.ndarray]:
     """F1 in each draw of the bootstrap: at the ``chosen`` threshold, at one ``half``, and of answering always "relevant" (``floor``).
 
     The draws are those of `metrics.evaluate`, so their differences are paired.
@@ -136,7 +136,7 @@ def f1_draws(outcome: Outcome, settings: Evaluate) -> dict[str, np.ndarray]:
     }
 
 
-def browser(outcome: Outcome) -> dict[str, Any]:
+def row_browser(outcome: TaskResults) -> dict[str, Any]:
     """The rows of the page's browser, each text once, as columns of numbers.
 
     Returns
@@ -163,7 +163,7 @@ def browser(outcome: Outcome) -> dict[str, Any]:
     query, queries = pd.factorize(rows["origin_query"])
     candidate, candidates = pd.factorize(rows["candidate"])
     found = []
-    masks = slices(rows, outcome.native_languages, outcome.task)
+    masks = slice_masks(rows, outcome.native_languages, outcome.task)
     for group in GROUPS:
         if group in masks:
             values = sorted(masks[group], key=_natural)
@@ -191,7 +191,7 @@ def _natural(name: str) -> tuple[int, str]:
     return int(number[0]) if number else 0, name
 
 
-def _parts(outcome: Outcome) -> dict[str, dict[str, Any]]:
+def _parts(outcome: TaskResults) -> dict[str, dict[str, Any]]:
     """Scores by title of the group and by value, in reading order."""
     parts = outcome.parts[outcome.split]
     return {
@@ -211,7 +211,7 @@ def _against_the_floor(group: str, name: str, score: Mapping[str, float], ngram:
     return points + ([{**place, "kind": NGRAM, "value": ngram["f1"]}] if ngram else [])
 
 
-def _threshold_chart(outcome: Outcome) -> str:
+def _threshold_chart(outcome: TaskResults) -> str:
     """F1 by threshold, on validation and on the split of the page, near its best."""
     import numpy as np
 
@@ -255,13 +255,13 @@ def _translation(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _training_rows(outcome: Outcome) -> dict[str, dict[str, int]]:
+def _training_rows(outcome: TaskResults) -> dict[str, dict[str, int]]:
     """Rows of the training set by language and origin."""
     counted = outcome.training.groupby(["language", "origin"]).size().unstack(fill_value=0)
     return {str(language): {str(origin): int(number) for origin, number in row.items()} for language, row in counted.iterrows()}
 
 
-def _charts(outcome: Outcome, translated: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _charts(outcome: TaskResults, translated: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The SVG of every chart for which there is data."""
     score, ngram = outcome.scores[outcome.split], outcome.ngram.get(outcome.split, {})
     seen = [(name in outcome.native_languages, name) for name in score["language"]]
@@ -302,7 +302,7 @@ def _charts(outcome: Outcome, translated: Sequence[Mapping[str, Any]]) -> dict[s
     return found
 
 
-def _view(outcome: Outcome, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _view(outcome: TaskResults, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the template shows of a task."""
     score, ngram = outcome.scores[outcome.split], outcome.ngram.get(outcome.split, {})
     translated = _translation(outcome.translation.get("train", {}))
@@ -335,7 +335,7 @@ def _embed(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def page(model: str, outcomes: Sequence[Outcome], settings: Evaluate) -> str:
+def render_page(model: str, outcomes: Sequence[TaskResults], settings: Evaluate) -> str:
     """The report as HTML; equal inputs give equal text.
 
     Parameters
@@ -372,6 +372,6 @@ def page(model: str, outcomes: Sequence[Outcome], settings: Evaluate) -> str:
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        rows=Markup(_embed([browser(outcome) for outcome in outcomes])),
+        rows=Markup(_embed([row_browser(outcome) for outcome in outcomes])),
         svg=Markup,
     )

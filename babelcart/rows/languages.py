@@ -35,7 +35,7 @@ ALIASES = {
 }  # fmt: skip
 
 
-def normalise(code: str) -> str | None:
+def iso_code(code: str) -> str | None:
     """ISO 639-1 code of a language tag, or None if it is unknown.
 
     Parameters

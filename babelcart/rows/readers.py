@@ -28,9 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
-from babelcart.core.config import within
-from babelcart.core.errors import UserError, shown
-from babelcart.core.files import inside
+from babelcart.core.config import bounded
+from babelcart.core.errors import UserError, short_repr
+from babelcart.core.files import is_safe_path
 from babelcart.rows import languages
 from babelcart.rows.tasks import CANDIDATE_FIELD
 from babelcart.rows.text import normalise
@@ -57,7 +57,7 @@ class TaskFiles:
     def __post_init__(self) -> None:
         for names in (self.train, self.dev, self.test, self.dev_labels, self.test_labels):
             for name in names:
-                if not inside(name):
+                if not is_safe_path(name):
                     raise ValueError(f"{name!r} is no file inside data.path; accepted: names like train.txt or more/train.csv")
 
 
@@ -82,7 +82,7 @@ class Prepare:
 
     # Field of the contract -> name of the column in the files, where they differ.
     columns: dict[str, str] = field(default_factory=dict)
-    max_broken_rows: int = within(0, 2**53, default=0)
+    max_broken_rows: int = bounded(0, 2**53, default=0)
     contradictions: Literal["majority", "drop"] = "majority"
 
 
@@ -192,7 +192,7 @@ def refuse_broken(problems: Sequence[Problem], tolerated: int) -> None:
         raise BrokenRows(problems, tolerated)
 
 
-def clean(rows: pd.DataFrame, contradictions: str) -> tuple[pd.DataFrame, dict[str, int]]:
+def drop_uninformative(rows: pd.DataFrame, contradictions: str) -> tuple[pd.DataFrame, dict[str, int]]:
     """Drop training rows that teach nothing or contradict one another.
 
     The rule, in this order: rows without a query or a candidate go; of rows with the same language, query, candidate
@@ -257,7 +257,7 @@ def _check(
     task_field = names.get("task", "task")
     if task_field in record and str(record[task_field]).strip().lower() != task:
         return Problem(file, line, task_field, str(record[task_field]), f"expected {task.upper()}")
-    language = languages.normalise(texts["language"])
+    language = languages.iso_code(texts["language"])
     if language is None:
         reason = "unknown language; accepted: ISO 639-1 codes and the aliases in babelcart/rows/languages.py"
         return Problem(file, line, names.get("language", "language"), texts["language"], reason)
@@ -272,7 +272,7 @@ def _check(
 
 def _text(record: Mapping[str, Any], name: str, file: str, line: int) -> str | Problem:
     if name not in record or record[name] is None:
-        return Problem(file, line, name, "", f"the field is missing; the row has {shown(list(record))}")
+        return Problem(file, line, name, "", f"the field is missing; the row has {short_repr(list(record))}")
     value = record[name]
     if isinstance(value, int) and not isinstance(value, bool) and name == "id":
         value = str(value)
@@ -369,7 +369,7 @@ def _separated(handle: BinaryIO, path: Path, needed: Sequence[str]) -> Iterator[
     missing = [name for name in needed if name not in header]
     if missing:
         raise UserError(
-            f"{path}: no column {', '.join(map(repr, missing))}; it has {shown(header)}. "
+            f"{path}: no column {', '.join(map(repr, missing))}; it has {short_repr(header)}. "
             "Name the file's own columns in params.yaml: prepare.columns"
         )
     twice = sorted({name for name in header if header.count(name) > 1})
@@ -401,7 +401,7 @@ def _parquet(handle: BinaryIO, path: Path, needed: Sequence[str]) -> Iterator[tu
         file = pq.ParquetFile(handle)
         missing = [name for name in needed if name not in file.schema_arrow.names]
         if missing:
-            raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; it has {shown(file.schema_arrow.names)}")
+            raise UserError(f"{path}: no column {', '.join(map(repr, missing))}; it has {short_repr(file.schema_arrow.names)}")
         line = 0
         for batch in file.iter_batches():
             for record in batch.to_pylist():

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.rows.text import folded, normalise
+from babelcart.rows.text import fold, normalise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 class Split:
     """The section ``split`` of params.yaml."""
 
-    validation_share: float = within(0, 0.9, default=0.1)
-    test_share: float = within(0, 0.9, default=0.0)
+    validation_share: float = bounded(0, 0.9, default=0.1)
+    test_share: float = bounded(0, 0.9, default=0.0)
     train_languages: tuple[str, ...] = ()
-    seed: int = within(0, 2**63 - 1, default=0)
+    seed: int = bounded(0, 2**63 - 1, default=0)
 
 
-def group(query: str) -> str:
+def query_group(query: str) -> str:
     """The group of a query: its normal form, whatever the language it is tagged with."""
     return normalise(query)
 
 
-def position(name: str, seed: int, purpose: str) -> float:
+def hash_position(name: str, seed: int, purpose: str) -> float:
     """A fixed pseudo-random number in [0, 1) for a group.
 
     It depends on nothing but its arguments, so that a group stays on its side when rows are added, whatever their order.
@@ -66,10 +66,10 @@ def split_rows(
     UserError
         If a part that was asked for is empty.
     """
-    rows = rows.assign(group=[group(query) for query in rows.origin_query])
+    rows = rows.assign(query_group=[query_group(query) for query in rows.origin_query])
     names = rows["group"].unique()
-    in_test = {name for name in names if position(name, seed, "test") < test_share}
-    in_validation = {name for name in names if position(name, seed, "validation") < validation_share}
+    in_test = {name for name in names if hash_position(name, seed, "test") < test_share}
+    in_validation = {name for name in names if hash_position(name, seed, "validation") < validation_share}
     test = rows["group"].isin(in_test)
     native = rows["language"].isin(train_languages) if train_languages else rows["language"].notna()
     validation = rows["group"].isin(in_validation) & ~test
@@ -93,8 +93,8 @@ def without_near_duplicates(train: pd.DataFrame, held_out: Iterable[pd.DataFrame
     UserError
         If no row is left.
     """
-    taken = {folded(query) for table in held_out for query in table["origin_query"].unique()}
-    apart = [folded(query) not in taken for query in train["origin_query"]]
+    taken = {fold(query) for table in held_out for query in table["origin_query"].unique()}
+    apart = [fold(query) not in taken for query in train["origin_query"]]
     if not any(apart):
         raise UserError("every train query stands in validation, dev or test too; data in params.yaml must name other rows for train")
     return train[apart].reset_index(drop=True)

@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 
 
-def tidy(text: str) -> str:
+def collapse_spaces(text: str) -> str:
     """Runs of white space made one space, none at the ends; all else as it was."""
     return " ".join(text.split())
 
@@ -22,11 +22,11 @@ def normalise(text: str) -> str:
     'iphone 14 case'
     """
     # Folding can undo NFKC (U+0345), so the form is taken again: normalise(normalise(x)) == normalise(x).
-    return tidy(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
+    return collapse_spaces(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
 
 
 @lru_cache(maxsize=1 << 18)
-def folded(text: str) -> str:
+def fold(text: str) -> str:
     """The form that near-duplicates share: `normalise` without accents, punctuation and the order of words.
 
     Accents are those of Latin, Greek and Cyrillic; the vowel signs and voicing marks of other scripts make other words, and stay. A text

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # Rows times draws that are held at once; bounds memory.
-BLOCK = 2_000_000
+MAX_CELLS = 2_000_000
 
 
 def bootstrap(
@@ -59,7 +59,7 @@ def bootstrap(
         ranked.append((codes[rows], label[rows].astype(float), ties))
     generator = np.random.default_rng(seed)
     found = {name: {"f1": np.full(draws, np.nan), "auc": np.full(draws, np.nan)} for name in slices}
-    step = max(1, BLOCK // max(1, len(label)))
+    step = max(1, MAX_CELLS // max(1, len(label)))
     for start in range(0, draws, step):
         size = min(step, draws - start)
         weights = np.stack(
@@ -74,7 +74,7 @@ def bootstrap(
     return found
 
 
-def means(values: np.ndarray, query: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+def bootstrap_means(values: np.ndarray, query: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
     """``(draws,)`` means of `values`, whose rows of one `query` are drawn together."""
     import numpy as np
     import pandas as pd

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
 from babelcart.scores.intervals import bootstrap, interval
-from babelcart.scores.slices import slices
+from babelcart.scores.slices import slice_masks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,12 +32,12 @@ ANSWERS = {0: "not relevant", 1: "relevant"}
 class Evaluate:
     """The section ``evaluate`` of params.yaml."""
 
-    threshold: float | Literal["best_f1"] = within(0, 1, default="best_f1")
+    threshold: float | Literal["best_f1"] = bounded(0, 1, default="best_f1")
     per_language: bool = False
-    shrink_rows: int = within(0, 10**9, default=500)
+    shrink_rows: int = bounded(0, 10**9, default=500)
     calibrate: Literal["temperature"] | None = None
-    bootstrap_draws: int = within(0, 100_000, default=1000)
-    seed: int = within(0, 2**63 - 1, default=0)
+    bootstrap_draws: int = bounded(0, 100_000, default=1000)
+    seed: int = bounded(0, 2**63 - 1, default=0)
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
@@ -269,7 +269,7 @@ def evaluate(
 
     label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
     thresholds = decision.thresholds(predictions["language"])
-    groups = slices(predictions, native_languages, task)
+    groups = slice_masks(predictions, native_languages, task)
     masks = {"overall": np.ones(len(predictions), dtype=bool)}
     masks |= {f"{group}\t{value}": mask for group, values in groups.items() for value, mask in values.items()}
     queries = (predictions["language"] + "\t" + predictions["origin_query"]).to_numpy()

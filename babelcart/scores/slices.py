@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LEAST_ROWS = 50
 
 
-def slices(rows: pd.DataFrame, native_languages: Sequence[str], task: str) -> dict[str, dict[str, np.ndarray]]:
+def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str], task: str) -> dict[str, dict[str, np.ndarray]]:
     """Masks by group and value.
 
     Parameters

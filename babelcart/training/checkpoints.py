@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.files import sha256, whole, write_json
+from babelcart.core.files import atomic_write, sha256, write_json
 from babelcart.imports import imported_modules
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Checkpoints:
         from safetensors.torch import save_file
 
         path = self.folder / f"{step:08d}.safetensors"
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
         write_json(path.with_suffix(".json"), {"sha256": _seal(path, state), "state": dict(state)})
         self._keep(KEPT)

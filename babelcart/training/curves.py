@@ -10,7 +10,7 @@ Log = Callable[[int, Mapping[str, float]], None]
 
 
 @contextmanager
-def curves(folder: Path) -> Iterator[Log]:
+def record_curves(folder: Path) -> Iterator[Log]:
     """Give a function that adds a step's figures to the curves in `folder`, which starts empty."""
     from dvclive.live import Live
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
 from babelcart.model.batching import by_query, smaller_budget, token_budget
 from babelcart.model.loading import label_logits
 from babelcart.model.packing import TokenRow, pack_rows
-from babelcart.training.optimizer import MasterAdamW, Schedule, rate
+from babelcart.training.optimizer import MasterAdamW, Schedule, schedule_factor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,31 +29,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainSettings:
     """The section ``train`` of params.yaml; names are those of transformers' ``TrainingArguments`` where it has them."""
 
-    epochs: float = within(0, 1000, default=1.0)
-    max_rows: int | None = within(1, 2**53, default=None)
-    batch_size: int = within(1, 65536, default=32)
-    learning_rate: float = within(0, 1, default=3e-4)
+    epochs: float = bounded(0, 1000, default=1.0)
+    max_rows: int | None = bounded(1, 2**53, default=None)
+    batch_size: int = bounded(1, 65536, default=32)
+    learning_rate: float = bounded(0, 1, default=3e-4)
     lr_scheduler_type: Schedule = "linear"
-    warmup_ratio: float = within(0, 1, default=0.05)
-    weight_decay: float = within(0, 1, default=0.0)
-    max_grad_norm: float = within(0, 1e6, default=1.0)
+    warmup_ratio: float = bounded(0, 1, default=0.05)
+    weight_decay: float = bounded(0, 1, default=0.0)
+    max_grad_norm: float = bounded(0, 1e6, default=1.0)
     class_weight: Literal["balanced"] | None = None
-    label_smoothing_factor: float = within(0, 0.99, default=0.0)
-    eval_steps: int | None = within(1, 2**31, default=None)
-    eval_rows: int = within(2, 2**31, default=500)
+    label_smoothing_factor: float = bounded(0, 0.99, default=0.0)
+    eval_steps: int | None = bounded(1, 2**31, default=None)
+    eval_rows: int = bounded(2, 2**31, default=500)
     metric_for_best_model: Literal["auc", "f1"] = "auc"
     load_best_model_at_end: bool = True
-    early_stopping_patience: int | None = within(1, 2**31, default=None)
-    save_steps: int = within(1, 2**31, default=50)
-    max_tokens: int = within(1, 2**31, default=4096)
-    seed: int = within(0, 2**63 - 1, default=0)
+    early_stopping_patience: int | None = bounded(1, 2**31, default=None)
+    save_steps: int = bounded(1, 2**31, default=50)
+    max_tokens: int = bounded(1, 2**31, default=4096)
+    seed: int = bounded(0, 2**63 - 1, default=0)
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledRows:
     """Rows of tokens and the label, 0 or 1, of each.
 
     Raises
@@ -98,7 +98,7 @@ class History:
     best_step: int = 0
 
 
-def order(rows: Sequence[TokenRow], settings: Train) -> Iterator[list[int]]:
+def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[list[int]]:
     """Row numbers of each optimiser step: about `batch_size` rows, queries shuffled anew each epoch, kept whole.
 
     `max_rows` and a fractional `epochs` end it early. Depends on the rows and `seed` alone.
@@ -126,7 +126,7 @@ def order(rows: Sequence[TokenRow], settings: Train) -> Iterator[list[int]]:
             seen += len(step)
 
 
-def balanced(labels: Sequence[int]) -> list[float]:
+def balanced_weights(labels: Sequence[int]) -> list[float]:
     """Weights of the labels 0 and 1 that make both count equally, as scikit-learn's ``class_weight="balanced"``."""
     positives = sum(labels)
     if not 0 < positives < len(labels):
@@ -134,7 +134,7 @@ def balanced(labels: Sequence[int]) -> list[float]:
     return [len(labels) / (2 * (len(labels) - positives)), len(labels) / (2 * positives)]
 
 
-def quality(labels: Sequence[int], probability: np.ndarray) -> dict[str, float]:
+def auc_and_f1(labels: Sequence[int], probability: np.ndarray) -> dict[str, float]:
     """ROC AUC, and the F1 of the best threshold. (Not from `babelcart.scores.metrics`: a new metric there shall not train again.)"""
     import numpy as np
     from sklearn.metrics import precision_recall_curve, roc_auc_score
@@ -144,7 +144,7 @@ def quality(labels: Sequence[int], probability: np.ndarray) -> dict[str, float]:
     return {"auc": round(float(roc_auc_score(labels, probability)), 6), "f1": round(f1, 6)}
 
 
-def some_queries(data: Labelled, count: int, seed: int) -> Labelled:
+def sample_queries(data: LabelledRows, count: int, seed: int) -> LabelledRows:
     """About `count` rows of whole queries, drawn by `seed`; all if there are no more."""
     import numpy as np
 
@@ -154,17 +154,17 @@ def some_queries(data: Labelled, count: int, seed: int) -> Labelled:
         if len(chosen) >= count:
             break
         chosen.extend(groups[number])
-    return Labelled([data.rows[n] for n in chosen], [data.labels[n] for n in chosen])
+    return LabelledRows([data.rows[n] for n in chosen], [data.labels[n] for n in chosen])
 
 
 def train(
     model: Any,
-    data: Labelled,
+    data: LabelledRows,
     tokens: LabelTokens,
-    settings: Train,
+    settings: TrainSettings,
     learning_rate: float,
     *,
-    validation: Labelled | None = None,
+    validation: LabelledRows | None = None,
     checkpoints: Checkpoints | None = None,
     log: Log | None = None,
     loraplus_lr_ratio: float = 1.0,
@@ -198,7 +198,7 @@ def train(
     """
     run = _Run(model, data, tokens, settings, MasterAdamW(model, learning_rate, settings.weight_decay, loraplus_lr_ratio))
     if validation is not None and settings.eval_steps is not None:
-        run.validation = some_queries(validation, settings.eval_rows, settings.seed)
+        run.validation = sample_queries(validation, settings.eval_rows, settings.seed)
         if len(set(run.validation.labels)) < 2:
             raise UserError(
                 f"the {len(run.validation.labels)} validation rows of train.eval_rows have one label only: nothing can be compared; "
@@ -212,15 +212,15 @@ def train(
 class _Run:
     """One training: what changes while it runs, so that it can be kept and taken up again."""
 
-    def __init__(self, model: Any, data: Labelled, tokens: LabelTokens, settings: Train, optimizer: MasterAdamW) -> None:
+    def __init__(self, model: Any, data: LabelledRows, tokens: LabelTokens, settings: TrainSettings, optimizer: MasterAdamW) -> None:
         import torch
 
         self.model, self.data, self.tokens, self.settings, self.optimizer = model, data, tokens, settings, optimizer
-        self.validation: Labelled | None = None
-        self.steps = list(order(data.rows, settings))
+        self.validation: LabelledRows | None = None
+        self.steps = list(step_order(data.rows, settings))
         self.history = History(max_tokens=settings.max_tokens)
         self.best: list[torch.Tensor] = []
-        weights = balanced(data.labels) if settings.class_weight else [1.0, 1.0]
+        weights = balanced_weights(data.labels) if settings.class_weight else [1.0, 1.0]
         self.weights = torch.tensor(weights)
 
     def go(self, checkpoints: Checkpoints | None, log: Log) -> None:
@@ -262,7 +262,7 @@ class _Run:
                 break
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss} at step {number + 1} of {len(self.steps)}; lower the learning rate")
-        share = rate(number, len(self.steps), self.settings.warmup_ratio, self.settings.lr_scheduler_type)
+        share = schedule_factor(number, len(self.steps), self.settings.warmup_ratio, self.settings.lr_scheduler_type)
         self.optimizer.step(share, self.settings.max_grad_norm)
         self.history.tokens += tokens
         return loss
@@ -290,7 +290,7 @@ class _Run:
 
         assert self.validation is not None
         probability = score(self.model, self.validation.rows, self.tokens, self.history.max_tokens)
-        figures = {"step": step, **quality(self.validation.labels, probability)}
+        figures = {"step": step, **auc_and_f1(self.validation.labels, probability)}
         metric = self.settings.metric_for_best_model
         if all(figures[metric] > earlier[metric] for earlier in self.history.evaluations):
             self.history.best_step = step

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Schedule = Literal["linear", "cosine", "constant"]
 
 
-def rate(step: int, steps: int, warmup_ratio: float, schedule: Schedule) -> float:
+def schedule_factor(step: int, steps: int, warmup_ratio: float, schedule: Schedule) -> float:
     """Share of the learning rate at a step: linear warm-up, then linear or by a half cosine to zero at the end, or constant."""
     warm = math.ceil(warmup_ratio * steps)
     if step < warm:

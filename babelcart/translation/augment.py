@@ -11,20 +11,20 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.rows.text import folded, normalise, tidy
+from babelcart.rows.text import collapse_spaces, fold, normalise
 from babelcart.translation import gate
 from babelcart.translation.engines import LOCAL_MODEL, Engine, EngineSettings
-from babelcart.translation.network import STOPPED, Broken, Manners, ask
-from babelcart.translation.privacy import private
+from babelcart.translation.network import STOPPED, EngineUnavailable, RateLimits, ask
+from babelcart.translation.privacy import personal_data
 from babelcart.translation.translation_memory import Entry, Memory
 from babelcart.weights.wheels import check_local
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Way = tuple[str, str]  # source and target language
+Direction = tuple[str, str]  # source and target language
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Expansion:
     # null: the languages of dev (or test) that train lacks.
     target_languages: tuple[str, ...] | None = None
     # null: as many as a native language has on average.
-    rows_per_language: int | None = within(0, 2**53, default=None)
+    rows_per_language: int | None = bounded(0, 2**53, default=None)
     candidates: Literal["keep", "translate"] = "keep"
 
 
@@ -54,12 +54,12 @@ class Translate:
     # Folder of the model of an engine that downloads none; a file, or null, if no engine of the chain needs it.
     local_model: str | None = None
     allow_network: bool = False
-    network: Manners = field(default_factory=Manners)
+    network: RateLimits = field(default_factory=RateLimits)
     # Equal answers that a network engine must give before one is believed (2 for a server that may mix up requests).
-    agree: int = within(1, 3, default=1)
+    agree: int = bounded(1, 3, default=1)
     # Least share of the chosen rows of each language that must come out translated.
-    min_coverage: float = within(0, 1, default=0.0)
-    seed: int = within(0, 2**63 - 1, default=0)
+    min_coverage: float = bounded(0, 1, default=0.0)
+    seed: int = bounded(0, 2**63 - 1, default=0)
 
     def __post_init__(self) -> None:
         for name in self.chain:
@@ -112,7 +112,7 @@ class Translator:
         self.asked: Counter[str] = Counter()
         self.broken: dict[str, str] = {}
 
-    def translate(self, way: Way, texts: Iterable[str]) -> dict[str, Answer]:
+    def translate(self, way: Direction, texts: Iterable[str]) -> dict[str, Answer]:
         """Text -> its translation, or None and why: ``missing`` (nothing knows it), ``private``, a reason of the gate or of an engine.
 
         Each distinct text, in the normal form of `text.normalise`, is looked up and asked once.
@@ -148,11 +148,13 @@ class Translator:
             said |= {text: text in other for text in fresh}
         return {text for text, is_other in said.items() if is_other}
 
-    def _ask(self, engine: Engine, way: Way, lacking: dict[str, str], had: Mapping[str, str], reasons: dict[str, str]) -> dict[str, str]:
+    def _ask(
+        self, engine: Engine, way: Direction, lacking: dict[str, str], had: Mapping[str, str], reasons: dict[str, str]
+    ) -> dict[str, str]:
         """Ask one engine; answers go to the memory at once, those in doubt only when the engine has repeated them."""
         if engine.name in self.broken or not engine.supports(*way) or (engine.network and not self.settings.allow_network):
             return {}
-        kept_home = {one: reason for one in lacking if engine.network and (reason := private(lacking[one]))}
+        kept_home = {one: reason for one in lacking if engine.network and (reason := personal_data(lacking[one]))}
         reasons |= {one: f"private ({reason})" for one, reason in kept_home.items()}
         reasons |= dict.fromkeys((one for one in lacking if len(lacking[one]) > engine.max_characters), "too long")
         texts = {one: text for one, text in lacking.items() if one not in kept_home and len(text) <= engine.max_characters}
@@ -170,7 +172,13 @@ class Translator:
         return sure
 
     def _confirm(
-        self, engine: Engine, way: Way, texts: Mapping[str, str], first: dict[str, str], had: Mapping[str, str], reasons: dict[str, str]
+        self,
+        engine: Engine,
+        way: Direction,
+        texts: Mapping[str, str],
+        first: dict[str, str],
+        had: Mapping[str, str],
+        reasons: dict[str, str],
     ) -> dict[str, str]:
         """The answers that the engine stands by.
 
@@ -198,7 +206,7 @@ class Translator:
         return sure
 
     def _request(
-        self, engine: Engine, way: Way, texts: Mapping[str, str], description: str, reasons: dict[str, str]
+        self, engine: Engine, way: Direction, texts: Mapping[str, str], description: str, reasons: dict[str, str]
     ) -> Iterable[tuple[str, str]]:
         asked = {text: one for one, text in texts.items()}
 
@@ -211,16 +219,16 @@ class Translator:
             for text, answer, reason in self.progress(answers, total=len(asked), desc=description):
                 if answer is not None and answer.strip():
                     self.asked[engine.name] += 1
-                    yield asked[text], tidy(answer)
+                    yield asked[text], collapse_spaces(answer)
                 else:
                     reasons[asked[text]] = reason or "empty"
                     if reason.startswith(STOPPED):
                         self.broken[engine.name] = reason
-        except Broken as error:
+        except EngineUnavailable as error:
             self.broken[engine.name] = str(error)
             reasons |= dict.fromkeys(texts, str(error))
 
-    def _run(self, engine: Engine, way: Way, texts: Mapping[str, str], description: str) -> dict[str, str]:
+    def _run(self, engine: Engine, way: Direction, texts: Mapping[str, str], description: str) -> dict[str, str]:
         """Run an engine of this machine, longest texts last so that a batch is of one length."""
         found: dict[str, str] = {}
         ordered = sorted(texts, key=lambda one: (len(texts[one]), one))
@@ -228,7 +236,7 @@ class Translator:
         translate = engine.client(*way) if batches else None
         for batch in self.progress(batches, total=len(batches), desc=description):
             assert translate is not None
-            answers = dict(zip(batch, map(tidy, translate([texts[one] for one in batch])), strict=True))
+            answers = dict(zip(batch, map(collapse_spaces, translate([texts[one] for one in batch])), strict=True))
             self.memory.add([Entry(engine.name, engine.version, *way, one, answer) for one, answer in answers.items()])
             self.asked[engine.name] += len(answers)
             found |= answers
@@ -252,7 +260,7 @@ def shared_words(rows: pd.DataFrame, least: int = 3) -> frozenset[str]:
     return frozenset(token for token, found in languages.items() if len(found) >= least)
 
 
-def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed: int) -> dict[str, pd.DataFrame]:
+def choose_rows(rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed: int) -> dict[str, pd.DataFrame]:
     """The rows to translate into each target language.
 
     Whole queries, with all their candidates, until `rows_per_language` (default: as many rows as a native language has
@@ -289,7 +297,7 @@ def choose(rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed
     return chosen
 
 
-def expand(
+def translate_rows(
     rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed: int, translator: Translator, held_out: Collection[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Translated copies of labelled rows.
@@ -314,7 +322,7 @@ def expand(
 
     made: list[pd.DataFrame] = []
     counts: dict[str, Any] = {}
-    for target, chosen in choose(rows, targets, settings, seed).items():
+    for target, chosen in choose_rows(rows, targets, settings, seed).items():
         columns = ["origin_query", "candidate"] if settings.candidates == "translate" else ["origin_query"]
         # Titles and category paths are in English, whatever the language of the query.
         texts = {"origin_query": chosen["language"], "candidate": pd.Series("en", index=chosen.index)}
@@ -325,7 +333,7 @@ def expand(
         refused: Counter[str] = Counter()
         good = pd.Series(True, index=chosen.index)
         for column in columns:
-            answers: dict[Way, dict[str, Answer]] = {}
+            answers: dict[Direction, dict[str, Answer]] = {}
             for source, texts_of in chosen[column].groupby(texts[column]):
                 answers[source, target] = translator.translate((source, target), values(texts_of)) if source != target else {}
             found = [
@@ -338,7 +346,7 @@ def expand(
             if column == "origin_query":
                 copies["engine"] = [answer.engine for answer in found]
         copies = copies[good]
-        apart = np.array([folded(query) not in held_out for query in values(copies["origin_query"])], dtype=bool)
+        apart = np.array([fold(query) not in held_out for query in values(copies["origin_query"])], dtype=bool)
         counts[target] = {
             "asked": len(chosen), "translated": int(apart.sum()), "held_out": int((~apart).sum()), "refused": dict(sorted(refused.items())),
             "engine": dict(sorted(Counter(copies["engine"]).items())),
@@ -377,7 +385,7 @@ def add_pivot(rows: pd.DataFrame, pivot: str | None, translator: Translator) -> 
     return rows.assign(pivot=texts), counts
 
 
-def augment(
+def add_translations(
     parts: Mapping[str, pd.DataFrame], expansion: Expansion, settings: Translate, translator: Translator
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """All that the stage does to the parts of a split: the pivot column everywhere, copies in train and validation.
@@ -408,15 +416,15 @@ def augment(
     if targets is None:
         asked = parts["dev"] if len(parts["dev"]) else parts["test"]
         targets = tuple(sorted(set(asked["language"]) - set(parts["train"]["language"])))
-    forms = {name: {folded(query) for query in values(rows["origin_query"])} for name, rows in parts.items()}
+    forms = {name: {fold(query) for query in values(rows["origin_query"])} for name, rows in parts.items()}
     # No copy in train is a query of the other parts, and none in validation a query of train. Validation first: what train is given must
     # not be one of its copies either.
     held_out = {"validation": forms["train"], "train": forms["validation"] | forms["dev"] | forms["test"]}
     for name in ("validation", "train"):
         native = made[name].assign(source_id="", source_language="", engine="native", origin="native")
-        copies, counts[name] = expand(native, targets, expansion, settings.seed, translator, held_out[name])
+        copies, counts[name] = translate_rows(native, targets, expansion, settings.seed, translator, held_out[name])
         check_coverage(counts[name], settings.min_coverage, name, translator.broken)
-        held_out["train"] |= {folded(query) for query in values(copies["origin_query"])}
+        held_out["train"] |= {fold(query) for query in values(copies["origin_query"])}
         made[name] = pd.concat([native, copies], ignore_index=True).astype(native.dtypes.to_dict())
     return made, counts
 

@@ -17,10 +17,10 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 from babelcart.core.errors import UNWRITABLE, UserError
-from babelcart.core.files import inside, read_json
-from babelcart.translation.network import Broken, Refused, Temporary
+from babelcart.core.files import is_safe_path, read_json
+from babelcart.translation.network import EngineUnavailable, TemporaryFailure, TextRefused
 from babelcart.weights.wheels import Wheel, check_hub, download, extract, local_folder, local_version
 
 # deep-translator's engines: class, longest text that it sends. Left out are linguee, which it asks by the names of languages alone, and
@@ -53,7 +53,7 @@ LOCAL_MODEL = "translate.local_model"
 
 
 @dataclass(frozen=True)
-class Direction:
+class NeuralModel:
     """Files of one direction of a neural engine, in its packages or in ``translate.local_model``."""
 
     model: str
@@ -72,13 +72,13 @@ class EngineSettings:
     base_url: str | None = None
     # neural: "en-pt" -> its files, in `packages` or, without any, in translate.local_model.
     packages: tuple[Wheel, ...] = ()
-    directions: dict[str, Direction] = field(default_factory=dict)
+    directions: dict[str, NeuralModel] = field(default_factory=dict)
     # seq2seq, llm: a hub repository, pinned; without one, the model is in translate.local_model.
     repo: str | None = None
     revision: str | None = None
     # seq2seq: put before a text; may use {source} and {target} ("<2{target}> " for MADLAD-400).
     prefix: str = ""
-    batch_size: int = within(1, 4096, default=32)
+    batch_size: int = bounded(1, 4096, default=32)
 
     def __post_init__(self) -> None:
         if self.kind == "neural" and not self.directions:
@@ -162,11 +162,11 @@ class Transport:
         except requests.RequestException as error:
             self._local.session.close()  # what comes late on this connection is another text's answer
             del self._local.session
-            raise Temporary(type(error).__name__) from error
+            raise TemporaryFailure(type(error).__name__) from error
         if response.status_code == 429 or response.status_code >= 500:
-            raise Temporary(f"status {response.status_code}", _seconds(response.headers.get("Retry-After")))
+            raise TemporaryFailure(f"status {response.status_code}", _seconds(response.headers.get("Retry-After")))
         if response.status_code in (401, 403):
-            raise Broken(f"status {response.status_code}: is the key right, and allowed to do this?")
+            raise EngineUnavailable(f"status {response.status_code}: is the key right, and allowed to do this?")
         return response
 
 
@@ -243,32 +243,32 @@ class DeepTranslator:
         try:
             translator = self._class(source=self._code(source), target=self._code(target), **self._arguments())
         except (exceptions.ApiKeyException, exceptions.LanguageNotSupportedException) as error:
-            raise Broken(f"{self.name}: {error}") from error
-        except Temporary:
+            raise EngineUnavailable(f"{self.name}: {error}") from error
+        except TemporaryFailure:
             raise
         except Exception as error:  # papago raises Exception itself for a missing key
-            raise Broken(f"{self.name}: {error}") from error
+            raise EngineUnavailable(f"{self.name}: {error}") from error
 
         def translate(texts: Sequence[str]) -> list[str]:
             try:
                 answer = translator.translate(texts[0])
-            except (Temporary, Broken):
+            except (TemporaryFailure, EngineUnavailable):
                 raise
             except (exceptions.AuthorizationException, exceptions.ApiKeyException) as error:
-                raise Broken(f"{self.name}: {error}") from error
+                raise EngineUnavailable(f"{self.name}: {error}") from error
             except exceptions.TooManyRequests as error:
-                raise Temporary("too many requests") from error
+                raise TemporaryFailure("too many requests") from error
             except (ValueError, KeyError, TypeError, AttributeError) as error:  # an answer that is not what it should be
-                raise Temporary(f"unreadable answer ({type(error).__name__})") from error
+                raise TemporaryFailure(f"unreadable answer ({type(error).__name__})") from error
             except Exception as error:  # TranslationNotFound and its like: about this text
-                raise Refused(type(error).__name__) from error
+                raise TextRefused(type(error).__name__) from error
             if isinstance(answer, list) and len(answer) == 1:  # of yandex
                 answer = answer[0]
             if not isinstance(answer, str):
-                raise Refused("no answer")
+                raise TextRefused("no answer")
             answer = html.unescape(answer)
             if UNWRITABLE.search(answer):
-                raise Refused("characters that are none")
+                raise TextRefused("characters that are none")
             return [answer]
 
         return translate
@@ -288,7 +288,7 @@ class Neural:
         self._loaded: dict[str, Any] = {}
         files = {file for direction in settings.directions.values() for file in vars(direction).values() if file}
         for file in sorted(files) if folder else ():
-            if not inside(file) or not (folder / file).is_file():
+            if not is_safe_path(file) or not (folder / file).is_file():
                 raise UserError(
                     f"params.yaml: translate.engines.{name}.directions names {file!r}, which is not a file in {folder}; accepted: "
                     f"paths relative to that folder, {LOCAL_MODEL}"

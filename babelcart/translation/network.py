@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from babelcart.core.config import within
+from babelcart.core.config import bounded
 
 STOPPED = "stopped"
 
 
-class Temporary(Exception):
+class TemporaryFailure(Exception):
     """A failure that may pass; `retry_after` is what the server asked for, in seconds."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
@@ -28,29 +28,29 @@ class Temporary(Exception):
         self.retry_after = retry_after
 
 
-class Refused(Exception):
+class TextRefused(Exception):
     """The server will not answer this text; another text may do."""
 
 
-class Broken(Exception):
+class EngineUnavailable(Exception):
     """The server will answer no text: a wrong key, an unknown address."""
 
 
 @dataclass(frozen=True)
-class Manners:
+class RateLimits:
     """How to ask an engine on the network."""
 
-    concurrency: int = within(1, 256, default=8)
+    concurrency: int = bounded(1, 256, default=8)
     # Requests a second, over all threads; 0 for no limit.
-    per_second: float = within(0, 1e6, default=5.0)
+    per_second: float = bounded(0, 1e6, default=5.0)
     # Seconds until an answer.
-    timeout: float = within(0.01, 3600, default=20.0)
-    retries: int = within(0, 100, default=5)
+    timeout: float = bounded(0.01, 3600, default=20.0)
+    retries: int = bounded(0, 100, default=5)
     # Seconds: the first pause, the longest pause. A server that asks for more than the longest is left alone.
-    pause: float = within(0, 3600, default=0.5)
-    max_pause: float = within(0, 86400, default=60.0)
+    pause: float = bounded(0, 3600, default=0.5)
+    max_pause: float = bounded(0, 86400, default=60.0)
     # Failures in a row, over all threads, that open the circuit breaker.
-    max_failures: int = within(1, 10_000, default=20)
+    max_failures: int = bounded(1, 10_000, default=20)
 
 
 class TokenBucket:
@@ -75,7 +75,7 @@ class TokenBucket:
 
 
 def ask(
-    make_client: Callable[[], Callable[[str], str]], texts: Sequence[str], manners: Manners, seed: int = 0
+    make_client: Callable[[], Callable[[str], str]], texts: Sequence[str], manners: RateLimits, seed: int = 0
 ) -> Iterator[tuple[str, str | None, str]]:
     """Ask for every text once, many at a time.
 
@@ -115,12 +115,12 @@ def ask(
                 break
             try:
                 found = client(text)
-            except Refused as error:
+            except TextRefused as error:
                 return text, None, str(error)
-            except Broken as error:
+            except EngineUnavailable as error:
                 failed(str(error), give_up=True)
                 break
-            except Temporary as error:
+            except TemporaryFailure as error:
                 reason, asked = str(error), error.retry_after
                 failed(reason, give_up=asked is not None and asked > manners.max_pause)
                 if asked is not None:

@@ -44,7 +44,7 @@ _ADDRESS = re.compile(
 )
 
 
-def private(text: str) -> str | None:
+def personal_data(text: str) -> str | None:
     """What personal data a text seems to hold, or None.
 
     Errs towards keeping a text at home: seven digits in a row, or in groups, are taken for a telephone number, twelve for a card; a list

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
-from babelcart.core.errors import UserError, shown
-from babelcart.core.files import sha256, whole
+from babelcart.core.errors import UserError, short_repr
+from babelcart.core.files import atomic_write, sha256
 from babelcart.rows import languages
-from babelcart.rows.text import normalise, tidy
-from babelcart.spreadsheet import guard, unguard
+from babelcart.rows.text import collapse_spaces, normalise
+from babelcart.spreadsheet import escape_formula, unescape_formula
 
 HEADER = ("engine", "version", "source", "target", "text", "translation")
 # The engine of entries that a file gives without saying who made them.
@@ -203,11 +203,11 @@ class Memory:
 def write_csv(path: Path, entries: Iterable[Entry]) -> int:
     """Write entries as CSV in the order given; returns how many. People open it: formulas are guarded, and `read_csv` undoes it."""
     total = 0
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(HEADER)
         for entry in entries:
-            writer.writerow(map(guard, entry))
+            writer.writerow(map(escape_formula, entry))
             total += 1
     return total
 
@@ -225,10 +225,12 @@ def read_csv(path: Path) -> Iterator[Entry]:
             reader = csv.reader(handle, strict=True)
             header = next(reader, [])
             if not set(HEADER[2:]) <= set(header) <= set(HEADER) or len(set(header)) != len(header):
-                raise UserError(f"{path}, line 1: expected the columns {', '.join(HEADER)} (the first two may lack); found {shown(header)}")
+                raise UserError(
+                    f"{path}, line 1: expected the columns {', '.join(HEADER)} (the first two may lack); found {short_repr(header)}"
+                )
             column = {name: header.index(name) for name in header}
             for record in reader:
-                fields = [unguard(field) for field in record]
+                fields = [unescape_formula(field) for field in record]
                 if len(fields) != len(header):
                     raise UserError(f"{path}, line {reader.line_num}: expected {len(header)} fields; found {len(fields)}")
                 engine = fields[column["engine"]] if "engine" in column else GIVEN
@@ -244,17 +246,17 @@ def read_csv(path: Path) -> Iterator[Entry]:
 
 
 def _entry(where: str, engine: str, version: str, source: str, target: str, text: str, translation: str) -> Entry:
-    codes = [languages.normalise(code) for code in (source, target)]
+    codes = [languages.iso_code(code) for code in (source, target)]
     if codes[0] is None or codes[1] is None:
-        raise UserError(f"{where}: unknown language in {shown([source, target])}")
-    engine, version, translation = (tidy(one) for one in (engine, version, translation))
+        raise UserError(f"{where}: unknown language in {short_repr([source, target])}")
+    engine, version, translation = (collapse_spaces(one) for one in (engine, version, translation))
     return Entry(engine or GIVEN, version, codes[0], codes[1], normalise(text), translation)
 
 
 def write_tmx(path: Path, entries: Iterable[Entry]) -> int:
     """Write entries as TMX 1.4, which translation tools read; returns how many."""
     total = 0
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as handle:
         handle.write('<?xml version="1.0" encoding="UTF-8"?>\n<tmx version="1.4">\n<header creationtool="babelcart" ')
         handle.write('creationtoolversion="1" segtype="phrase" o-tmf="csv" adminlang="en" srclang="*all*" datatype="plaintext"/>\n<body>\n')
         for entry in entries:
@@ -296,7 +298,7 @@ def read_tmx(path: Path) -> Iterator[Entry]:
             for target in texts:
                 if target != source:
                     named = (properties.get("x-engine", GIVEN), properties.get("x-version", ""))
-                    yield _entry(f"{path}, unit of {shown(texts[source])}", *named, source, target, texts[source], texts[target])
+                    yield _entry(f"{path}, unit of {short_repr(texts[source])}", *named, source, target, texts[source], texts[target])
             element.clear()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None

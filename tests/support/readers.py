@@ -140,7 +140,7 @@ def _rows(folder: Path) -> Iterator[Reader]:
             str(problem).encode()
         readers.refuse_broken(problems, 0)
         assert found["label"].isin([0, 1]).all()
-        readers.clean(found, "majority")
+        readers.drop_uninformative(found, "majority")
 
     def read_labels(path: Path) -> None:
         readers.refuse_broken(readers.read_labels([path])[1], 0)
@@ -245,7 +245,7 @@ def _small(folder: Path) -> Iterator[Reader]:
 
     listing = json.dumps([{"md5": "0" * 32, "relpath": "a/b.txt"}, {"md5": "f" * 32, "relpath": "é.txt"}]).encode()
     answered = read_table(folder / "build/split/qc/test.parquet")
-    lines = submit.lines(answered.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
+    lines = submit.submission_lines(answered.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
 
     def read_listing(content: bytes) -> None:
         import hashlib
@@ -257,8 +257,8 @@ def _small(folder: Path) -> Iterator[Reader]:
         first, _, second = found.partition("|")
         taxonomy.related(first, second)
         assert text.normalise(text.normalise(found)) == text.normalise(found)
-        text.folded(found)
-        privacy.private(found)
+        text.fold(found)
+        privacy.personal_data(found)
         gate.check("en", "de", first, second, frozenset({"usb"}))
 
     wheel = folder / "fuzz-1-py3-none-any.whl"
@@ -286,7 +286,7 @@ def _small(folder: Path) -> Iterator[Reader]:
     ]
     tables = [(folder / f"build/{name}/qc/train.parquet").read_bytes() for name in ("prepare", "split")]
     whls = [(folder / f"{method}.whl").read_bytes() for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
-    check = _reads(folder / "submit_QC.txt", lambda path: submit.check(path, "qc", answered))
+    check = _reads(folder / "submit_QC.txt", lambda path: submit.check_submission(path, "qc", answered))
     yield Reader("listing", [listing], mutations.of_json, read_listing, 7000)
     yield Reader("submission", ["\n".join(lines).encode()], mutations.of_json_lines, check, 4000)
     yield Reader("wheel", whls, mutations.of_bytes, _reads(wheel, read_wheel), 4000)
@@ -357,7 +357,7 @@ def _answers(folder: Path) -> Iterator[Reader]:
             assert len(answers) == 1
             answers[0].encode()
 
-        refusals = (network.Temporary, network.Refused, network.Broken)
+        refusals = (network.TemporaryFailure, network.TextRefused, network.EngineUnavailable)
         seeds = [b"200\n\n" + body, b"200\n\n" + body, b"429\n3\n" + body, b"503\nWed, 21 Oct 2015 07:28:00 GMT\n" + body]
         yield Reader(f"answer of {kind}", seeds, mutations.of_bytes, read, 600, refusals)
 
@@ -492,8 +492,8 @@ def _models(folder: Path) -> Iterator[Reader]:
     from babelcart.training import checkpoints
 
     base, adapter = folder / "models/tiny/base", folder / "models/tiny/qc"
-    block = config.section(
-        loading.Model, {"weights": {"licence": "none", "random": "gemma3_text"}, "dtype": "float32", "r": 8}, "models.tiny"
+    block = config.build_section(
+        loading.ModelSettings, {"weights": {"licence": "none", "random": "gemma3_text"}, "dtype": "float32", "r": 8}, "models.tiny"
     )
     kept = checkpoints.Checkpoints(folder / "checkpoints")
     tensors = load_file(adapter / "adapter_model.safetensors")

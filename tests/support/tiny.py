@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from babelcart.model import loading, prompts
-from babelcart.model.loading import Model
+from babelcart.model.loading import ModelSettings
 from babelcart.model.prompts import Prompt
 from babelcart.training import loop
-from babelcart.training.loop import Labelled, Train
+from babelcart.training.loop import LabelledRows, TrainSettings
 from babelcart.weights.fetching import Weights, from_random
 
 PROMPT = Prompt(query="Relevant?\n{query}\n", candidate="{candidate}", suffix="\n:", positive=" yes", negative=" no")
@@ -26,14 +26,14 @@ TEXTS = [
     ("en", "a", "b"),
 ]
 LABELS = [1, 0, 1, 0, 0, 1, 0]
-SETTINGS = Train(epochs=6, batch_size=3, learning_rate=1e-2, save_steps=2)
-BLOCK = Model(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
+SETTINGS = TrainSettings(epochs=6, batch_size=3, learning_rate=1e-2, save_steps=2)
+BLOCK = ModelSettings(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
 
 
-def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.Encoder]:
+def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.PromptTokenizer]:
     weights = Weights(licence="none", random=family)  # type: ignore[arg-type]
     from_random(weights, folder)
-    block = Model(weights=weights, dtype="float32", r=4, lora_alpha=8)
+    block = ModelSettings(weights=weights, dtype="float32", r=4, lora_alpha=8)
     model = loading.load_base(folder, block)
     if adapter:
         model = loading.add_adapter(model, block, seed=0)
@@ -42,18 +42,20 @@ def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prom
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model, prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
+    return model, prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
 
 
-def plain(**changes: Any) -> Model:
+def plain(**changes: Any) -> ModelSettings:
     return dataclasses.replace(BLOCK, lora_dropout=0.0, **changes)
 
 
-def fit(folder: Path, settings: Train = SETTINGS, block: Model = BLOCK, **options: Any) -> tuple[loop.History, list[torch.Tensor]]:
+def fit(
+    folder: Path, settings: TrainSettings = SETTINGS, block: ModelSettings = BLOCK, **options: Any
+) -> tuple[loop.History, list[torch.Tensor]]:
     """History and trained tensors of a run on TEXTS."""
     adapted = loading.add_adapter(loading.load_base(folder, block), block, settings.seed)
-    encoder = prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
-    data = Labelled([encoder.encode(*row) for row in TEXTS], LABELS)
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
+    data = LabelledRows([encoder.encode(*row) for row in TEXTS], LABELS)
     history = loop.train(
         adapted,
         data,

@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 from babelcart.commands import check
 from babelcart.core import config
 from babelcart.core.errors import UserError
-from babelcart.model.loading import Model
-from babelcart.training.loop import Train
+from babelcart.model.loading import ModelSettings
+from babelcart.training.loop import TrainSettings
 from tests.support.imports import ROOT
 
 SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Re
 
 def test_the_shipped_file_is_right(write: Callable[[str], Result]) -> None:
     assert write(SHIPPED).exit_code == 0
-    shipped = config.load("models", dict[str, Model])
+    shipped = config.load("models", dict[str, ModelSettings])
     assert {"gemma3-270m", "smollm2-135m", "qwen25-05b", "gemma3-12b", "qwen25-14b", "tiny"} <= shipped.keys()
     assert shipped["gemma3-12b"].quantization == "nf4"
 
@@ -70,10 +70,10 @@ def test_a_wrong_setting_is_named(write: Callable[[str], Result], found: str, re
 
 def test_numbers_are_read_as_dvc_reads_them(write: Callable[[str], Result]) -> None:
     assert write(SHIPPED.replace("5.0e-4", "1e-4")).exit_code == 0
-    assert config.load("train", Train).learning_rate == 1e-4
+    assert config.load("train", TrainSettings).learning_rate == 1e-4
 
 
 def test_a_missing_file_says_where_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="top folder"):
-        config.read()
+        config.read_params()

@@ -112,7 +112,7 @@ def test_settings_that_no_parser_likes_are_refused(tmp_path: Path, monkeypatch: 
 
 def test_an_answer_that_no_file_can_hold_is_refused(found: dict[str, readers.Reader]) -> None:
     for body in (b'{"translatedText": "\\ud800"}', b'{"translatedText": "a\\u0000b"}'):
-        with pytest.raises(network.Refused, match="characters"):
+        with pytest.raises(network.TextRefused, match="characters"):
             found["answer of libre"].read(b"200\n\n" + body)
 
 

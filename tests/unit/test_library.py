@@ -84,13 +84,13 @@ SPOILED = [
 
 @pytest.mark.parametrize(("spoil", "message"), [case[1:] for case in SPOILED], ids=[case[0] for case in SPOILED])
 def test_a_spoiled_submission_is_refused(tmp_path: Path, spoil: object, message: str) -> None:
-    lines = submit.lines(predictions(), "qc", metrics.Decision(0.5, {}))
+    lines = submit.submission_lines(predictions(), "qc", metrics.Decision(0.5, {}))
     path = tmp_path / "submit_QC.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    submit.check(path, "qc", predictions())
+    submit.check_submission(path, "qc", predictions())
     path.write_text("\n".join(spoil(lines)) + "\n", encoding="utf-8")  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
-        submit.check(path, "qc", predictions())
+        submit.check_submission(path, "qc", predictions())
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     files.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(path, {"a": float("nan")})
-    with pytest.raises(FileNotFoundError), files.whole(path) as temporary:
+    with pytest.raises(FileNotFoundError), files.atomic_write(path) as temporary:
         temporary.write_text((tmp_path / "missing").read_text())
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]

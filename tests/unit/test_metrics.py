@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn
 from babelcart.core.errors import UserError
 from babelcart.scores import intervals, metrics
 from babelcart.scores.metrics import Decision, Evaluate
-from babelcart.scores.slices import slices
+from babelcart.scores.slices import slice_masks
 from tests.support.tables import table
 
 ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.30001, 0.5, 0.99, 1.0])), min_size=1, max_size=60)
@@ -107,7 +107,7 @@ def test_intervals_are_left_out_where_draws_are_undefined() -> None:
 
 def test_slices_add_up() -> None:
     rows = table()
-    groups = slices(rows.assign(origin="native"), ["en", "fr"], "qc")
+    groups = slice_masks(rows.assign(origin="native"), ["en", "fr"], "qc")
     assert set(groups) == {"languages", "language", "query_words", "candidates", "origin", "top_category"}
     for masks in groups.values():
         assert (np.sum(list(masks.values()), axis=0) == 1).all()

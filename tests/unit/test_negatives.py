@@ -68,7 +68,7 @@ SAMPLINGS = st.builds(
 def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObject, chosen: Sampling, seed: int) -> None:
     rows = data.draw(tables(task))
     vectors = random_vectors(rows, seed)
-    sampled, counts = sampling.sample(rows, task, chosen, seed, vectors)
+    sampled, counts = sampling.sample_negatives(rows, task, chosen, seed, vectors)
     known = rows.groupby("group")["candidate"].agg(lambda found: {normalise(one) for one in found}).to_dict()
     positives = rows[rows["label"] == 1].groupby("group")["candidate"].agg(list).to_dict()
     for row in sampled.itertuples():
@@ -80,7 +80,7 @@ def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObjec
                 assert not taxonomy.related(row.candidate, positive)
                 assert chosen.siblings or taxonomy.levels(row.candidate)[:-1] != taxonomy.levels(positive)[:-1]
             else:
-                assert sampling.overlap(row.candidate, positive) < chosen.copy_overlap
+                assert sampling.word_overlap(row.candidate, positive) < chosen.copy_overlap
             query = vectors.query_vectors[vectors.queries[row.origin_query]]
             candidate, other = (vectors.candidate_vectors[vectors.candidates[text]] for text in (row.candidate, positive))
             if row.origin == "easy":
@@ -95,7 +95,7 @@ def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObjec
     assert message is None or f"negatives.{task}." in message
     assert not sampled.duplicated(["group", "candidate"]).any()
     assert {"none": set(), "easy": {"easy"}, "hard": {"hard"}, "mixed": {"easy", "hard"}}[chosen.strategy] >= set(sampled["origin"])
-    again, _ = sampling.sample(rows, task, chosen, seed, vectors)
+    again, _ = sampling.sample_negatives(rows, task, chosen, seed, vectors)
     pd.testing.assert_frame_equal(sampled, again)
 
 
@@ -164,10 +164,10 @@ def test_the_audit_finds_what_gives_sampled_rows_away() -> None:
             "candidate": [" ".join(generator.choice(words, 3)) for _ in range(600)], "language": generator.choice(["en", "fr"], 600),
         }
     )  # fmt: skip
-    alike = audit.give_away(rows[:300], rows[300:])
+    alike = audit.shortcut_auc(rows[:300], rows[300:])
     assert all(found["auc"] < 0.6 for found in alike.values())
     odd = rows[300:].assign(candidate=rows["candidate"][300:] + " cheap", language="en")
-    found = audit.give_away(rows[:300], odd)
+    found = audit.shortcut_auc(rows[:300], odd)
     assert found["candidate"]["auc"] > 0.95
     assert found["provenance"]["auc"] > 0.6
     assert any("che" in feature or "hea" in feature for feature in found["candidate"]["features"])
@@ -216,7 +216,7 @@ def test_what_limits_the_number_is_named(chosen: Sampling, setting: str) -> None
             "candidate": ["lamp", "bed", "tree", "hose"], "label": 1,
         }
     )  # fmt: skip
-    _, counts = sampling.sample(rows, "qi", chosen, 0, random_vectors(rows, 1))
+    _, counts = sampling.sample_negatives(rows, "qi", chosen, 0, random_vectors(rows, 1))
     assert counts["short"]
     assert f"negatives.qi.{setting}" in str(sampling.shortfall(counts, "qi", chosen))
 
@@ -263,5 +263,5 @@ def test_examples_and_report_need_no_vectors() -> None:
     rows = pd.DataFrame(
         {"language": ["en"] * 4, "origin_query": list("abcd"), "candidate": list("wxyz"), "label": [0, 1, 1, 0], "origin": "native"}
     )
-    assert similarity.report(rows, rows.iloc[:0], None)["after"]["negative_share"] == 0.5
+    assert similarity.similarity_report(rows, rows.iloc[:0], None)["after"]["negative_share"] == 0.5
     assert len(similarity.examples(rows, rows.iloc[:0], None)["positive"]) == 2

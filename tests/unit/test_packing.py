@@ -15,7 +15,7 @@ from tests.support.tiny import PROMPT, TEXTS, build
 
 
 @pytest.fixture(scope="module", params=["gemma3_text", "qwen2"])
-def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, prompts.Encoder]:
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, prompts.PromptTokenizer]:
     return build(tmp_path_factory.mktemp(request.param), request.param)
 
 
@@ -30,7 +30,7 @@ def alone(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> t
     return logits[:, [labels.negative, labels.positive]]
 
 
-def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.Encoder]) -> None:
+def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.PromptTokenizer]) -> None:
     model, encoder = tiny
     rows = [encoder.encode(*row) for row in TEXTS]
     assert max(len(row.query) + len(row.candidate) for row in rows) > 12, "no row is longer than the sliding window"
@@ -41,7 +41,7 @@ def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.Encoder]
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_packed_gradients_equal_those_of_rows_run_alone(tiny: tuple[object, prompts.Encoder]) -> None:
+def test_packed_gradients_equal_those_of_rows_run_alone(tiny: tuple[object, prompts.PromptTokenizer]) -> None:
     model, encoder = tiny
     rows = [encoder.encode(*row) for row in TEXTS]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def test_packed_gradients_equal_those_of_rows_run_alone(tiny: tuple[object, prom
 
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 100, 10_000])
-def test_scores_do_not_depend_on_order_or_budget(tiny: tuple[object, prompts.Encoder], max_tokens: int) -> None:
+def test_scores_do_not_depend_on_order_or_budget(tiny: tuple[object, prompts.PromptTokenizer], max_tokens: int) -> None:
     model, encoder = tiny
     rows = [encoder.encode(*row) for row in TEXTS]
     reference = scoring.score(model, rows, encoder.labels, 10_000)
@@ -79,22 +79,22 @@ def test_budget_counts_a_shared_query_once() -> None:
 
 
 @pytest.mark.parametrize("length", range(1, 30))
-def test_suffix_survives_truncation(tiny: tuple[object, prompts.Encoder], length: int) -> None:
+def test_suffix_survives_truncation(tiny: tuple[object, prompts.PromptTokenizer], length: int) -> None:
     _, encoder = tiny
     prompt = Prompt(**{**vars(PROMPT), "max_candidate_tokens": length, "max_query_tokens": length})
-    cut = prompts.Encoder(encoder.tokenizer, prompt)
+    cut = prompts.PromptTokenizer(encoder.tokenizer, prompt)
     row = cut.encode("en", "long query " * 20, "long candidate " * 20)
     suffix = encoder.tokenizer(PROMPT.suffix, add_special_tokens=False)["input_ids"]
     assert list(row.candidate[-len(suffix) :]) == suffix
     assert len(row.candidate) == length + len(suffix)
 
 
-def test_a_prompt_may_use_the_pivot(tiny: tuple[object, prompts.Encoder]) -> None:
+def test_a_prompt_may_use_the_pivot(tiny: tuple[object, prompts.PromptTokenizer]) -> None:
     _, encoder = tiny
-    both = prompts.Encoder(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "Relevant?\n{query} = {pivot}\n"}))
+    both = prompts.PromptTokenizer(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "Relevant?\n{query} = {pivot}\n"}))
     words = encoder.tokenizer.decode(both.encode("fr", "robe", "dresses", "dress").query)
     assert "robe = dress\n" in words
     # Without a translation the query stands in.
     assert both.encode("fr", "robe", "dresses", "") == both.encode("fr", "robe", "dresses", "robe")
-    alone = prompts.Encoder(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "{pivot}\n"}))
+    alone = prompts.PromptTokenizer(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "{pivot}\n"}))
     assert alone.encode("fr", "robe", "dresses", "dress") == alone.encode("de", "kleid", "dresses", "dress")

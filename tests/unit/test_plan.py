@@ -28,7 +28,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def rows(folder: Path) -> list[TokenRow]:
-    encoder = prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
     return [encoder.encode(*row) for row in TEXTS]
 
 
@@ -58,7 +58,7 @@ def test_two_and_three_layers_foretell_the_whole_model(folder: Path, checkpointi
     base.requires_grad_(False)
     adapted = loading.add_adapter(base, block, 0)
     for train in (True, False):
-        foretold = cost.cost(shape, block, [pack], train)
+        foretold = cost.pack_cost(shape, block, [pack], train)
         found = cost.measure(adapted, pack, train)
         assert foretold.memory == pytest.approx(found.memory, rel=0.2)
         assert foretold.flops == pytest.approx(found.flops, rel=0.02)
@@ -67,7 +67,7 @@ def test_two_and_three_layers_foretell_the_whole_model(folder: Path, checkpointi
         adapted.train()
         with saved(adapted) as kept:
             loading.label_logits(adapted, pack_rows(pack), prompts.LabelTokens(0, 1)).sum().backward()
-        assert 0.75 < sum(kept.values()) / cost.cost(shape, block, [pack], train=True).memory < 1
+        assert 0.75 < sum(kept.values()) / cost.pack_cost(shape, block, [pack], train=True).memory < 1
 
 
 def test_steps_and_tokens_are_those_of_the_run(folder: Path) -> None:
@@ -80,27 +80,27 @@ def test_steps_and_tokens_are_those_of_the_run(folder: Path) -> None:
     assert made.train.packs > made.steps
     scored = sum(pack_rows(pack).input_ids.shape[1] for part in (found, found[:3]) for pack in plan.scoring_packs(part, 60))
     assert (made.predict.rows, made.predict.tokens) == (len(found) + 3, scored)
-    assert made.evaluate == len(history.evaluations) * plan.count(plan.scoring_packs(found, 60)).tokens
+    assert made.evaluate == len(history.evaluations) * plan.count_work(plan.scoring_packs(found, 60)).tokens
 
 
 def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
     block = plain()
     adapted = loading.add_adapter(loading.load_base(folder, block), block, 0)
     base = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
-    found = cost.size(plan.read_config(folder, block), block)
+    found = cost.model_size(plan.read_config(folder, block), block)
     assert found.base_bytes(block) == sum(parameter.nbytes for parameter in base)
     assert found.adapter == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     quantised = plain(quantization="nf4")
     assert found.base_bytes(quantised) == found.other * 4 + found.linear * 4.127 / 8
     # A quantised layer keeps peft's own LoRA, which takes more operations than the fused one.
     shape, pack = plan.read_config(folder, block), rows(folder)
-    assert cost.cost(shape, quantised, [pack], True).calls > cost.cost(shape, block, [pack], True).calls
+    assert cost.pack_cost(shape, quantised, [pack], True).calls > cost.pack_cost(shape, block, [pack], True).calls
 
 
 @pytest.mark.parametrize(("name", "billions"), [("gemma3-12b", 12.19), ("qwen25-14b", 14.77)])
 def test_published_shapes_have_the_published_number_of_parameters(project: Project, name: str, billions: float) -> None:
-    block = config.load(f"models.{name}", loading.Model)
-    found = cost.size(plan.read_config(Path("models") / name / "base", block), block)
+    block = config.load(f"models.{name}", loading.ModelSettings)
+    found = cost.model_size(plan.read_config(Path("models") / name / "base", block), block)
     assert (found.linear + found.other) / 1e9 == pytest.approx(billions, abs=0.005)
 
 
@@ -122,12 +122,12 @@ def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
 
 def test_what_does_not_fit_is_said() -> None:
     block = plain()
-    size = cost.Size(linear=10**10, largest=10**8, other=10**9, adapter=10**7)
+    size = cost.ModelSize(linear=10**10, largest=10**8, other=10**9, adapter=10**7)
     work = plan.Work(10, 2, 1000, 2000, ())
     need = cost.Cost(memory=5 * plan.GIB, flops=1e15, calls=1000, tokens=500)
-    lines = plan.report(plan.Plan(block, size, 1, work, work, 0, need, need), [plan.gpu("l4"), plan.gpu("h200")])
+    lines = plan.plan_lines(plan.Plan(block, size, 1, work, work, 0, need, need), [plan.gpu_machine("l4"), plan.gpu_machine("h200")])
     assert "TOO MUCH" in lines[-2]
     assert "quantization: nf4" in lines[-2]
     assert "TOO MUCH" not in lines[-1]
     smaller = plan.Plan(dataclasses.replace(block, quantization="nf4"), size, 1, work, work, 0, need, need)
-    assert "TOO MUCH" not in plan.report(smaller, [plan.gpu("l4")])[-1]
+    assert "TOO MUCH" not in plan.plan_lines(smaller, [plan.gpu_machine("l4")])[-1]

@@ -12,7 +12,7 @@ from phonenumbers import PhoneNumberFormat as Format
 from phonenumbers import PhoneNumberType as Type
 
 from babelcart.rows.text import normalise
-from babelcart.translation.privacy import private
+from babelcart.translation.privacy import personal_data
 
 WORDS = st.sampled_from(["", "call", "tel:", "my card", "cargador iphone", "충전기", "充電器", "เบอร์", "шина", "هاتف"])
 SEPARATORS = ["", " ", "-", " - ", ".", "/", "_", "\u00a0", "\u2009", "–", "‑", "·", "\u200b", "\u00ad", ") ", ","]
@@ -41,7 +41,7 @@ def cards(draw: st.DrawFn) -> str:
 @example("4111-1111-1111-1111", ord("０"), "visa", "", "exp")
 def test_a_card_stays_at_home(card: str, zero: int, before: str, space: str, after: str) -> None:
     # Before a card's digits, those of the text are part of the run: no word here ends in one.
-    assert private(f"{before}{space}{in_script(card, zero)}{space}{after}")
+    assert personal_data(f"{before}{space}{in_script(card, zero)}{space}{after}")
 
 
 def examples() -> list[str]:
@@ -61,9 +61,9 @@ def examples() -> list[str]:
 def test_a_telephone_number_of_any_region_stays_at_home(zero: int) -> None:
     numbers = [in_script(one, zero) for one in examples()]
     assert len(numbers) > 2000
-    assert [one for one in numbers if not private(one)] == []
-    assert [one for one in numbers if not private(f"iphone 14 case {one} whatsapp")] == []
-    assert [one for one in numbers if not private(f"whatsapp:{one},ask")] == []
+    assert [one for one in numbers if not personal_data(one)] == []
+    assert [one for one in numbers if not personal_data(f"iphone 14 case {one} whatsapp")] == []
+    assert [one for one in numbers if not personal_data(f"whatsapp:{one},ask")] == []
 
 
 @given(
@@ -74,7 +74,7 @@ def test_a_telephone_number_of_any_region_stays_at_home(zero: int) -> None:
 def test_an_e_mail_address_stays_at_home(address: str, word: str, sign: str) -> None:
     local, _, domain = address.rpartition("@")
     assume(sign not in (" (at) ", " [at] ") or local[-1].isalnum())
-    assert private(f"{word} {local}{sign}{domain} {word}") == "e-mail"
+    assert personal_data(f"{word} {local}{sign}{domain} {word}") == "e-mail"
 
 
 @pytest.mark.parametrize(
@@ -93,15 +93,15 @@ def test_an_e_mail_address_stays_at_home(address: str, word: str, sign: str) -> 
     ],
 )  # fmt: skip
 def test_a_postal_address_stays_at_home(address: str) -> None:
-    assert private(address) == "postal address"
-    assert private(f"pizza to {address.upper()} please")
+    assert personal_data(address) == "postal address"
+    assert personal_data(f"pizza to {address.upper()} please")
 
 
 @pytest.mark.parametrize(
     "text", ["jo at example dot org", "jo at gmail.com", "jo (at) example.org", '"jo smith"@example.org', "jo@[192.0.2.1]", "x@münchen.de"]
 )
 def test_an_address_in_disguise_stays_at_home(text: str) -> None:
-    assert private(text) == "e-mail"
+    assert personal_data(text) == "e-mail"
 
 
 @pytest.mark.parametrize(
@@ -114,17 +114,17 @@ def test_an_address_in_disguise_stays_at_home(text: str) -> None:
     ],
 )  # fmt: skip
 def test_an_ordinary_query_is_sent(text: str) -> None:
-    assert private(text) is None
+    assert personal_data(text) is None
 
 
 @given(st.text(max_size=200))
 def test_any_text_gets_an_answer_that_does_not_hang_on_its_form(text: str) -> None:
-    assert (private(text) is None) == (private(normalise(text)) is None)
+    assert (personal_data(text) is None) == (personal_data(normalise(text)) is None)
 
 
 def test_a_long_text_takes_no_long_time() -> None:
     """Regular expressions that run away on a hostile text would not come back here."""
     for piece in ("1 ", "1 a ", "rue a ", "12 ab ", "市", "1-", "at ", "ถนน ", "로1", "(at "):
-        private(piece * 20000)
+        personal_data(piece * 20000)
     random.seed(0)
-    private("".join(random.choices("1a @-rue市", k=100_000)))
+    personal_data("".join(random.choices("1a @-rue市", k=100_000)))

@@ -35,7 +35,7 @@ HOSTILE = [
 SETTINGS = metrics.Evaluate(bootstrap_draws=200)
 
 
-def outcome(rows: int = 400, task: str = "qc", **change: Any) -> page.Outcome:
+def outcome(rows: int = 400, task: str = "qc", **change: Any) -> page.TaskResults:
     """Rows with hostile queries, top categories and examples, scored by `metrics`."""
     generator = np.random.default_rng(0)
     label = generator.integers(0, 2, rows)
@@ -84,7 +84,7 @@ def outcome(rows: int = 400, task: str = "qc", **change: Any) -> page.Outcome:
             "eval/auc": pd.DataFrame({"step": [1, 3], "auc": [0.6, 0.7]}),
         },
     }
-    return page.Outcome(**{**made, **change})
+    return page.TaskResults(**{**made, **change})
 
 
 class Parsed(HTMLParser):
@@ -157,15 +157,15 @@ def test_the_stage_writes_what_the_others_found(project: Project) -> None:
 
 def test_the_page_is_about_the_last_split_with_labels() -> None:
     scores = outcome().scores
-    assert page.last_labelled({**scores, "dev": {}}) == "test"
-    assert page.last_labelled({"validation": {}, "dev": {}}) == "dev"
-    alone = outcome(scores={"validation": scores["validation"]}, split=page.last_labelled({"validation": {}}), ngram={})
-    assert "400 validation rows of QC" in page.page("tiny", [alone], SETTINGS)
+    assert page.best_labelled_split({**scores, "dev": {}}) == "test"
+    assert page.best_labelled_split({"validation": {}, "dev": {}}) == "dev"
+    alone = outcome(scores={"validation": scores["validation"]}, split=page.best_labelled_split({"validation": {}}), ngram={})
+    assert "400 validation rows of QC" in page.render_page("tiny", [alone], SETTINGS)
 
 
 def test_text_from_the_data_never_becomes_markup() -> None:
     made = outcome()
-    html = page.page("tiny", [made], SETTINGS)
+    html = page.render_page("tiny", [made], SETTINGS)
     check_loads_nothing(html)
     parsed = Parsed(html)
     assert len(parsed.scripts) == 2
@@ -181,7 +181,7 @@ def test_text_from_the_data_never_becomes_markup() -> None:
 
 def test_the_rows_add_up_to_the_scores() -> None:
     made = outcome()
-    rows = page.browser(made)
+    rows = page.row_browser(made)
     scores, parts = made.scores["test"], made.parts["test"]
     counts = np.bincount(rows["kind"], minlength=4)
     assert counts.sum() == scores["overall"]["rows"]
@@ -195,7 +195,7 @@ def test_the_rows_add_up_to_the_scores() -> None:
             value: found[value]["rows"] for value in part["values"]
         }
     with pytest.raises(UserError, match="dvc repro evaluate"):
-        page.browser(outcome(predictions=made.predictions[:10]))
+        page.row_browser(outcome(predictions=made.predictions[:10]))
 
 
 def test_differences_have_the_draws_of_evaluate() -> None:
@@ -218,10 +218,10 @@ def test_what_is_undefined_or_switched_off_is_left_out() -> None:
         ngram={},
         curves={name: made.curves[name] for name in ("precision_recall", "calibration")},
     )
-    html = page.page("tiny", [bare], settings)
+    html = page.render_page("tiny", [bare], settings)
     assert "Numbers of translation" not in html
     assert "Similarity" not in html
-    assert html == page.page("tiny", [bare], settings)
+    assert html == page.render_page("tiny", [bare], settings)
 
 
 def luminance(colour: str) -> float:
@@ -251,7 +251,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if not chromium or not driver:
         pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
     path = tmp_path_factory.mktemp("report") / "page.html"
-    path.write_text(page.page("tiny", [outcome(), outcome(60, "qi")], SETTINGS), encoding="utf-8")
+    path.write_text(page.render_page("tiny", [outcome(), outcome(60, "qi")], SETTINGS), encoding="utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in (
@@ -302,7 +302,7 @@ def status(browser: Any) -> str:
 
 def test_the_filters_find_the_rows(browser: Any) -> None:
     made = outcome()
-    rows, table = page.browser(made), made.predictions
+    rows, table = page.row_browser(made), made.predictions
     kinds = np.bincount(rows["kind"], minlength=4)
     choose(browser)
     assert status(browser) == f"{kinds[1] + kinds[2]} of 400 rows: {kinds[1]} false positives, {kinds[2]} false negatives, 0 right"

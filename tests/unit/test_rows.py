@@ -164,12 +164,12 @@ def test_clean_follows_its_rule() -> None:
         ("b", "x", 1), ("b", "x", 1), ("b", "x", 0),
         ("c", "x", 1), ("c", "x", 0),
     )  # fmt: skip
-    kept, counts = readers.clean(given_rows, "majority")
+    kept, counts = readers.drop_uninformative(given_rows, "majority")
     assert list(zip(kept["origin_query"], kept["label"], strict=True)) == [("a", 1), ("b", 1)]
     assert counts == {
         "rows": 9, "empty_query": 1, "empty_candidate": 1, "contradictory_pairs": 2, "contradictory": 3, "duplicate": 2, "kept": 2,
     }  # fmt: skip
-    kept, counts = readers.clean(given_rows, "drop")
+    kept, counts = readers.drop_uninformative(given_rows, "drop")
     assert kept["origin_query"].tolist() == ["a"]
     assert counts["contradictory"] == 5
 
@@ -177,7 +177,7 @@ def test_clean_follows_its_rule() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab \u3000A"), st.sampled_from("xyX"), st.integers(0, 1)), min_size=1, max_size=12))
 def test_clean_counts_add_up_and_leave_no_pair_twice(triples: list[tuple[str, str, int]]) -> None:
-    kept, counts = readers.clean(table(*triples), "majority")
+    kept, counts = readers.drop_uninformative(table(*triples), "majority")
     assert counts["rows"] == sum(counts[name] for name in ("empty_query", "empty_candidate", "contradictory", "duplicate", "kept"))
     pairs = [(text.normalise(q), text.normalise(c)) for q, c in zip(kept["origin_query"], kept["candidate"], strict=True)]
     assert len(pairs) == len(set(pairs))
@@ -189,7 +189,7 @@ def test_normal_form_is_stable(value: str) -> None:
 
 
 def test_languages_and_paths() -> None:
-    assert [languages.normalise(code) for code in ("VN", "iw", "zh_CN", "zh", "in", "pt-br")] == ["vi", "he", "zh", "zh", "id", "pt"]
+    assert [languages.iso_code(code) for code in ("VN", "iw", "zh_CN", "zh", "in", "pt-br")] == ["vi", "he", "zh", "zh", "id", "pt"]
     assert taxonomy.related("a, b & c,d", "a, b & c,d,e")
     assert not taxonomy.related("a,b,c", "a,b,d")
     assert taxonomy.levels("Home & Garden,kitchen, dining & bar,cups") == ("home & garden", "kitchen, dining & bar", "cups")

@@ -18,7 +18,7 @@ import lexicon
 from babelcart import baseline
 from babelcart.rows import readers
 from babelcart.scores import metrics
-from babelcart.translation.privacy import private
+from babelcart.translation.privacy import personal_data
 
 LANGUAGES = {
     "QC": ({"en", "fr", "es", "ko", "pt", "ja"}, {"de", "it", "pl", "ar"}),
@@ -61,7 +61,7 @@ def test_files_have_the_competitions_form(sample: Path, task: str) -> None:
 def test_no_query_is_taken_for_personal_data(sample: Path) -> None:
     queries = {json.loads(line)["origin_query"] for path in sample.glob("*_Q?.txt") for line in path.open(encoding="utf-8")}
     assert len(queries) > 9000
-    assert [query for query in queries if private(query)] == []
+    assert [query for query in queries if personal_data(query)] == []
 
 
 @pytest.mark.parametrize("task", ["QC", "QI"])
@@ -80,7 +80,7 @@ def test_wording_alone_does_not_give_the_label(sample: Path, task: str) -> None:
     train, _ = readers.read_rows([sample / f"train_{task}.txt"], task.lower(), labelled=True)
     test, _ = readers.read_rows([sample / f"test_{task}.txt"], task.lower(), labelled=False)
     labels, _ = readers.read_labels([sample / f"test_{task}_labels.csv"])
-    train, _ = readers.clean(train, "majority")
+    train, _ = readers.drop_uninformative(train, "majority")
     assert 0.6 < train["label"].mean() < 0.72
     test["label"] = test["id"].map(labels)
     unseen = test[~test["language"].isin(train["language"].unique())]

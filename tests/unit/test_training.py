@@ -22,7 +22,7 @@ from babelcart.model import loading, prompts, scoring
 from babelcart.model.packing import TokenRow, pack_rows
 from babelcart.training import loop, optimizer
 from babelcart.training.checkpoints import Checkpoints, fingerprint
-from babelcart.training.loop import Labelled, Train
+from babelcart.training.loop import LabelledRows, TrainSettings
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
 from tests.support.tiny import BLOCK, LABELS, PROMPT, SETTINGS, TEXTS, build, fit, plain
@@ -38,10 +38,10 @@ def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loading, "device", lambda: "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     block = dataclasses.replace(BLOCK, dtype="bfloat16")
-    assert loading.fitting(block) == dataclasses.replace(block, dtype=expected)
-    assert loading.fitting(BLOCK) == BLOCK
+    assert loading.for_this_cpu(block) == dataclasses.replace(block, dtype=expected)
+    assert loading.for_this_cpu(BLOCK) == BLOCK
     monkeypatch.setattr(loading, "device", lambda: "cuda")
-    assert loading.fitting(block) == block
+    assert loading.for_this_cpu(block) == block
 
 
 class Killed(Exception):
@@ -197,9 +197,9 @@ def test_the_best_adapter_is_kept_and_training_stops_early(folder: Path, monkeyp
     assert not equal(best, found)
 
 
-def steps(settings: Train) -> list[list[int]]:
+def steps(settings: TrainSettings) -> list[list[int]]:
     rows = [TokenRow((hash(row[1]) % 10**9,), (n,)) for n, row in enumerate(TEXTS)]
-    return list(loop.order(rows, settings))
+    return list(loop.step_order(rows, settings))
 
 
 def test_validation_with_one_label_says_what_to_set(folder: Path) -> None:
@@ -207,14 +207,14 @@ def test_validation_with_one_label_says_what_to_set(folder: Path) -> None:
     rows = [TokenRow((1, 2), (3,))] * 2
     settings = dataclasses.replace(SETTINGS, eval_steps=1)
     with pytest.raises(UserError, match=r"train\.eval_steps to null"):
-        loop.train(adapted, Labelled(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, 0.1, validation=Labelled(rows, [1, 1]))
+        loop.train(adapted, LabelledRows(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, 0.1, validation=LabelledRows(rows, [1, 1]))
 
 
 def test_loss_is_that_of_its_definition(folder: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=100, class_weight="balanced", label_smoothing_factor=0.2)
     history, _ = fit(folder, settings, plain())
     model = loading.add_adapter(loading.load_base(folder, plain()), plain(), 0)
-    encoder = prompts.Encoder(loading.load_tokenizer(folder), PROMPT)
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
     log_odds = torch.tensor(scoring.score(model, [encoder.encode(*row) for row in TEXTS], encoder.labels, 4096)).logit()
     expected = 0.0
     for label, value in zip(LABELS, log_odds, strict=True):
@@ -225,9 +225,9 @@ def test_loss_is_that_of_its_definition(folder: Path) -> None:
 
 
 def test_balanced_needs_both_labels() -> None:
-    assert loop.balanced([0, 1, 1, 1]) == [2.0, 4 / 6]
+    assert loop.balanced_weights([0, 1, 1, 1]) == [2.0, 4 / 6]
     with pytest.raises(UserError, match="all rows of the training set have the same label"):
-        loop.balanced([1, 1])
+        loop.balanced_weights([1, 1])
 
 
 def test_each_variant_of_lora_does_its_own(folder: Path) -> None:
@@ -244,7 +244,7 @@ def test_gradient_checkpointing_changes_nothing(folder: Path) -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
 def test_the_rate_warms_up_and_ends_as_its_schedule_says(schedule: optimizer.Schedule) -> None:
-    shares = [optimizer.rate(step, 100, 0.1, schedule) for step in range(100)]
+    shares = [optimizer.schedule_factor(step, 100, 0.1, schedule) for step in range(100)]
     assert shares[:10] == sorted(shares[:10])
     assert 0 < shares[0] < 0.1
     assert shares[10] == 1
@@ -291,7 +291,7 @@ def test_scoring_between_steps_leaves_a_quantised_model_trainable(tmp_path: Path
     build(tmp_path, family, adapter=False)
     block = plain(quantization="nf4", dtype="bfloat16")
     model = loading.add_adapter(loading.load_base(tmp_path, block), block, 0)
-    encoder = prompts.Encoder(loading.load_tokenizer(tmp_path), PROMPT)
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(tmp_path), PROMPT)
     pack = pack_rows([encoder.encode(*row) for row in TEXTS])
 
     def gradients() -> list[torch.Tensor]:

@@ -30,7 +30,7 @@ WAY = ("en", "de")
 
 
 def translator(store: translation_memory.Memory, url: str, **changes: Any) -> augment.Translator:
-    manners = network.Manners(**{**FAST, **changes.pop("network", {})})
+    manners = network.RateLimits(**{**FAST, **changes.pop("network", {})})
     block = engines.EngineSettings(kind="libre", base_url=url)
     chosen = augment.Translate(
         memory="", chain=("libre",), engines={"libre": block}, **{"allow_network": True, "network": manners, **changes}
@@ -79,7 +79,7 @@ def test_two_texts_with_one_answer_are_asked_again(tmp_path: Path) -> None:
 def test_what_one_engine_cannot_do_the_next_one_does(tmp_path: Path) -> None:
     with running(faults=["empty"], share=1.0) as silent, running() as good, translation_memory.Memory(tmp_path / "m.sqlite") as store:
         blocks = {name: engines.EngineSettings(kind="libre", base_url=one.url) for name, one in (("first", silent), ("second", good))}
-        manners = network.Manners(**FAST)
+        manners = network.RateLimits(**FAST)
         chosen = augment.Translate(memory="", chain=("first", "second"), engines=blocks, allow_network=True, network=manners)
         built = [engines.build(name, block, tmp_path, 1.0) for name, block in blocks.items()]
         chain = [augment.Source(engine.name, engine.version, engine) for engine in built]
@@ -129,13 +129,13 @@ def test_the_breaker_opens_and_the_next_run_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_server_that_asks_for_hours_is_left_alone(tmp_path: Path) -> None:
-    held = network.Temporary("status 429", 3600)
+    held = network.TemporaryFailure("status 429", 3600)
 
     def client(text: str) -> str:
         raise held
 
     start = time.monotonic()
-    answers = list(network.ask(lambda: client, TEXTS[:10], network.Manners(per_second=0)))
+    answers = list(network.ask(lambda: client, TEXTS[:10], network.RateLimits(per_second=0)))
     assert time.monotonic() - start < 30  # not an hour
     assert all(answer is None and reason.startswith("stopped: status 429") for _, answer, reason in answers)
 
@@ -165,7 +165,7 @@ def test_each_engine_has_its_own_codes(kind: str, language: str, code: str | Non
 @pytest.mark.parametrize("kind", ["deepl", "microsoft", "yandex", "baidu", "papago", "chatgpt"])
 def test_an_engine_without_its_key_says_so(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = engines.DeepTranslator(kind, engines.EngineSettings(kind=kind), 1.0)  # type: ignore[arg-type]
-    with pytest.raises(network.Broken, match=kind):
+    with pytest.raises(network.EngineUnavailable, match=kind):
         engine.client("en", "de")
 
 
@@ -215,7 +215,7 @@ def test_the_version_of_a_local_model_is_its_content(tmp_path: Path, monkeypatch
     blocks = [
         engines.EngineSettings(kind="llm"),
         engines.EngineSettings(kind="seq2seq"),
-        engines.EngineSettings(kind="neural", directions={"en-de": engines.Direction("en-de.bin", "en-de.bin")}),
+        engines.EngineSettings(kind="neural", directions={"en-de": engines.NeuralModel("en-de.bin", "en-de.bin")}),
     ]
     before = [engines.build("x", block, tmp_path, 1.0, "model").version for block in blocks]
     assert all(version.startswith("model@") for version in before)
@@ -231,7 +231,7 @@ def test_the_version_of_a_local_model_is_its_content(tmp_path: Path, monkeypatch
 def test_files_of_a_local_engine_are_in_its_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "outside.bin").touch()
-    block = engines.EngineSettings(kind="neural", directions={"en-de": engines.Direction(name, name)})
+    block = engines.EngineSettings(kind="neural", directions={"en-de": engines.NeuralModel(name, name)})
     with pytest.raises(UserError, match=r"translate\.engines\.x\.directions names .* accepted: .* translate\.local_model"):
         engines.build("x", block, tmp_path, 1.0, str(tmp_path / "model"))
 
@@ -262,7 +262,7 @@ ENTRIES = st.lists(
     st.builds(
         Entry, st.sampled_from(["google", "libre"]), st.sampled_from(["1", "2"]), st.just("en"), st.sampled_from(["de", "ja"]),
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(text.normalise).filter(bool),
-        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(text.tidy),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8).map(text.collapse_spaces),
     ), max_size=30,
 )  # fmt: skip
 
