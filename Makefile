@@ -1,55 +1,55 @@
-# Two commands: `make repro` (set up, then the whole pipeline) and `make test` (set up, then the tests).
+# `make repro` installs everything and runs the pipeline; `make test` installs everything and runs the tests.
 
 PYTHON ?= python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BIN := .venv/bin
-# Threads that wait spin shortly, then sleep: spinning long stalls two busy processes, sleeping at once costs a third of the speed.
+# Waiting OpenMP threads spin briefly, then sleep. Longer spinning stalls two busy processes; sleeping at once costs a third of the speed.
 export GOMP_SPINCOUNT := 20000
-# DVC's shared cache stays with the user.
+# Keep DVC's site cache, which contains pickles, private to the user (docs/security.md).
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.dvc/tmp/site
 export DVC_NO_ANALYTICS := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help repro test test-slow verify pull heal lint setup clean plan dag deps current experiments
 
-help:  ## Show this help
+help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-repro: setup heal data  ## Set up, fetch the data, run every stage that is not up to date, print the results
-	@babelcart check
+repro: setup heal data  ## Install, download the data, run every outdated stage, print the results
+	@python -m stages.check
 	dvc repro
 	@babelcart results
 	@for page in reports/*.html; do echo "Open $$page in a browser: the charts and every test row"; done
 
-heal: setup  ## Put right what a kill or a bad disk left of dvc.lock, of DVC's locks and of its cache
-	@babelcart heal
+heal: setup  ## Repair dvc.lock, DVC's locks and its cache after a kill or a disk failure
+	@python -m stages.heal
 
-plan: setup  ## Say what training and scoring will cost, here and on GPU="h100 l4"
-	@babelcart plan $(addprefix --gpu ,$(GPU))
+plan: setup  ## Estimate memory and time of training and scoring, here and on GPU="h100 l4"
+	@python -m stages.plan $(addprefix --gpu ,$(GPU))
 
 ONLY ?= sample
-experiments: setup data  ## The paper's table: what each augmentation adds. ONLY="sample real", MODELS="gemma3-12b qwen25-14b"
-	@babelcart experiments experiments/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
+experiments: setup data  ## Measure the gain of each augmentation, as in the paper. ONLY="sample real", MODELS="gemma3-12b qwen25-14b"
+	@python benchmarks/experiment.py benchmarks/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
 
-current: setup  ## Fail if dvc.lock is behind the code, the settings or the data; needs neither data nor cache
-	@babelcart current
+current: setup  ## Fail if dvc.lock is out of date with code, settings or data; needs neither data nor cache
+	@python -m stages.current
 
-test: setup  ## Set up, lint and run the tests
+test: setup  ## Install, lint and run the tests
 	ruff check .
 	ruff format --check .
 	mypy
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
-test-slow: setup  ## Run the tests that make test leaves out: minutes each
+test-slow: setup  ## Run the slow tests, which `make test` skips; each takes minutes
 	python -m pytest -m slow
 
-pull: setup  ## Fetch what others pushed; contents and listings are checked before they are used
-	@babelcart pull
+pull: setup  ## Download what others pushed, and verify it before it is used
+	@python -m stages.pull
 
-verify: setup  ## Check what was pulled, the remote, and that git holds no secrets
-	@babelcart verify
+verify: setup  ## Verify the cache, the workspace and the remote, and scan git for secrets
+	@python -m stages.verify
 
-setup: $(BIN)/.installed  ## Make .venv with the locked packages; a second call installs nothing
+setup: $(BIN)/.installed  ## Create .venv with the locked packages; a second call installs nothing
 
 data: setup
 	@dvc status --quiet data.dvc 2>/dev/null || babelcart pull data.dvc
@@ -59,8 +59,8 @@ lint: setup  ## Format and lint
 	ruff check --fix .
 	mypy
 
-# torch first, since its build depends on the machine: the default wheel where there is an NVIDIA driver or none is needed (macOS),
-# a CPU wheel elsewhere. uv knows where those are; pip is asked first, for machines that have one at hand.
+# torch is installed first, because its build depends on the machine: the default wheel with an NVIDIA driver and on macOS, a CPU wheel
+# elsewhere. pip is tried first, for machines whose package index has the CPU wheel; otherwise uv, which knows where CPU wheels are.
 $(BIN)/.installed: constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -70,16 +70,13 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	then $(BIN)/pip install --quiet -c constraints.txt torch==$(TORCH); \
 	else $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu torch==$(TORCH); fi
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-# DVC keeps pickles in its cache, by default in /var/tmp, and makes folders that all may write in: this one is closed before it does, and used without make too.
+# By default, DVC's site cache is in /var/tmp and writable for every user. Create a private one, and set it for `dvc` outside of make too.
 	@install -d -m 700 $(DVC_SITE_CACHE_DIR) && dvc config --local core.site_cache_dir $(DVC_SITE_CACHE_DIR)
 	@touch $@
 
-deps: setup  ## Write the code that each stage imports into the lists in dvc.yaml
-	@babelcart deps
-
-dag: setup  ## Draw the graph into docs/dag.svg (needs graphviz)
+dag: setup  ## Draw the graph of the stages to docs/dag.svg (needs graphviz)
 	dvc dag --dot | tred | dot -Tsvg -Grankdir=LR -Nshape=box -Nstyle=rounded,filled -Nheight=0.35 -Nfillcolor='#eef3fb' -Ncolor='#5b7aa8' \
 	  -Nfontname=Helvetica,sans-Serif -Nfontsize=12 -Ecolor='#8895a8' -Earrowsize=0.7 -Gnodesep=0.15 -Granksep=0.35 > docs/dag.svg
 
-clean:  ## Remove the environment and scratch files; results and data stay
+clean:  ## Remove the environment and scratch files; results and data are kept
 	rm -rf .venv .scratch

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Write a file as this project's one comment on a pull request, in the place of the last: .github/comment.sh OWNER/NAME NUMBER FILE
+# Post a file as a comment on a pull request, or update the comment of an earlier run: .github/comment.sh OWNER/NAME NUMBER FILE
 set -euo pipefail
 repository=$1 number=$2 file=$3
-# The first line marks the comment. GitHub takes 65,536 characters.
+# The first line identifies the comment. GitHub accepts at most 65,536 characters.
 mark=$(head -n 1 "$file")
 head -c 60000 "$file" > "$file.cut"
 old=$(MARK=$mark gh api --paginate "repos/$repository/issues/$number/comments" \

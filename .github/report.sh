@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the workspace changes since a revision, in Markdown: .github/report.sh REVISION FOLDER
-# Writes FOLDER/comment.md (in short), FOLDER/metrics.md (every number) and FOLDER/plots/index.html.
+# Report in Markdown what the workspace changes compared with a revision: .github/report.sh REVISION FOLDER
+# Writes FOLDER/comment.md (summary), FOLDER/metrics.md (every metric that changed) and FOLDER/plots/index.html.
 set -euo pipefail
 base=$1 out=$2
 export DVC_SITE_CACHE_DIR="$PWD/.dvc/tmp/site" DVC_NO_ANALYTICS=1
@@ -11,7 +11,7 @@ all=$(dvc metrics diff --md "$base")
   echo '<!-- babelcart report -->'
   echo "## $(git rev-parse --short "$base") → $(git rev-parse --short HEAD)"
   echo
-  # The header, and F1 and AUC of what is scored; all others are in the summary.
+  # Keep the header and the rows of F1 and AUC; metrics.md has all others.
   short=$(awk 'NR <= 2 || / (test|dev)\.(overall|seen|unseen)\.(f1|auc) /' <<< "$all")
   if [ "$(wc -l <<< "$short")" -gt 2 ]; then
     echo "$short"
@@ -24,7 +24,7 @@ all=$(dvc metrics diff --md "$base")
     echo
     echo "### Row by row, $model"
     echo
-    # Shoppers' queries stay where the data is: no flipped rows here.
+    # Print no flipped rows: queries of shoppers must not appear in a comment.
     echo '```'
     python -m babelcart compare "$base" --model "$model" --flipped 0 2>&1 || true
     echo '```'
