@@ -1,11 +1,11 @@
-"""Make the sample data set: the competition's own files, from hand-written word lists.
+"""Generate the sample data set in the competition's format from hand-written word lists.
 
-Run ``python samples/generate.py data``. Nothing is copied from anywhere: a *need* (a category, and perhaps a colour, a
-device, a size ...) is drawn, said as people of a language would type it, and put beside candidates. A label follows from
-the meaning of both, never from their wording. The same code gives the same bytes.
+Run ``python samples/generate.py data``. No text is copied from another source. The generator draws a *need* (a category and
+possibly a colour, a device, a size, ...), writes it as a query in the way that speakers of a language would type it, and pairs
+it with candidates. The label follows from the meaning of both and never from their wording. The same code gives the same bytes.
 
-Written for each task: ``train_``, ``dev_`` and ``test_QC.txt`` (``_QI.txt``) in the competition's format, with the labels of
-dev and test in files of their own, and ``memory.csv``, a translation memory of the train queries.
+For each task it writes ``train_``, ``dev_`` and ``test_QC.txt`` (``_QI.txt``), and the labels of dev and test in separate files.
+For both tasks together it writes ``memory.csv``, a translation memory of the train queries.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from lexicon import WORDS, Entry, blocks, levels, read_products
 
-# What the competition has (languages, mean share of label 1 in train), at a fortieth of its size.
+# Languages of the competition and their share of label 1 in train. The sample has a fortieth of the competition's rows.
 NATIVE = {
     "QC": {"en": 0.66, "fr": 0.70, "es": 0.71, "ko": 0.585, "pt": 0.69, "ja": 0.787},
     "QI": {"en": 0.63, "fr": 0.64, "es": 0.68, "ko": 0.61, "pt": 0.65, "ja": 0.62, "th": 0.547},
@@ -37,7 +37,7 @@ ROWS = {"train": 12_000, "dev": 3_000, "test": 3_000}
 CANDIDATE = {"QC": "category_path", "QI": "item_title"}
 TAG = {"vi": "vn"}
 SPACELESS = ("ja", "th")
-AFTER = ("fr", "es", "pt", "it", "th", "ar", "vi", "id")  # an adjective follows its noun
+AFTER = ("fr", "es", "pt", "it", "th", "ar", "vi", "id")  # languages in which an adjective follows its noun
 MEASURES: dict[str, list[str]] = {
     "ml": ["100ml", "250ml", "350ml", "500ml", "750ml", "1000ml"],
     "cm": ["20cm", "30cm", "45cm", "60cm", "90cm", "120cm"],
@@ -56,7 +56,7 @@ TYPO_ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Need:
-    """What a shopper wants. Empty fields do not matter to them; without a path, all that fits a device or has a brand."""
+    """What a shopper is looking for. Empty fields are not constrained; without a path, any product for a device or of a brand fits."""
 
     path: str
     audience: str = ""
@@ -70,7 +70,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Item:
-    """What a shop sells: every field is what it is, whatever its title says of it."""
+    """A product of the shop. The fields hold its true properties, whatever its title states."""
 
     path: str
     audience: str
@@ -84,7 +84,7 @@ class Item:
 
 
 class Shop:
-    """The word lists, and the meaning that follows from them."""
+    """The word lists, and the rules that decide which candidates answer a need."""
 
     def __init__(self) -> None:
         entries = read_products()
@@ -112,7 +112,7 @@ class Shop:
         self.devices = {name: list(values["models"]) for name, values in devices.items() if "models" in values}
         self.brands = {name.split(": ")[1]: list(values["names"]) for name, values in devices.items() if name.startswith("brands: ")}
         self.aliases = {family: dict(form.split("=", 1) for form in forms) for family, forms in devices.get("aliases", {}).items()}
-        # What a leaf's English words are, for candidates that look alike but are not.
+        # English words of each path, to draw candidates that share words with a path but not its meaning.
         self.sharing: dict[str, set[str]] = defaultdict(set)
         for entry in entries:
             for word in self.english(entry):
@@ -126,7 +126,7 @@ class Shop:
         return {word.rstrip("s") for word in text.replace(",", " ").split() if len(word) > 3}
 
     def answers(self, need: Need) -> set[str]:
-        """Paths, leaves and groups, that rightly hold what is needed."""
+        """Paths of leaves and groups that answer the need."""
         if not need.path:
             kinds = {kind for kind, names in self.devices.items() if need.device in names}
             return {
@@ -155,7 +155,7 @@ class Shop:
 
 
 class Writer:
-    """Says needs and items in words, and draws them. Everything random comes from `seed`."""
+    """Draws needs and items and writes them as text. All random choices depend on `seed`."""
 
     def __init__(self, shop: Shop, seed: str) -> None:
         self.shop = shop
@@ -182,7 +182,7 @@ class Writer:
         return replace(need, **{name: self.attribute(entry, name) for name in wanted})
 
     def attribute(self, entry: Entry, name: str) -> str:
-        """A value that makes sense for the category, or nothing."""
+        """A value that is plausible for the category, or an empty string."""
         r, shop = self.random, self.shop
         if name == "color":
             return r.choice(list(shop.words["color"])) if entry.colored else ""
@@ -200,12 +200,12 @@ class Writer:
         return entry.audience
 
     def item(self, path: str, need: Need | None = None) -> Item:
-        """An item of a leaf; with a need, one that has what the need asks for."""
+        """Draw an item of a leaf; with a need, an item that has the attributes of the need."""
         r, shop = self.random, self.shop
         entry = shop.entries[path]
         asked = need or Need(path)
         if asked.device and asked.device not in shop.devices.get(entry.fits, ()):
-            asked = replace(asked, device="")  # another kind of thing than the device is for
+            asked = replace(asked, device="")  # the device belongs to another kind of product
         features = {r.choice(list(shop.words["feature"])) for _ in range(r.choice((0, 1, 1, 2, 3)))} | ({asked.feature} - {""})
         item = Item(
             path=path,
@@ -240,13 +240,13 @@ class Writer:
         return name
 
     def say(self, need: Need, language: str, *, plain: bool = False) -> str:
-        """The need as a query. `plain` is a translator's rendering: first forms, full orthography, no slips."""
+        """Write the need as a query. With `plain`, write it as a translator would: first forms, correct spelling, no typing errors."""
         r = self.random
         if not need.path:
             text = self.device(need.device, language, plain=plain) if need.device else need.brand.lower()
             return text if plain else self.slip(text, language)
         entry = self.shop.entries[need.path]
-        # The words that people of a language leave in English.
+        # Some queries in other languages use the English noun.
         mixed = not plain and language != "en" and r.random() < 0.05
         noun = self.term(entry, "en" if mixed else language, plain=plain)
         adjectives = [
@@ -280,7 +280,7 @@ class Writer:
         return text if plain else self.slip(text, language)
 
     def slip(self, text: str, language: str) -> str:
-        """What fingers and search boxes do to a query."""
+        """Add the typing errors, missing accents and stray characters of real queries."""
         r = self.random
         text = text.lower()
         if language in ("fr", "es", "pt", "de", "it", "pl", "vi") and r.random() < 0.35:
@@ -306,7 +306,7 @@ class Writer:
         return text
 
     def title(self, item: Item) -> str:
-        """A marketplace title: English, sometimes Thai, longer than it need be."""
+        """Write a title as marketplaces do: in English, sometimes in Thai, with unnecessary words."""
         r, shop = self.random, self.shop
         entry = shop.entries[item.path]
         thai = r.random() < 0.06
@@ -346,9 +346,9 @@ class Writer:
     # --- candidates --------------------------------------------------------------------------------------------------
 
     def other_path(self, need: Need, *, leaf: bool) -> str:
-        """A path that does not answer the need: near it, worded like it, or anywhere.
+        """Draw a path that does not answer the need: close to it, with similar words, or any other.
 
-        Another need is drawn and one of *its* answers taken: a path is as common among the negatives as among the positives.
+        The path is an answer to another drawn need, so that each path is as frequent in negatives as in positives.
         """
         r, shop = self.random, self.shop
         answers = shop.answers(need)
@@ -372,13 +372,13 @@ class Writer:
             path = self.weighted(sorted(shop.answers(Need(self.weighted(found)))))
             part = any(path.startswith(answer + ",") for answer in answers)
             whole = any(answer.startswith(path + ",") for answer in answers)
-            # Neither a part of what answers nor what it is a part of is a clear negative.
+            # A path above or below an answer is not a clear negative.
             if path not in answers and not part and not whole and not (leaf and shop.entries[path].kind == "group"):
                 return path
         raise ValueError(f"no negative for {need}")
 
     def categories(self, need: Need, share: float, count: int) -> list[tuple[str, int]]:
-        """``(category path, label)`` of distinct candidates."""
+        """Draw distinct candidates of a need as ``(category path, label)``."""
         r, shop = self.random, self.shop
         answers = sorted(shop.answers(need))
         wanted = sum(r.random() < share for _ in range(count))
@@ -386,7 +386,7 @@ class Writer:
         while len(positives) < min(wanted, len(answers)):
             path = self.weighted([path for path in answers if path not in positives])
             positives.append(path)
-        # Fewer answers than wanted: fewer negatives too, or a narrow query would have negatives alone.
+        # With fewer answers than wanted, draw fewer negatives too; otherwise a narrow query would have almost only negatives.
         left = count - wanted if not wanted else (count - wanted) * len(positives) / wanted
         negatives: list[str] = []
         while len(negatives) < int(left + r.random()):
@@ -399,7 +399,7 @@ class Writer:
         return [(path, int(shop.category_answers(need, path))) for path in chosen]
 
     def items(self, need: Need, share: float, count: int) -> list[tuple[str, int]]:
-        """``(item title, label)`` of distinct candidates."""
+        """Draw distinct candidates of a need as ``(item title, label)``."""
         r, shop = self.random, self.shop
         leaves = [path for path in sorted(shop.answers(need)) if shop.entries[path].kind != "group"]
         chosen: dict[str, int] = {}
@@ -414,7 +414,7 @@ class Writer:
         return list(chosen.items())
 
     def conflict(self, need: Need, path: str) -> Item:
-        """The right kind of item with one thing wrong: a colour, a device, a size. Without such a wish, another item."""
+        """Draw an item of the right kind with one wrong attribute, such as its colour; an unrelated item if the need has no attribute."""
         asked = [name for name in ("color", "material", "device", "measure", "brand") if getattr(need, name)]
         if not asked or not need.path:
             return self.item(self.other_path(need, leaf=True))
@@ -429,7 +429,7 @@ class Writer:
 
 
 def count_of(generator: random.Random) -> int:
-    """Candidates of a query: one to ten, four on average."""
+    """Draw the number of candidates of a query: one to ten, four on average."""
     return generator.choices(range(1, 11), (14, 16, 16, 14, 12, 9, 7, 5, 4, 3))[0]
 
 
@@ -438,7 +438,7 @@ def normal(text: str) -> str:
 
 
 def make(shop: Shop, task: str, folder: Path) -> dict[tuple[str, str, str], str]:
-    """Write one task's files; returns the translations of its train queries."""
+    """Write the files of one task and return the translations of its train queries."""
     taken: dict[str, str] = {}
     memory: dict[tuple[str, str, str], str] = {}
     for split, rows in ROWS.items():
@@ -454,7 +454,7 @@ def make(shop: Shop, task: str, folder: Path) -> dict[tuple[str, str, str], str]
                 slipped = language == "en" and writer.random.random() < 0.08
                 spoken = writer.random.choice(("fr", "es", "pt")) if slipped else language
                 query = writer.say(need, spoken)
-                # A query stands in one split only, whatever its language, and once in a language.
+                # A query occurs in one split only, across all languages, and once in a language.
                 if not normal(query) or taken.get(normal(query), split) != split or query in mine_queries:
                     continue
                 taken[normal(query)] = split
@@ -476,7 +476,7 @@ def make(shop: Shop, task: str, folder: Path) -> dict[tuple[str, str, str], str]
 
 
 def spoil(records: list[dict[str, Any]], task: str) -> list[dict[str, Any]]:
-    """What raw logs have: a few rows twice, a few with both labels, and items without a title."""
+    """Add the defects of raw logs: duplicate rows, rows with both labels, and items without a title."""
     generator = random.Random(f"spoil {task}")
     for record in generator.sample(records, 24):
         records.insert(records.index(record), dict(record))

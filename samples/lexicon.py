@@ -1,8 +1,8 @@
 """Read the hand-written word lists of the sample shop (``samples/words/*.txt``).
 
-A list is blocks separated by a blank line. The first line of a block is ``# `` and its name; every other line is
-``key: value | value``. ``categories-*.txt`` name category paths, ``attributes.txt`` and ``devices.txt`` what may be said of
-a product. Run it to check the lists: ``python samples/lexicon.py``.
+A list consists of blocks separated by blank lines. The first line of a block is ``# `` and its name; every other line is
+``key: value | value``. ``categories-*.txt`` define category paths; ``attributes.txt`` and ``devices.txt`` define the attributes
+of products. Run ``python samples/lexicon.py`` to validate the lists.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MEASURES = ("", "ml", "cm", "m", "kg", "gb", "w", "inch", "size", "shoe", "pcs",
 
 @dataclass(frozen=True)
 class Entry:
-    """A category path and the words that people use for what is in it."""
+    """A category path and the words that people use for its products."""
 
     path: str
     kind: str
@@ -42,12 +42,12 @@ class Entry:
 
 
 def levels(path: str) -> list[str]:
-    """The levels of a category path; a comma followed by a space is part of a name."""
+    """Split a category path into its levels. A comma followed by a space is part of a name."""
     return re.split(r",(?! )", path)
 
 
 def blocks(path: Path) -> list[tuple[str, dict[str, tuple[str, ...]]]]:
-    """``(name, {key: values})`` of each block of a word list, in file order."""
+    """Read the blocks of a word list as ``(name, {key: values})``, in file order."""
     found: list[tuple[str, dict[str, tuple[str, ...]]]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         line = line.strip()
@@ -60,7 +60,7 @@ def blocks(path: Path) -> list[tuple[str, dict[str, tuple[str, ...]]]]:
         if not separator or not found:
             raise ValueError(f"{path.name}:{number}: expected 'key: value | value', found {line!r}")
         if key.strip() in found[-1][1]:
-            raise ValueError(f"{path.name}:{number}: {key.strip()!r} stands twice in {found[-1][0]!r}")
+            raise ValueError(f"{path.name}:{number}: key {key.strip()!r} occurs twice in block {found[-1][0]!r}")
         found[-1][1][key.strip()] = tuple(part.strip() for part in value.split("|") if part.strip())
     return found
 
@@ -70,12 +70,12 @@ def one(values: dict[str, tuple[str, ...]], key: str) -> str:
 
 
 def read_products(folder: Path = WORDS, pattern: str = "categories-*.txt") -> list[Entry]:
-    """All category entries, checked against one another.
+    """Read all category entries and check them against each other.
 
     Raises
     ------
     ValueError
-        Names every block that breaks a rule.
+        If a block breaks a rule. The message names every such block.
     """
     entries: list[Entry] = []
     errors: list[str] = []
@@ -95,20 +95,20 @@ def read_products(folder: Path = WORDS, pattern: str = "categories-*.txt") -> li
             )  # fmt: skip
             for key, allowed in (("kind", KINDS), ("audience", AUDIENCES), ("fits", FITS), ("measure", MEASURES)):
                 if getattr(entry, key) not in allowed:
-                    errors.append(f"{where}: {key} {getattr(entry, key)!r} is none of {allowed}")
+                    errors.append(f"{where}: {key} {getattr(entry, key)!r} is not accepted; accepted: {allowed}")
             if entry.kind == "group" and len(levels(name)) < 2:
-                errors.append(f"{where}: a group has at least two levels")
+                errors.append(f"{where}: a group needs at least two levels")
             if entry.kind != "group" and len(levels(name)) < 3:
-                errors.append(f"{where}: a leaf has at least three levels")
+                errors.append(f"{where}: a leaf needs at least three levels")
             if entry.kind != "group" and len(entry.titles) < 3:
-                errors.append(f"{where}: a leaf has at least three titles")
+                errors.append(f"{where}: a leaf needs at least three titles")
             entries.append(entry)
     paths = [entry.path for entry in entries]
     groups = {entry.path for entry in entries if entry.kind == "group"}
-    errors += [f"{path!r} stands twice" for path in sorted({path for path in paths if paths.count(path) > 1})]
+    errors += [f"{path!r} is defined twice" for path in sorted({path for path in paths if paths.count(path) > 1})]
     for entry in entries:
         if entry.kind != "group" and not any(entry.path.startswith(group + ",") for group in groups):
-            errors.append(f"{entry.path!r}: no group block for the path above it")
+            errors.append(f"{entry.path!r}: no block of kind group for a path above it")
         if pattern == "categories-*.txt":
             for other in (*entry.also, *([entry.of] if entry.of else [])):
                 if other not in paths:
@@ -119,7 +119,7 @@ def read_products(folder: Path = WORDS, pattern: str = "categories-*.txt") -> li
 
 
 if __name__ == "__main__":
-    # One list alone (python samples/lexicon.py categories-home.txt), or all of them.
+    # Validate all lists, or one: python samples/lexicon.py categories-home.txt
     try:
         checked = read_products(pattern=sys.argv[1] if len(sys.argv) > 1 else "categories-*.txt")
     except ValueError as error:
