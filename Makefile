@@ -16,23 +16,23 @@ help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 repro: setup heal data  ## Install, download the data, run every outdated stage, print the results
-	@python -m stages.check
+	@babelcart check
 	dvc repro
 	@babelcart results
 	@for page in reports/*.html; do echo "Open $$page in a browser: the charts and every test row"; done
 
 heal: setup  ## Repair dvc.lock, DVC's locks and its cache after a kill or a disk failure
-	@python -m stages.heal
+	@babelcart heal
 
 plan: setup  ## Estimate memory and time of training and scoring, here and on GPU="h100 l4"
-	@python -m stages.plan $(addprefix --gpu ,$(GPU))
+	@babelcart plan $(addprefix --gpu ,$(GPU))
 
 ONLY ?= sample
 experiments: setup data  ## Measure the gain of each augmentation, as in the paper. ONLY="sample real", MODELS="gemma3-12b qwen25-14b"
-	@python benchmarks/experiment.py benchmarks/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
+	@babelcart experiments experiments/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
 
 current: setup  ## Fail if dvc.lock is out of date with code, settings or data; needs neither data nor cache
-	@python -m stages.current
+	@babelcart current
 
 test: setup  ## Install, lint and run the tests
 	ruff check .
@@ -44,10 +44,10 @@ test-slow: setup  ## Run the slow tests, which `make test` skips; each takes min
 	python -m pytest -m slow
 
 pull: setup  ## Download what others pushed, and verify it before it is used
-	@python -m stages.pull
+	@babelcart pull
 
 verify: setup  ## Verify the cache, the workspace and the remote, and scan git for secrets
-	@python -m stages.verify
+	@babelcart verify
 
 setup: $(BIN)/.installed  ## Create .venv with the locked packages; a second call installs nothing
 
@@ -73,6 +73,9 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 # By default, DVC's site cache is in /var/tmp and writable for every user. Create a private one, and set it for `dvc` outside of make too.
 	@install -d -m 700 $(DVC_SITE_CACHE_DIR) && dvc config --local core.site_cache_dir $(DVC_SITE_CACHE_DIR)
 	@touch $@
+
+deps: setup  ## Write the modules that each stage imports to the dependency lists in dvc.yaml
+	@babelcart deps
 
 dag: setup  ## Draw the graph of the stages to docs/dag.svg (needs graphviz)
 	dvc dag --dot | tred | dot -Tsvg -Grankdir=LR -Nshape=box -Nstyle=rounded,filled -Nheight=0.35 -Nfillcolor='#eef3fb' -Ncolor='#5b7aa8' \
