@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 pytest.register_assert_rewrite("tests.support")
 
-from tests.support.project import Project, make_project  # noqa: E402 - after the asserts of tests.support are registered
+from tests.support import project as projects  # noqa: E402 - after the asserts of tests.support are registered
+from tests.support import warm  # noqa: E402
+from tests.support.project import Project, make_project  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all workers share the projects that `run_to` builds."""
+    top = tmp_path_factory.getbasetemp()
+    projects.built = (top.parent if "PYTEST_XDIST_WORKER" in os.environ else top) / "built"
+    projects.built.mkdir(exist_ok=True)
+
+
+def pytest_unconfigure() -> None:
+    warm.stop()
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import call
 from tests.support.project import run
 
 PIPELINE = f"""
@@ -31,13 +30,6 @@ stages:
     outs: [packed]
 """
 CODE = "import pathlib, sys\nout = pathlib.Path(sys.argv[2])\nout.parent.mkdir(exist_ok=True)\nout.write_text('{\"rows\": 1}')\n"
-
-
-def call(*command: str) -> str:
-    environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(Path.cwd() / ".dvc/tmp/site"), "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert not done.returncode, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

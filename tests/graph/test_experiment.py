@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> None:
-    graph = Graph(project)
+    graph = Graph(project, real=True)
     (project.folder / "small.yaml").write_text(SPEC)
     params = (project.folder / "params.yaml").read_text(encoding="utf-8")
     (project.folder / "params.yaml").write_text(params + NOWHERE, encoding="utf-8")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from tests.support.imports import ROOT
+from tests.support.processes import call
 from tests.support.project import Project, run, run_to
 
 PLOTS = {f"plots/tiny/qc_{name}" for name in ("precision_recall.csv", "calibration.csv", "languages.csv", "confusion.csv")} | {
@@ -19,17 +17,10 @@ PLOTS = {f"plots/tiny/qc_{name}" for name in ("precision_recall.csv", "calibrati
 }
 
 
-def call(*command: str) -> str:
-    environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(Path.cwd() / ".dvc/tmp/site"), "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert not done.returncode, done.stdout + done.stderr
-    return done.stdout
-
-
 def plots(*command: str) -> dict[str, tuple[dict[str, Any], set[str]]]:
     """Each plot's Vega-Lite specification and its revisions; DVC gives them as JSON in JSON."""
     found = {}
-    for name, made in json.loads(call("dvc", "plots", *command, "--json"))["data"].items():
+    for name, made in json.loads(call("dvc", "plots", *command, "--json").stdout)["data"].items():
         for one in made:
             assert "DVC_METRIC" not in json.dumps(one["content"]), f"{name}: the template has an anchor that DVC does not fill"
             content = one["content"] if isinstance(one["content"], dict) else json.loads(one["content"])

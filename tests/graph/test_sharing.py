@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 from babelcart.commands import checks
 from babelcart.core.errors import UserError
 from babelcart.translation import translation_memory
+from tests.support.processes import Repository
 from tests.support.project import Graph, Project, run
 from tests.support.servers import SECRET, SERVERS, Options
 
@@ -36,17 +36,8 @@ stages:
 """
 
 
-class Clone:
-    """A git repository with DVC in it, and commands run there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / ".dvc/tmp/site")}
-
-    def __call__(self, *command: str, fails: bool = False) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
+class Clone(Repository):
+    """A repository that has colleagues."""
 
     def clone(self, folder: Path) -> Clone:
         self("git", "clone", "--quiet", str(self.folder), str(folder))
@@ -60,10 +51,6 @@ class Clone:
                 if key != "url" and (key in SECRET) == (where == "--local"):
                     self("dvc", "remote", "modify", where, "team", key, value)
         self("dvc", "remote", "modify", "team", "verify", "true")
-
-    def commit(self) -> None:
-        self("git", "add", "--all")
-        self("git", "commit", "--quiet", "--message", "more")
 
     def listing(self) -> str:
         """The hash of data/'s listing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.support.imports import ROOT
+from tests.support.processes import call
 
 FLOWS = sorted(ROOT.joinpath(".github/workflows").glob("*.yml"))
 
@@ -34,13 +34,6 @@ def test_a_workflow_may_only_read_and_uses_githubs_own_actions(path: Path) -> No
                     assert os.access(ROOT / word, os.X_OK)
 
 
-def call(*command: str, **environment: str) -> str:
-    added = {"DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(Path.cwd() / ".dvc/tmp/site"), "PYTHONPATH": str(ROOT), **environment}
-    done = subprocess.run(command, env={**os.environ, **added}, capture_output=True, text=True)
-    assert not done.returncode, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_the_report_tells_what_a_branch_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scores, curve = Path("metrics/tiny/qc.json"), Path("plots/curve.csv")
@@ -60,18 +53,18 @@ def test_the_report_tells_what_a_branch_changes(tmp_path: Path, monkeypatch: pyt
     call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "run")
     script = str(ROOT / ".github/report.sh")
 
-    call(script, "HEAD", "out")
+    call(script, "HEAD", "out", PYTHONPATH=str(ROOT))
     assert "No metric changes." in Path("out/comment.md").read_text()
 
     found["test"]["language"]["de"]["f1"] = 0.2
     scores.write_text(json.dumps(found))
-    call(script, "HEAD", "out")
+    call(script, "HEAD", "out", PYTHONPATH=str(ROOT))
     assert "No score of test or dev rows changes; other metrics do." in Path("out/comment.md").read_text()
 
     found["test"]["overall"] = {"f1": 0.75, "auc": 0.6, "recall": 0.9}
     scores.write_text(json.dumps(found))
     curve.write_text("recall,precision\n0,1\n1,0.9\n")
-    call(script, "HEAD", "out")
+    call(script, "HEAD", "out", PYTHONPATH=str(ROOT))
     comment, every = Path("out/comment.md").read_text(), Path("out/metrics.md").read_text()
     assert comment.startswith("<!-- babelcart report -->\n")
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in comment.splitlines() if line.startswith("| metrics")]

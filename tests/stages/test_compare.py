@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 from babelcart import compare
 from babelcart.core.errors import UserError
 from babelcart.scores.metrics import Decision, scores
+from tests.support.processes import call
 from tests.support.project import Project, run, run_to
 from tests.support.tables import table
 
@@ -58,23 +58,17 @@ def test_other_rows_are_refused(change: str) -> None:
 
 
 def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
-    def git(*command: str) -> None:
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", *command], check=True, capture_output=True)
-
-    def dvc(*command: str) -> None:
-        subprocess.run(["dvc", *command], check=True, capture_output=True)
-
     run_to("evaluate")
     path, formula = Path("predictions/tiny/qc/test.parquet"), '=HYPERLINK("http://x.test")\r=1'
     before = pd.read_parquet(path)
     before.loc[before["candidate"] == before.loc[0, "candidate"], "candidate"] = formula
     before.to_parquet(path)
-    git("init", "--quiet")
-    dvc("init", "--quiet")
-    dvc("add", "--quiet", "predictions", "build")
-    git("add", "predictions.dvc", "build.dvc", ".gitignore", "metrics", "params.yaml")
-    git("commit", "-qm", "first")
-    git("tag", "first")
+    call("git", "init", "--quiet")
+    call("dvc", "init", "--quiet")
+    call("dvc", "add", "--quiet", "predictions", "build")
+    call("git", "add", "predictions.dvc", "build.dvc", ".gitignore", "metrics", "params.yaml")
+    call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first")
+    call("git", "tag", "first")
     after = before.assign(probability=np.where(before["label"].astype(int) == 1, 1.0, 0.0))
     path.unlink()  # it may be a link into the cache
     after.to_parquet(path)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
-import os
 import re
 import shutil
-import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from ruamel.yaml import YAML
 
 from tests.support.imports import ROOT, package
+from tests.support.processes import Repository
 
 # query in English, in German, a category that answers it, an item that answers it
 SHELF = [
@@ -75,12 +76,12 @@ class Project:
             yaml.dump(params, handle)
 
 
-class Graph:
+class Graph(Repository):
     """A project with the graph, in git and DVC, and its commands as processes."""
 
-    def __init__(self, project: Project) -> None:
-        self.project, self.folder = project, project.folder
-        self.environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.folder / ".dvc/tmp/site")}
+    def __init__(self, project: Project, real: bool = False) -> None:
+        super().__init__(project.folder, real)
+        self.project = project
         for name in ("babelcart", "stages"):
             shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
@@ -91,15 +92,6 @@ class Graph:
         self("dvc", "init", "--quiet")
         self("dvc", "add", "--quiet", "data")
         self.commit("start")
-
-    def __call__(self, *command: str, fails: bool = False) -> str:
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
-        assert (done.returncode != 0) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def commit(self, message: str) -> None:
-        self("git", "add", "--all")
-        self("git", "commit", "--quiet", "--message", message)
 
     def repro(self) -> list[str]:
         """The stages that ran, with their cell."""
@@ -129,7 +121,36 @@ def run(name: str, *arguments: str, fails: bool = False) -> Result:
     return result
 
 
+built: Path | None = None
+
+
 def run_to(last: str, task: str = "qc") -> None:
+    """Run the stages up to `last` in the working directory, or copy what they made of the same files before, in this session."""
+    if not built:
+        return _run_to(last, task)
+    copy = built / f"{last}-{task}-{_digest(Path())}"
+    if copy.exists():
+        shutil.copytree(copy, Path(), symlinks=True, dirs_exist_ok=True)
+        return None
+    _run_to(last, task)
+    scratch = Path(tempfile.mkdtemp(dir=built))
+    shutil.copytree(Path(), scratch, symlinks=True, dirs_exist_ok=True)
+    try:
+        scratch.rename(copy)
+    except OSError:  # another worker was faster
+        shutil.rmtree(scratch)
+    return None
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run_to(last: str, task: str) -> None:
     for stage in ("prepare", "split", "translate", "negatives", "leaks", "base", "train", "predict", "evaluate"):
         options = ["--task", task] if stage != "base" else []
         options += ["--model", "tiny"] if stage in ("base", "train", "predict", "evaluate") else []
