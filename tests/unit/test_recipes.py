@@ -26,7 +26,7 @@ def literals(hint: Any) -> list[str]:
 
 KINDS = literals(get_type_hints(engines.EngineSettings)["kind"])
 SOURCES: dict[str, dict[str, Any]] = {
-    "neural": {"packages": (Wheel("name", "1.0", "0" * 64),), "directions": {"en-de": None}},
+    "neural": {"packages": (Wheel("name", "1.0", "0" * 64),), "directions": {"en-de": engines.NeuralModel("model", "vocabulary")}},
     "seq2seq": {"repo": "owner/name", "revision": "0" * 40},
     "llm": {"repo": "owner/name", "revision": "0" * 40},
 }
