@@ -1,149 +1,215 @@
-"""The optimisation ladder: what each step of ours brings, from the plainest loop to the product's, on the same rows.
+"""Measure the optimisation ladder: the gain of each step, from a plain loop to the code of Babelcart, on the same rows.
 
     PYTHONPATH=. OMP_NUM_THREADS=2 python benchmarks/ladder.py            # after `dvc repro base negatives`
 
-Each rung keeps what the rung before has. Training is a forward and a backward pass over the rows, without the optimiser;
-scoring is a forward pass; both with an adapter of random values, of the size that the model's block asks for. *Apart*: for
-scoring the largest difference of a probability from that of the first rung; for training the difference of the adapter's whole
-gradient, relative to its length. Memory is the process's peak (VmHWM). Every rung runs in a process of its own, in turns.
+Each rung adds one optimisation to the rung before it. Training is a forward and a backward pass over the rows, without the optimiser.
+Scoring is a forward pass. Both use an adapter of random values, in the size that the model's block in params.yaml defines.
+
+*difference*: in scoring, the largest difference of a probability from the first rung; in training, the length of the difference of the
+adapter's gradient from that of the first rung, relative to the length of the latter. Memory is the peak of the process (VmHWM). Every
+rung runs in its own process, and the rungs take turns.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from sides import BASE, MODEL, System, in_turns, load, peak_memory, precision, read_rows
+import pandas as pd
+import sides
+from sides import BASE, MODEL, System
 
-BATCH = 16  # at 32, the first rung's logits alone are 8 GiB and more
+BATCH = 16  # with 32 rows, the logits of the first rung take 8 GiB and more
 PADDED = 128
 RUNGS: dict[str, dict[str, Any]] = {
     "padded to 128, logits of the whole vocabulary": {},
     "padded to the longest of the batch": {"dynamic": True},
-    "batches of like length": {"sorted": True},
+    "batches of similar length": {"sorted": True},
     "last position, two rows of the output matrix": {"label_rows": True},
     "packed: no padding": {"packed": True},
-    "a query's tokens once for its candidates": {"shared": True},
+    "tokens of a query once for its candidates": {"shared": True},
     "LoRA products fused": {"fused": True},
     "packs of 4,096 tokens": {"budget": 4096},
 }
 
 
-def gradient(model: Any) -> np.ndarray:
+def ladder() -> list[System]:
+    """The rungs, each with the settings of all rungs before it."""
+    systems: list[System] = []
+    settings: dict[str, Any] = {}
+    for name, added in RUNGS.items():
+        settings = {**settings, **added}
+        systems.append(System(name, settings))
+    return systems
+
+
+@dataclass
+class Rung:
+    """A model with random adapter values, and the optimisations that it uses."""
+
+    model: Any
+    labels: Any  # babelcart.model.prompts.LabelTokens
+    settings: dict[str, Any]
+
+    def logits(self, rows: list[Any]) -> Any:
+        """(rows, 2) float32 logits of the two answers."""
+        if self.settings.get("packed"):
+            from babelcart.model import loading
+            from babelcart.model.packing import pack_rows
+
+            return loading.label_logits(self.model, pack_rows(rows), self.labels)
+        return self.padded_logits([[*row.query, *row.candidate] for row in rows])
+
+    def padded_logits(self, ids: list[list[int]]) -> Any:
+        """`logits` of rows that are padded on the right."""
+        import torch
+
+        answers = [self.labels.negative, self.labels.positive]
+        length = max(map(len, ids)) if self.settings.get("dynamic") else PADDED
+        last = torch.tensor([len(row) - 1 for row in ids])  # (rows,)
+        inputs = torch.tensor([row + [0] * (length - len(row)) for row in ids])  # (rows, length)
+        mask = torch.arange(length) <= last[:, None]
+        if not self.settings.get("label_rows"):
+            logits = self.model(input_ids=inputs, attention_mask=mask.long()).logits  # (rows, length, vocabulary)
+            return logits[torch.arange(len(last)), last][:, answers].float()
+        base = self.model.get_base_model()
+        hidden = base.get_decoder()(input_ids=inputs, attention_mask=mask.long()).last_hidden_state
+        return (hidden[torch.arange(len(last)), last] @ base.get_output_embeddings().weight[answers].T).float()
+
+    def gradient(self) -> np.ndarray:
+        """The gradient of all parameters of the adapter, as one vector."""
+        import torch
+
+        return torch.cat([one.grad.float().flatten() for one in self.model.parameters() if one.grad is not None]).numpy()
+
+
+def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:
+    """A rung and the encoder of its prompt."""
     import torch
 
-    return torch.cat([one.grad.float().flatten() for one in model.parameters() if one.grad is not None]).numpy()
+    from babelcart.model import layers, loading
 
-
-def run_rung(rows: Any, task: str, settings: dict[str, Any], train: bool) -> tuple[dict[str, float], np.ndarray]:
-    """Rows a second and peak memory of one rung; its gradient, or its probabilities."""
-    import torch
-
-    from babelcart.model import batching, layers, loading
-    from babelcart.model.packing import TokenRow
-
-    block, encoder = load(task)
+    block, encoder = sides.load(task)
     model = loading.add_adapter(loading.load_base(BASE, block), block, seed=0).train(train)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:  # zeros in an untrained adapter, which would leave A without a gradient
+            if "lora_B" in name:  # zero in an untrained adapter, so that the gradient of A would be zero
                 parameter.normal_(std=0.02)
     if not settings.get("fused"):
         layers._plain = lambda module: False
+    return Rung(model, encoder.labels, settings), encoder
+
+
+def encode(encoder: Any, rows: pd.DataFrame, settings: dict[str, Any]) -> tuple[list[Any], list[list[int]]]:
+    """The rows as tokens, and the indices of the rows of each batch."""
+    from babelcart.model import batching
+    from babelcart.model.packing import TokenRow
+
     encoded = encoder.encode_table(rows)
-    if not settings.get("shared"):  # all but the first token belongs to the candidate
+    if not settings.get("shared"):  # every token except the first belongs to the candidate
         encoded = [TokenRow(row.query[:1], (*row.query[1:], *row.candidate)) for row in encoded]
     order = list(range(len(encoded)))
     if settings.get("sorted"):
-        order = [number for group in batching.by_length(encoded) for number in group]
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+        order = [index for group in batching.by_length(encoded) for index in group]
     if settings.get("budget"):
-        batches = list(batching.token_budget([order], encoded, settings["budget"]))
-    answers = [encoder.labels.negative, encoder.labels.positive]
+        return encoded, list(batching.token_budget([order], encoded, settings["budget"]))
+    return encoded, [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+
+
+def run_rung(rows: pd.DataFrame, task: str, settings: dict[str, Any], train: bool) -> tuple[dict[str, float], np.ndarray]:
+    """Rows per second and peak memory of one rung, and its gradient (training) or its probabilities (scoring)."""
+    import torch
+
+    rung, encoder = build(task, settings, train)
+    encoded, batches = encode(encoder, rows, settings)
     labels = torch.tensor(rows["label"].astype(int).tolist())
 
-    def logits(numbers: list[int]) -> torch.Tensor:
-        mine = [encoded[n] for n in numbers]
-        if settings.get("packed"):
-            from babelcart.model.packing import pack_rows
-
-            return loading.label_logits(model, pack_rows(mine), encoder.labels)
-        whole = [[*row.query, *row.candidate] for row in mine]
-        length = max(map(len, whole)) if settings.get("dynamic") else PADDED
-        ends = torch.tensor([len(ids) - 1 for ids in whole])
-        inputs = torch.tensor([ids + [0] * (length - len(ids)) for ids in whole])
-        mask = torch.arange(length) <= ends[:, None]
-        if not settings.get("label_rows"):
-            return model(input_ids=inputs, attention_mask=mask.long()).logits[torch.arange(len(ends)), ends][:, answers].float()
-        base = model.get_base_model()
-        hidden = base.get_decoder()(input_ids=inputs, attention_mask=mask.long()).last_hidden_state[torch.arange(len(ends)), ends]
-        return (hidden @ base.get_output_embeddings().weight[answers].T).float()
-
-    def once(batches: list[list[int]]) -> np.ndarray:
+    def compute(batches: list[list[int]]) -> np.ndarray:
         probability = np.zeros(len(encoded))
         with torch.set_grad_enabled(train):
-            for numbers in batches:
-                found = logits(numbers)
+            for indices in batches:
+                logits = rung.logits([encoded[index] for index in indices])
                 if train:
-                    torch.nn.functional.cross_entropy(found, labels[numbers], reduction="sum").backward()
-                probability[numbers] = torch.softmax(found.detach().double(), dim=-1)[:, 1].numpy()
+                    torch.nn.functional.cross_entropy(logits, labels[indices], reduction="sum").backward()
+                probability[indices] = torch.softmax(logits.detach().double(), dim=-1)[:, 1].numpy()
         return probability
 
-    once(batches[:1])
-    model.zero_grad()
+    compute(batches[:1])  # warm up
+    rung.model.zero_grad()
     start = time.perf_counter()
-    probability = once(batches)
-    found = {"steady": len(encoded) / (time.perf_counter() - start), "memory": peak_memory()}
-    return found, gradient(model) if train else probability
+    probability = compute(batches)
+    figures = {"steady": len(encoded) / (time.perf_counter() - start), "memory": sides.peak_memory()}
+    return figures, rung.gradient() if train else probability
+
+
+def compare(given: list[str], repeats: int, train: bool) -> None:
+    """Print the table of training or of scoring."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = [*given, "--keep", folder, *(["--train"] if train else [])]
+        results = sides.in_turns(__file__, ladder(), arguments, repeats)
+    click.echo(f"| {'training' if train else 'scoring'} | rows/s | times the first | memory, GiB | difference |\n|---|---|---|---|---|")
+    first = next(iter(results.values())).get("steady", float("nan"))
+    for name, figures in results.items():
+        if "failed" in figures:
+            click.echo(f"| {name} | failed: {figures['failed']} | | | |")
+            continue
+        ratio = f"{figures['steady'] / first:.2f}"
+        click.echo(f"| {name} | {figures['steady']:.3g} | {ratio} | {figures['memory']:.2f} | {figures['difference']:.1e} |")
+    click.echo("")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    data: Path
+    task: str
+    rows: int
+    repeats: int
+    system: str | None
+    settings: str
+    keep: Path | None
+    train: bool
+
+
+def run_in_this_process(options: Options, rows: pd.DataFrame) -> dict[str, float]:
+    """Figures of the rung that ``--system`` names; the first rung leaves its numbers in the folder ``--keep`` for the others."""
+    assert options.keep is not None
+    figures, numbers = run_rung(rows, options.task, json.loads(options.settings), options.train)
+    if options.system == next(iter(RUNGS)):
+        np.save(options.keep / "first.npy", numbers)
+    first = np.load(options.keep / "first.npy")
+    difference = np.linalg.norm(numbers - first) / np.linalg.norm(first) if options.train else np.abs(numbers - first).max()
+    return {**figures, "difference": float(difference)}
 
 
 @click.command(help=__doc__)
-@click.option("--data", type=click.Path(path_type=Path), default=Path("build/negatives/qc.parquet"), show_default=True)
-@click.option("--task", type=click.Choice(["qc", "qi"]), default="qc", show_default=True)
-@click.option("--rows", default=192, show_default=True)
-@click.option("--repeats", default=3, show_default=True)
+@sides.data_option("build/negatives/qc.parquet")
+@click.option("--task", type=click.Choice(["qc", "qi"]), default="qc", show_default=True, help="Task, for its prompt.")
+@click.option("--rows", default=192, show_default=True, help="Approximate number of rows.")
+@click.option("--repeats", default=3, show_default=True, help="Number of rounds.")
 @click.option("--system", hidden=True)
 @click.option("--settings", default="{}", hidden=True)
 @click.option("--keep", type=click.Path(path_type=Path), hidden=True)
 @click.option("--train", is_flag=True, hidden=True)
-def main(data: Path, task: str, rows: int, repeats: int, system: str | None, settings: str, keep: Path | None, train: bool) -> None:
-    found, _ = read_rows(data, rows)
-    if system:
-        assert keep is not None
-        result, made = run_rung(found, task, json.loads(settings), train)
-        if system == next(iter(RUNGS)):
-            np.save(keep / "first.npy", made)
-        first = np.load(keep / "first.npy")
-        result["apart"] = float(np.linalg.norm(made - first) / np.linalg.norm(first) if train else np.abs(made - first).max())
-        click.echo(json.dumps(result))
+def main(**given: Any) -> None:
+    options = Options(**given)
+    rows, _ = sides.read_rows(options.data, options.rows)
+    if options.system:
+        click.echo(json.dumps(run_in_this_process(options, rows)))
         return
-    threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
-    click.echo(f"{MODEL} in {precision()}, {data}, {len(found)} rows, {threads} threads, median of {repeats}\n")
-    systems: list[System] = []
-    settings_so_far: dict[str, Any] = {}
-    for name, more in RUNGS.items():
-        settings_so_far = {**settings_so_far, **more}
-        systems.append(System(name, settings_so_far))
+    click.echo(
+        f"{MODEL} in {sides.precision()}, {options.data}, {len(rows)} rows, {sides.threads()} threads, median of {options.repeats} rounds\n"
+    )
     for train in (True, False):
-        with tempfile.TemporaryDirectory() as folder:
-            given = ["--data", str(data), "--task", task, "--rows", str(rows), "--keep", folder, *(["--train"] if train else [])]
-            results = in_turns(__file__, systems, given, repeats)
-        click.echo(f"| {'training' if train else 'scoring'} | rows/s | times the first | memory, GiB | apart |\n|---|---|---|---|---|")
-        slowest = next(iter(results.values())).get("steady", float("nan"))
-        for name, result in results.items():
-            if "failed" in result:
-                click.echo(f"| {name} | failed: {result['failed']} | | | |")
-                continue
-            ratio = f"{result['steady'] / slowest:.2f}"
-            click.echo(f"| {name} | {result['steady']:.3g} | {ratio} | {result['memory']:.2f} | {result['apart']:.1e} |")
-        click.echo("")
+        compare(["--data", str(options.data), "--task", options.task, "--rows", str(options.rows)], options.repeats, train)
 
 
 if __name__ == "__main__":

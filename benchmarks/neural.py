@@ -1,10 +1,11 @@
-"""The neural engine on the sample's queries: chrF against the sample's own Portuguese, and texts a second.
+"""Measure the engine `neural` on queries of the sample: chrF against the sample's own Portuguese, and queries per second.
 
     python benchmarks/neural.py
 
-200 needs are drawn and said in English as a shopper types them and in Portuguese as a translator writes them; the engine of
-translate.engines.neural (downloaded, 35 MB) translates the English ones. chrF: Popović, "chrF: character n-gram F-score for
-automatic MT evaluation", WMT 2015, as in sacrebleu. Copying the English text is the floor.
+The script draws 200 shopping needs. Each is written in English as a shopper types it, and in Portuguese as a translator writes it.
+The engine of translate.engines.neural (a download of 35 MB) translates the English queries. Copying the English text is the floor.
+
+chrF: Popović, "chrF: character n-gram F-score for automatic MT evaluation", WMT 2015, as implemented in sacrebleu.
 """
 
 from __future__ import annotations
@@ -25,38 +26,45 @@ from babelcart.core import config  # noqa: E402
 from babelcart.translation import augment, engines, gate  # noqa: E402
 
 
+def queries(count: int) -> tuple[list[str], list[str]]:
+    """`count` queries in English and in Portuguese."""
+    shop = Shop()
+    english, portuguese = [], []
+    for number in range(count):
+        writer = Writer(shop, f"neural {number}")
+        need = writer.need("QI")
+        english.append(writer.say(need, "en", plain=True))
+        portuguese.append(writer.say(need, "pt", plain=True))
+    return english, portuguese
+
+
 @click.command(help=__doc__)
-@click.option("--texts", default=200, show_default=True)
+@click.option("--texts", default=200, show_default=True, help="Number of queries.")
 def main(texts: int) -> None:
     from sacrebleu.metrics import CHRF
 
     os.chdir(ROOT)
-    shop = Shop()
-    pairs = []
-    for number in range(texts):
-        writer = Writer(shop, f"neural {number}")
-        need = writer.need("QI")
-        pairs.append((writer.say(need, "en", plain=True), writer.say(need, "pt", plain=True)))
+    english, portuguese = queries(texts)
     settings = config.load("translate", augment.Translate)
     engine = engines.build("neural", settings.engines["neural"], Path(".scratch"), 60.0)
     translate = engine.client("en", "pt")
-    translate(["red dress"])
+    translate(["red dress"])  # loads the model
     start = time.perf_counter()
-    made = translate([english for english, _ in pairs])
+    translations = translate(english)
     seconds = time.perf_counter() - start
-    references = [[portuguese for _, portuguese in pairs]]
-    verdicts = gate.check_many("en", "pt", [(english, answer) for (english, _), answer in zip(pairs, made, strict=True)])
-    passed = [number for number, verdict in enumerate(verdicts) if verdict is None]
-    chrf = CHRF()
-    click.echo(f"{texts} queries, {texts / seconds:.0f} a second")
-    click.echo(
-        f"chrF {chrf.corpus_score(made, references).score:.1f}; of copying {chrf.corpus_score([e for e, _ in pairs], references).score:.1f}"
-    )
-    kept = chrf.corpus_score([made[n] for n in passed], [[references[0][n] for n in passed]]).score
+    verdicts = gate.check_many("en", "pt", list(zip(english, translations, strict=True)))
+    accepted = [index for index, verdict in enumerate(verdicts) if verdict is None]
+
+    def chrf(hypotheses: list[str], references: list[str]) -> float:
+        return float(CHRF().corpus_score(hypotheses, [references]).score)
+
+    click.echo(f"{texts} queries, {texts / seconds:.0f} per second")
+    click.echo(f"chrF {chrf(translations, portuguese):.1f}; of copies of the source {chrf(english, portuguese):.1f}")
+    accepted_chrf = chrf([translations[index] for index in accepted], [portuguese[index] for index in accepted])
     refused = dict(Counter(verdict for verdict in verdicts if verdict))
-    click.echo(f"the gate lets {len(passed)} through, chrF {kept:.1f}; refuses {refused}")
-    for (english, portuguese), answer in list(zip(pairs, made, strict=True))[:8]:
-        click.echo(f"  {english} -> {answer}   ({portuguese})")
+    click.echo(f"the quality checks accept {len(accepted)}, chrF {accepted_chrf:.1f}, and refuse {refused}")
+    for index in range(min(8, texts)):
+        click.echo(f"  {english[index]} -> {translations[index]}   ({portuguese[index]})")
 
 
 if __name__ == "__main__":

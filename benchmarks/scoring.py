@@ -1,56 +1,54 @@
-"""Scoring rows with gemma3-270m beside other scorers: same base, same rows, same prompt.
+"""Compare the speed of scoring with gemma3-270m to other scorers: same base model, same rows, same prompt.
 
     pip install sentence-transformers
     export PYTHONPATH=. OMP_NUM_THREADS=2
-    python benchmarks/scoring.py                                     # rows of the sample, after `dvc repro`
-    python benchmarks/scoring.py --data ../shared/real/qc.csv        # or of your own
+    python benchmarks/scoring.py                                             # rows of the sample, after `dvc repro`
+    python benchmarks/scoring.py --data FOLDER/qc.csv                        # rows of your own
     python benchmarks/scoring.py --instruction benchmarks/instruction.txt    # 60 words before the prompt
 
-* *classifier*: the loop of the competition's winner, AutoModelForSequenceClassification over padded batches; *causal*: the same with
-  AutoModelForCausalLM, padded on the left so that only the last position's logits are asked for; *CrossEncoder*: that of
-  sentence-transformers, which sorts by length itself. `predict` of each gets the same rows; ours scores with the adapter in place,
-  causal with the same adapter merged, the other two with a head of random weights, which costs the same.
-* Before the rounds each peer is tried with several settings (`--tune-rows` rows) and keeps the fastest; the first table says which.
-* rows/s is of the scoring, tokens made on the way, after 32 rows to warm up; process that of the whole process, from its start; start
-  the seconds to the first row. Memory is the process's peak (VmHWM). Share: `sides.linear_operations` over the packs of ours.
-* Apart is the largest difference of a probability from ours, AUC of the rows' labels: for systems with the adapter.
+Systems:
+
+* *classifier*: the loop of the competition's winner, AutoModelForSequenceClassification over padded batches.
+* *causal*: the same loop with AutoModelForCausalLM, padded on the left, so that only the logits of the last position are computed.
+* *CrossEncoder*: that of sentence-transformers, which sorts by length itself.
+
+Babelcart scores with the adapter in place and *causal* with the same adapter merged. The other two have a head of random weights, which
+costs the same.
+
+Method:
+
+* Before the rounds, each peer is tried with several settings on `--tune-rows` rows and keeps the fastest. The first table lists them.
+* rows/s covers scoring and tokenisation, after 32 rows of warm-up. *process* covers the complete process from its start; *start* is the
+  time to the first row, in seconds. Memory is the peak of the process (VmHWM).
+* The share of the peak is computed from `sides.linear_operations` for the packs of Babelcart.
+* *difference* is the largest difference of a probability from Babelcart's, and AUC is computed with the labels of the rows. Both are
+  given for systems with the adapter.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from sides import (
-    BASE,
-    MODEL,
-    System,
-    in_turns,
-    instruction,
-    linear_operations,
-    load,
-    matrix_peak,
-    peak_memory,
-    precision,
-    read_rows,
-    report_peak,
-    started,
-    table,
-    tune,
-)
+import pandas as pd
+import sides
+from sides import BASE, MODEL, OURS, System
 
-WARM = 32
+WARM_UP = 32
+
+Figures = dict[str, float]
 
 
 def peers() -> list[System]:
+    """The other systems with their first settings and the settings to try."""
     start = {"batch": 16, "sorted": True, "attention": "sdpa", "spin": "20000"}
     choices: dict[str, list[Any]] = {
         "batch": [16, 8, 32, 64],
@@ -58,80 +56,100 @@ def peers() -> list[System]:
         "attention": ["sdpa", "eager"],
         "spin": ["20000", ""],
     }
-    whole = {key: value for key, value in choices.items() if key != "sorted"}
     return [
         System("classifier", dict(start), choices),
         System("causal", dict(start), choices),
-        System("CrossEncoder", {key: value for key, value in start.items() if key != "sorted"}, whole),
+        System(
+            "CrossEncoder",
+            {key: value for key, value in start.items() if key != "sorted"},
+            {key: values for key, values in choices.items() if key != "sorted"},
+        ),
     ]
 
 
-def figures(rows: int, start: float, end: float) -> dict[str, float]:
-    return {"steady": rows / (end - start), "process": rows / (end - started()), "start": start - started(), "memory": peak_memory()}
+def measured(rows: int, start: float, end: float) -> Figures:
+    """The figures of a system that scored `rows` rows between two times."""
+    return {
+        "steady": rows / (end - start),
+        "process": rows / (end - sides.started()),
+        "start": start - sides.started(),
+        "memory": sides.peak_memory(),
+    }
 
 
-def ours(rows: Any, task: str, settings: dict[str, Any]) -> tuple[dict[str, float], Any]:
+def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[Figures, np.ndarray | None]:
+    """Score as `predict` does."""
     from babelcart import plan
     from babelcart.model import loading, scoring
 
-    block, encoder = load(task)
+    block, encoder = sides.load(task)
     model = loading.load_adapter(loading.load_base(BASE, block), Path("models") / MODEL / task)
     budget = scoring.Predict().max_tokens
-    scoring.score(model, encoder.encode_table(rows.iloc[:WARM]), encoder.labels, budget)
+    scoring.score(model, encoder.encode_table(rows.iloc[:WARM_UP]), encoder.labels, budget)
     start = time.time()
-    found = encoder.encode_table(rows)
-    probability = scoring.score(model, found, encoder.labels, budget)
-    result = figures(len(rows), start, time.time())
-    work = plan.count_work(plan.scoring_packs(found, budget))
-    result["flops"] = linear_operations(model.get_base_model().get_decoder(), work.rows, work.tokens, train=False) / work.rows
-    return result, probability
+    encoded = encoder.encode_table(rows)
+    probability = scoring.score(model, encoded, encoder.labels, budget)
+    figures = measured(len(rows), start, time.time())
+    work = plan.count_work(plan.scoring_packs(encoded, budget))
+    decoder = model.get_base_model().get_decoder()
+    figures["flops"] = sides.linear_operations(decoder, work.rows, work.tokens, train=False) / work.rows
+    return figures, probability
 
 
-def loop(rows: Any, task: str, settings: dict[str, Any], causal: bool) -> tuple[dict[str, float], Any]:
-    import torch
+def load_padded(task: str, attention: str, causal: bool) -> tuple[Any, Any]:
+    """A model of transformers with a language-model head or a classification head, and the encoder of the prompt."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from babelcart.model import loading
 
-    _, encoder = load(task)
-    asked = dict(dtype=precision(), attn_implementation=settings["attention"])
+    _, encoder = sides.load(task)
+    loading_settings = dict(dtype=sides.precision(), attn_implementation=attention)
     if causal:
-        base = AutoModelForCausalLM.from_pretrained(BASE, **asked)
+        base = AutoModelForCausalLM.from_pretrained(BASE, **loading_settings)
         model = loading.load_adapter(base, Path("models") / MODEL / task).merge_and_unload().eval()
         encoder.tokenizer.padding_side = "left"
     else:
-        model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=2, **asked).eval()
+        model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=2, **loading_settings).eval()
         model.config.pad_token_id = encoder.tokenizer.pad_token_id
+    return model, encoder
+
+
+def loop(rows: pd.DataFrame, task: str, settings: dict[str, Any], causal: bool) -> tuple[Figures, np.ndarray | None]:
+    """Score padded batches."""
+    import torch
+
+    model, encoder = load_padded(task, settings["attention"], causal)
     answers = [encoder.labels.negative, encoder.labels.positive]
 
-    def score(table: Any) -> np.ndarray:
+    def score(table: pd.DataFrame) -> np.ndarray:
         ids = [[*row.query, *row.candidate] for row in encoder.encode_table(table)]
-        order = sorted(range(len(ids)), key=lambda n: len(ids[n])) if settings["sorted"] else list(range(len(ids)))
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index])) if settings["sorted"] else list(range(len(ids)))
         probability = np.empty(len(ids))
         for first in range(0, len(ids), settings["batch"]):
-            numbers = order[first : first + settings["batch"]]
-            inputs = encoder.tokenizer.pad({"input_ids": [ids[n] for n in numbers]}, return_tensors="pt")
+            indices = order[first : first + settings["batch"]]
+            inputs = encoder.tokenizer.pad({"input_ids": [ids[index] for index in indices]}, return_tensors="pt")
             logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1, answers] if causal else model(**inputs).logits
-            probability[numbers] = torch.softmax(logits.double(), dim=-1)[:, 1].numpy()
+            probability[indices] = torch.softmax(logits.double(), dim=-1)[:, 1].numpy()
         return probability
 
     with torch.inference_mode():
-        score(rows.iloc[:WARM])
+        score(rows.iloc[:WARM_UP])
         start = time.time()
         probability = score(rows)
-        return figures(len(rows), start, time.time()), probability if causal else None
+        return measured(len(rows), start, time.time()), probability if causal else None
 
 
-def cross_encoder(rows: Any, task: str, settings: dict[str, Any]) -> tuple[dict[str, float], Any]:
+def cross_encoder(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[Figures, np.ndarray | None]:
+    """Score with the CrossEncoder of sentence-transformers."""
     from sentence_transformers import CrossEncoder
 
-    _, encoder = load(task)
+    _, encoder = sides.load(task)
     prompt = encoder.prompt
-    asked = {"dtype": precision(), "attn_implementation": settings["attention"]}
-    model = CrossEncoder(str(BASE), num_labels=1, device="cpu", model_kwargs=asked)
+    loading_settings = {"dtype": sides.precision(), "attn_implementation": settings["attention"]}
+    model = CrossEncoder(str(BASE), num_labels=1, device="cpu", model_kwargs=loading_settings)
     model.model.config.pad_token_id = model.tokenizer.pad_token_id
 
-    def score(table: Any) -> None:
+    def score(table: pd.DataFrame) -> None:
         pairs = [
             (
                 prompt.query.format(query=row.origin_query, pivot=row.pivot or row.origin_query, language=row.language),
@@ -141,76 +159,85 @@ def cross_encoder(rows: Any, task: str, settings: dict[str, Any]) -> tuple[dict[
         ]
         model.predict(pairs, batch_size=settings["batch"], show_progress_bar=False)
 
-    score(rows.iloc[:WARM])
+    score(rows.iloc[:WARM_UP])
     start = time.time()
     score(rows)
-    return figures(len(rows), start, time.time()), None
+    return measured(len(rows), start, time.time()), None
 
 
-SIDES: dict[str, Callable[[Any, str, dict[str, Any]], tuple[dict[str, float], Any]]] = {
-    "ours": ours,
+SIDES: dict[str, Callable[[pd.DataFrame, str, dict[str, Any]], tuple[Figures, np.ndarray | None]]] = {
+    OURS: babelcart,
     "classifier": partial(loop, causal=False),
     "causal": partial(loop, causal=True),
     "CrossEncoder": cross_encoder,
 }
 
 
-@click.command(help=__doc__)
-@click.option("--data", type=click.Path(path_type=Path), default=Path("build/translate/qc/test.parquet"), show_default=True)
-@click.option("--task", type=click.Choice(["qc", "qi"]), default="qc", show_default=True)
-@click.option("--rows", default=2000, show_default=True)
-@click.option("--tune-rows", default=512, show_default=True, help="To try each setting of the peers with; 0: take the first of each.")
-@click.option("--repeats", default=3, show_default=True)
-@instruction
-@click.option("--only", multiple=True, type=click.Choice(list(SIDES)), help="These systems alone.")
-@click.option("--system", hidden=True)
-@click.option("--settings", default="{}", hidden=True)
-@click.option("--keep", type=click.Path(path_type=Path), hidden=True, help="Folder for the probabilities.")
-def main(
-    data: Path,
-    task: str,
-    rows: int,
-    tune_rows: int,
-    repeats: int,
-    only: tuple[str, ...],
-    system: str | None,
-    settings: str,
-    keep: Path | None,
-) -> None:
+@dataclass(frozen=True)
+class Options:
+    """Options of the command."""
+
+    data: Path
+    task: str
+    rows: int
+    tune_rows: int
+    repeats: int
+    only: tuple[str, ...]
+    system: str | None
+    settings: str
+    keep: Path | None
+
+
+def run_in_this_process(options: Options, rows: pd.DataFrame) -> Figures:
+    """Figures of the system that ``--system`` names; probabilities are left in the folder ``--keep``."""
     from sklearn.metrics import roc_auc_score
 
-    found, _ = read_rows(data, rows)
-    if system:
-        result, probability = SIDES[system](found, task, json.loads(settings))
-        if probability is not None:
-            result["auc"] = float(roc_auc_score(found["label"].astype(int), probability))
-            if keep:
-                np.save(keep / f"{system}.npy", probability)
-                if (keep / "ours.npy").exists():
-                    result["apart"] = float(np.abs(probability - np.load(keep / "ours.npy")).max())
-        print(json.dumps(result))
+    figures, probability = SIDES[str(options.system)](rows, options.task, json.loads(options.settings))
+    if probability is not None:
+        figures["auc"] = float(roc_auc_score(rows["label"].astype(int), probability))
+        if options.keep:
+            np.save(options.keep / f"{options.system}.npy", probability)
+            if (ours := options.keep / f"{OURS}.npy").exists():
+                figures["difference"] = float(np.abs(probability - np.load(ours)).max())
+    return figures
+
+
+def compare(options: Options) -> None:
+    """Tune the peers, run all systems in turns, print the tables."""
+    systems = [system for system in [System(OURS), *peers()] if not options.only or system.name in options.only]
+    given = ["--data", str(options.data), "--task", options.task]
+    if options.tune_rows:
+        lines = [line for system in systems for line in sides.tune(__file__, system, [*given, "--rows", str(options.tune_rows)])]
+        print(sides.tuning_table(lines), flush=True)
+    peaks = [sides.peak_of_model()]
+    with tempfile.TemporaryDirectory() as folder:
+        results = sides.in_turns(__file__, systems, [*given, "--rows", str(options.rows), "--keep", folder], options.repeats)
+    peaks.append(sides.peak_of_model())
+    peak = sides.report_peak(peaks)
+    columns = {"steady": "rows/s", "process": "process, rows/s", "start": "start, s", "memory": "memory, GiB", "auc": "AUC"}
+    columns["difference"] = "difference"
+    print(sides.table(results, columns, {"steady": "{} is", "process": "{} is, process"}, peak))
+
+
+@click.command(help=__doc__)
+@sides.data_option("build/translate/qc/test.parquet")
+@click.option("--task", type=click.Choice(["qc", "qi"]), default="qc", show_default=True, help="Task, for its prompt and adapter.")
+@click.option("--rows", default=2000, show_default=True, help="Approximate number of rows.")
+@click.option("--tune-rows", default=512, show_default=True, help="Rows for each setting of the peers; 0: use the first settings.")
+@click.option("--repeats", default=3, show_default=True, help="Number of rounds.")
+@sides.instruction
+@click.option("--only", multiple=True, type=click.Choice(list(SIDES)), help="Run only this system; repeatable.")
+@click.option("--system", hidden=True)
+@click.option("--settings", default="{}", hidden=True)
+@click.option("--keep", type=click.Path(path_type=Path), hidden=True)
+def main(**given: Any) -> None:
+    options = Options(**given)
+    rows, _ = sides.read_rows(options.data, options.rows)
+    if options.system:
+        print(json.dumps(run_in_this_process(options, rows)))
         return
-    systems = [one for one in [System("ours"), *peers()] if not only or one.name in only]
-    given = ["--data", str(data), "--task", task]
-    print(f"{data}, {len(found):,} rows, {os.environ.get('OMP_NUM_THREADS', os.cpu_count())} threads, {repeats} rounds\n", flush=True)
-    if tune_rows:
-        lines = [line for one in systems for line in tune(__file__, one, [*given, "--rows", str(tune_rows)])]
-        print("\n".join(["| peer | settings tried | rows/s |", "|---|---|---|", *lines]), flush=True)
-    width = json.loads((BASE / "config.json").read_text())
-    peaks = [matrix_peak(width["hidden_size"], width["intermediate_size"])]
-    with tempfile.TemporaryDirectory() as name:
-        results = in_turns(__file__, systems, [*given, "--rows", str(rows), "--keep", name], repeats)
-    peaks.append(matrix_peak(width["hidden_size"], width["intermediate_size"]))
-    peak = report_peak(peaks)
-    columns = {
-        "steady": "rows/s",
-        "process": "process, rows/s",
-        "start": "start, s",
-        "memory": "memory, GiB",
-        "auc": "AUC",
-        "apart": "apart",
-    }
-    print(table(results, columns, {"steady": "ours is", "process": "ours is, process"}, peak))
+    print(f"{options.data}, {len(rows):,} rows, {sides.threads()} threads, {options.repeats} rounds\n", flush=True)
+    compare(options)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Systems measured side by side: each run in a process of its own, in turns, so that noise of the machine meets all alike."""
+"""Compare systems side by side: every run in its own process, and systems in turns, so that all of them meet the same machine noise."""
 
 from __future__ import annotations
 
@@ -8,32 +8,35 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import pandas as pd
 
 MODEL = "gemma3-270m"
 BASE = Path("models") / MODEL / "base"
+OURS = "Babelcart"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass
 class System:
-    """A side of a comparison.
+    """One side of a comparison.
 
     Attributes
     ----------
     name : str
-        What its script's ``--system`` accepts.
+        Accepted by the option ``--system`` of its script.
     settings : dict
-        Given to it as JSON. ``spin`` is GOMP_SPINCOUNT of its process, "" for libgomp's own.
+        Passed to the script as JSON. ``spin`` is the GOMP_SPINCOUNT of the process; "" keeps the default of libgomp.
     choices : dict
-        Settings to try, each in turn with the best of those before it (`tune`).
+        Values to try for each setting. Each setting is tried in turn, with the best values of the settings before it (`tune`).
     python : str
-        Its interpreter.
+        The interpreter.
     """
 
     name: str
@@ -43,78 +46,109 @@ class System:
 
 
 def peak_memory() -> float:
-    """Peak resident memory of this process (VmHWM), GiB."""
+    """Peak resident memory of this process (VmHWM), in GiB."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20
 
 
 def started() -> float:
-    """When the parent started this process, as `time.time`."""
+    """Time at which the parent started this process, as `time.time`."""
     return float(os.environ["STARTED"])
 
 
+def threads() -> str:
+    """Number of threads that torch uses."""
+    return os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+
+
 def run(script: str, system: System, arguments: Sequence[str], timeout: float = 3600) -> dict[str, Any]:
-    """The JSON object of the last line that a system prints; or ``failed``, the last line of its errors."""
+    """Run a system in a new process.
+
+    Returns
+    -------
+    dict
+        The JSON object on the last line that the process prints. If the process fails: ``failed``, the last line of its errors.
+    """
     command = [system.python, script, "--system", system.name, "--settings", json.dumps(system.settings), *arguments]
     environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     spin = system.settings.get("spin", "20000")
     environment |= {"GOMP_SPINCOUNT": spin} if spin else {}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "STARTED": repr(time.time())}
     if system.python != sys.executable:
-        environment.pop("PYTHONPATH", None)  # its packages are its own
+        environment.pop("PYTHONPATH", None)  # another environment has its own packages
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+        process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
-        return {"failed": f"did not end in {timeout:.0f} s"}
+        return {"failed": f"did not end within {timeout:.0f} s"}
     try:
-        found = json.loads(done.stdout.strip().splitlines()[-1])
+        figures = json.loads(process.stdout.strip().splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
-        found = None
-    if done.returncode or not isinstance(found, dict):
-        return {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]}
-    return found
+        figures = None
+    if process.returncode or not isinstance(figures, dict):
+        return {"failed": (process.stderr.strip().splitlines() or [f"exit status {process.returncode}"])[-1][:200]}
+    return figures
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def tune(script: str, system: System, arguments: Sequence[str]) -> list[str]:
-    """Leave in `system.settings` the fastest of `choices`; return what was tried as Markdown table rows."""
-    lines, speeds = [], {}
+    """Set `system.settings` to the fastest of `choices`; return the settings that were tried as rows of a Markdown table."""
+    lines: list[str] = []
+    speeds: dict[str, float] = {}
 
     def speed(settings: dict[str, Any]) -> float:
         key = json.dumps(settings, sort_keys=True)
         if key not in speeds:
-            found = run(script, System(system.name, settings, python=system.python), arguments)
-            speeds[key] = found.get("steady", 0.0)
+            figures = run(script, System(system.name, settings, python=system.python), arguments)
+            speeds[key] = float(figures.get("steady", 0.0))
             words = ", ".join(f"{name} {value}" for name, value in settings.items())
-            lines.append(f"| {system.name} | {words} | {found.get('failed') or format(found['steady'], '.3g')} |")
-            say(lines[-1])
-        return float(speeds[key])
+            lines.append(f"| {system.name} | {words} | {figures.get('failed') or format(figures['steady'], '.3g')} |")
+            log(lines[-1])
+        return speeds[key]
 
     for name, values in system.choices.items():
         system.settings = max(({**system.settings, name: value} for value in values), key=speed)
     return lines
 
 
+def tuning_table(lines: Sequence[str]) -> str:
+    """Markdown table of the rows that `tune` returned."""
+    return "\n".join(["| peer | settings tried | rows/s |", "|---|---|---|", *lines])
+
+
 def in_turns(script: str, systems: Sequence[System], arguments: Sequence[str], repeats: int) -> dict[str, dict[str, Any]]:
-    """The median of each figure of each system over `repeats` rounds; ``failed`` for one that failed in any."""
-    found: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
+    """Run all systems once a round; return the median of each figure of each system, or ``failed`` if it failed in any round."""
+    rounds: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
     for number in range(repeats):
         for system in systems:
-            result = run(script, system, arguments)
-            say(f"round {number + 1}, {system.name}: {result}")
-            found[system.name].append(result)
+            figures = run(script, system, arguments)
+            log(f"round {number + 1}, {system.name}: {figures}")
+            rounds[system.name].append(figures)
     medians = {}
-    for name, results in found.items():
-        failed = [result for result in results if "failed" in result]
-        keys = [key for key, value in results[0].items() if isinstance(value, int | float)]
-        medians[name] = failed[0] if failed else {key: statistics.median(result[key] for result in results) for key in keys}
+    for name, all_figures in rounds.items():
+        failed = [figures for figures in all_figures if "failed" in figures]
+        keys = [key for key, value in all_figures[0].items() if isinstance(value, int | float)]
+        medians[name] = failed[0] if failed else {key: statistics.median(figures[key] for figures in all_figures) for key in keys}
     return medians
 
 
 def read_rows(path: Path, count: int, held: int = 0, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """About `count` rows of whole queries and `held` of others, in the columns that prompts need; a query's translations go with it."""
+    """Draw complete queries from a file, with their translations.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Parquet, or CSV with the columns of docs/data.md.
+    count, held : int
+        Approximate numbers of rows to use and of rows to hold out.
+
+    Returns
+    -------
+    tuple of pandas.DataFrame
+        The rows to use and the held-out rows, in the columns that prompts need.
+    """
     table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
     table = table.rename(columns={"category_path": "candidate", "item_title": "candidate"})
     if "pivot" not in table:
@@ -123,20 +157,22 @@ def read_rows(path: Path, count: int, held: int = 0, seed: int = 0) -> tuple[pd.
     order = key.drop_duplicates().sample(frac=1, random_state=seed)
     size = key.value_counts()[order].cumsum()
     if size.iloc[-1] < held + count // 2:
-        sys.exit(f"{path} has {len(table):,} rows: too few for {count:,} and {held:,} held out")
-    # Those held out first: they stay the same whatever is trained on.
-    out, rest = order[(size <= held).to_numpy()], order[((size > held) & (size <= held + count)).to_numpy()]
-    return table[key.isin(rest)].reset_index(drop=True), table[key.isin(out)].reset_index(drop=True)
+        sys.exit(f"{path} has {len(table):,} rows, too few for {count:,} and {held:,} held-out rows; use other --rows or --held")
+    # Held-out rows are drawn first, so that they do not depend on `count`.
+    held_out, rest = order[(size <= held).to_numpy()], order[((size > held) & (size <= held + count)).to_numpy()]
+    return table[key.isin(rest)].reset_index(drop=True), table[key.isin(held_out)].reset_index(drop=True)
 
 
 def linear_operations(decoder: Any, rows: int, tokens: int, train: bool) -> float:
-    """Floating-point operations of the linear layers that `rows` need at least, packed in `tokens` tokens.
+    """Least floating-point operations of the linear layers for `rows` rows, packed in `tokens` tokens.
 
-    Forward, 2 for each weight and token. Of the last layer all but the keys and values is needed at one position a row. In
-    training another 2 for the gradient of a layer's input (its frozen weight needs none), save in the queries, keys and
-    values of the first layer, whose input is frozen too; and for the adapter's matrices 2 forward, 2 for their gradient, 2
-    for that of their input. In scoring the adapter could be merged, so it counts nothing. Attention's own products, norms and
-    the head count nothing.
+    Forward: 2 for each weight and token. The last layer needs only one position per row, except for its keys and values.
+
+    Training: another 2 for the gradient of each layer's input; frozen weights need no gradient. The queries, keys and values of the
+    first layer need none, because their input is frozen. The matrices of the adapter take 2 forward, 2 for their own gradient and 2
+    for that of their input.
+
+    Scoring counts nothing for the adapter, which could be merged. Attention products, norms and the head are not counted.
     """
     import torch
 
@@ -148,15 +184,15 @@ def linear_operations(decoder: Any, rows: int, tokens: int, train: bool) -> floa
         adapter = "lora_" in name
         if adapter and not train:
             continue
-        at = rows if module in last and not any(part in name for part in ("k_proj", "v_proj")) else tokens
+        positions = rows if module in last and not any(part in name for part in ("k_proj", "v_proj")) else tokens
         frozen_input = module in first and "o_proj" not in name and "lora_B" not in name
         factor = 2 if not train else (4 if adapter else 2) + (0 if frozen_input else 2)
-        operations += factor * module.in_features * module.out_features * at
+        operations += factor * module.in_features * module.out_features * positions
     return operations
 
 
 def block() -> Any:
-    """The settings of `MODEL`, with the dtype in which it is computed here."""
+    """The settings of `MODEL`, with the dtype that is used on this machine."""
     from babelcart.core import config
     from babelcart.model import loading
 
@@ -164,14 +200,14 @@ def block() -> Any:
 
 
 def precision() -> Any:
-    """The dtype of all sides: bfloat16 where the machine has instructions for it."""
+    """The dtype of all sides: bfloat16 if the machine has instructions for it, otherwise float32."""
     import torch
 
     return getattr(torch, block().dtype)
 
 
 def load(task: str) -> Any:
-    """Settings of the model and its encoder, whose prompt follows the `instruction`, if there is one."""
+    """The settings of the model and its encoder; the prompt follows the text of `instruction`, if one is given."""
     from babelcart.core import config
     from babelcart.model import loading, prompts
 
@@ -181,22 +217,39 @@ def load(task: str) -> Any:
     return block(), prompts.PromptTokenizer(loading.load_tokenizer(BASE), prompt)
 
 
-def _keep(context: Any, parameter: Any, path: Path | None) -> None:
+def _export_instruction(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
     if path:
-        os.environ["INSTRUCTION"] = str(path)  # for the processes of all sides
+        os.environ["INSTRUCTION"] = str(path)  # the processes of all sides inherit it
 
 
 instruction = click.option(
     "--instruction",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     expose_value=False,
-    callback=_keep,
-    help="A file whose text stands before the prompt, for all sides: benchmarks/instruction.txt.",
+    callback=_export_instruction,
+    help="File with a text that all sides put before the prompt, such as benchmarks/instruction.txt.",
 )
 
 
+def data_option(default: str) -> Callable[[Command], Command]:
+    """The option ``--data`` of a benchmark, with the rows of the sample as default."""
+    return click.option(
+        "--data",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        default=Path(default),
+        show_default=True,
+        help="Rows to use: Parquet, or CSV with the columns of docs/data.md. The default needs `dvc repro`.",
+    )
+
+
 def matrix_peak(hidden: int, intermediate: int, tokens: int = 2048, square: int = 4096, device: str = "cpu") -> dict[str, float]:
-    """Operations a second of products in `precision`: the best of the feed-forward layer's two, and of square matrices."""
+    """Highest rate of matrix products in `precision`, in operations per second.
+
+    Returns
+    -------
+    dict
+        ``layer``: the faster of the two products of a feed-forward layer; ``square``: the product of square matrices.
+    """
     import torch
 
     dtype = precision()
@@ -216,25 +269,42 @@ def matrix_peak(hidden: int, intermediate: int, tokens: int = 2048, square: int 
     return {"layer": layer, "square": best(square, square, square)}
 
 
+def peak_of_model() -> dict[str, float]:
+    """`matrix_peak` in the shapes of the base model."""
+    shape = json.loads((BASE / "config.json").read_text())
+    return matrix_peak(shape["hidden_size"], shape["intermediate_size"])
+
+
 def table(results: dict[str, dict[str, Any]], columns: dict[str, str], ratios: dict[str, str], peak: float) -> str:
-    """A Markdown table: figures, share of `peak` by the useful operations of the first system, the first's ratio to each."""
-    ours = next(iter(results.values()))
-    heads = [*columns.values(), "share of peak", *ratios.values()]
+    """Markdown table of figures.
+
+    Parameters
+    ----------
+    results : dict
+        Name of a system -> its figures. The first system is the one that the others are compared with.
+    columns, ratios : dict
+        Key of a figure -> head of its column. A ratio is the figure of the first system divided by that of each system; ``{}`` in its
+        head becomes the name of the first system.
+    peak : float
+        Operations per second; shares of it are computed with the useful operations of the first system.
+    """
+    first, ours = next(iter(results.items()))
+    heads = [*columns.values(), "share of peak", *(head.format(first) for head in ratios.values())]
     lines = [f"| system | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for name, result in results.items():
-        if "failed" in result:
-            lines.append(f"| {name} | failed: {result['failed'].replace('|', '/')}" + " |" * len(heads))
+    for name, figures in results.items():
+        if "failed" in figures:
+            lines.append(f"| {name} | failed: {figures['failed'].replace('|', '/')}" + " |" * len(heads))
             continue
-        cells = [f"{result[key]:.3g}" if key in result else "" for key in columns]
-        cells.append(f"{ours['flops'] * result['steady'] / peak:.1%}" if "flops" in ours else "")
-        cells += [f"{ours[key] / result[key]:.2f}x" if key in ours else "" for key in ratios]
+        cells = [f"{figures[key]:.3g}" if key in figures else "" for key in columns]
+        cells.append(f"{ours['flops'] * figures['steady'] / peak:.1%}" if "flops" in ours else "")
+        cells += [f"{ours[key] / figures[key]:.2f}x" if key in ours else "" for key in ratios]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def report_peak(peaks: Sequence[dict[str, float]]) -> float:
-    """Print the matrix products' rates; return the best, of which shares are given."""
+    """Print the rates of the matrix products; return the highest, which is the reference of the shares."""
     layer, square = (max(peak[key] for peak in peaks) for key in ("layer", "square"))
-    rates = f"{layer / 1e9:,.0f} GFLOP/s in a layer's shape, {square / 1e9:,.0f} square"
-    print(f"\n{precision()} products: {rates}; shares are of the higher.\n")
+    rates = f"{layer / 1e9:,.0f} GFLOP/s in the shape of a layer, {square / 1e9:,.0f} GFLOP/s for square matrices"
+    print(f"\n{precision()} products: {rates}; shares are relative to the higher rate.\n")
     return max(layer, square)
