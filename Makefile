@@ -28,8 +28,8 @@ plan: setup  ## Estimate memory and time of training and scoring, here and on GP
 	@babelcart plan $(addprefix --gpu ,$(GPU))
 
 ONLY ?= sample
-experiments: setup data  ## Measure the gain of each augmentation, as in the paper. ONLY="sample real", MODELS="gemma3-12b qwen25-14b"
-	@babelcart experiments experiments/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS))
+experiments: setup data  ## Measure the gain of each augmentation, as in the paper. ONLY="sample real", MODELS="gemma3-12b qwen25-14b", DATA=FOLDER
+	@babelcart experiments experiments/paper.yaml $(addprefix --only ,$(ONLY)) $(addprefix --model ,$(MODELS)) $(addprefix --data ,$(DATA))
 
 current: setup  ## Fail if dvc.lock is out of date with code, settings or data; needs neither data nor cache
 	@babelcart current

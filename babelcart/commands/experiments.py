@@ -5,6 +5,7 @@ PATH is a YAML file of cells: settings as dotted keys of params.yaml and their v
 \b
     babelcart experiments experiments/paper.yaml
     babelcart experiments experiments/paper.yaml --only sample --model gemma3-12b
+    babelcart experiments experiments/paper.yaml --only real --data FOLDER
 
 Each run is a DVC experiment (`dvc exp run`) of the last commit that changed the pipeline. It runs in a clone under .scratch/experiments
 with this project's cache: the workspace does not change, and a stage that has already run with the same inputs is not run again. Finished
@@ -163,22 +164,42 @@ def read_predictions(root: Path, jobs: list[Job], refs: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def with_data(name: str, spec: dict[str, Any], data: Path | None, clone_folder: Path) -> dict[str, Any]:
+    """Return the specification with ``data.path`` set to `data`, relative to the clone, if the file leaves it null.
+
+    Raises
+    ------
+    UserError
+        If the specification needs a folder and none is given.
+    """
+    base = spec.get("base", {})
+    if base.get("data.path", "") is not None:
+        return spec
+    if data is None:
+        raise UserError(f"{name} runs on rows of your own; pass their folder with --data, or choose other specifications with --only")
+    return {**spec, "base": {**base, "data.path": os.path.relpath(data.resolve(), clone_folder.resolve())}}
+
+
 @cli.command
 @click.argument("path", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--only", multiple=True, help="Specification of the file to run. Default: all.")
 @click.option("--model", "models", multiple=True, help="Model to run instead of those in the file: a block under `models` of params.yaml.")
+@click.option(
+    "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of rows, for specifications with data.path: null."
+)
 @click.option("--draws", default=1000, show_default=True, help="Number of bootstrap draws.")
-def main(path: Path, only: tuple[str, ...], models: tuple[str, ...], draws: int) -> None:
+def main(path: Path, only: tuple[str, ...], models: tuple[str, ...], data: Path | None, draws: int) -> None:
     from ruamel.yaml import YAML
 
     root = Path.cwd()
     if not (root / "dvc.yaml").exists():
         raise UserError("dvc.yaml does not exist; run from the top folder of the project")
-    for name, spec in YAML(typ="safe").load(path).items():
-        if only and name not in only:
-            continue
+    specs = {name: spec for name, spec in YAML(typ="safe").load(path).items() if not only or name in only}
+    folders = {name: root / ".scratch/experiments" / f"{path.stem}-{name}" for name in specs}
+    specs = {name: with_data(name, spec, data, folders[name] / "work") for name, spec in specs.items()}  # before anything runs
+    for name, spec in specs.items():
         wanted = experiments.jobs({**spec, "models": list(models) or spec["models"]})
-        jobs, predictions, cost = run(root, wanted, root / ".scratch/experiments" / f"{path.stem}-{name}")
+        jobs, predictions, cost = run(root, wanted, folders[name])
         available = list(dict.fromkeys(job.model for job in jobs))
         click.echo(f"\n{name}: {len(spec['seeds'])} seeds, {cost}\n")
         click.echo("\n".join(experiments.table(predictions, {**spec, "models": available}, draws)))

@@ -6,11 +6,14 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from babelcart import __version__
+from babelcart.commands import experiments
 from babelcart.commands.main import COMMANDS
+from babelcart.core.errors import UserError
 from tests.support.imports import ROOT
 
 HELP = {name: text for group in COMMANDS.values() for name, text in group.items()}
@@ -80,3 +83,12 @@ def test_the_old_script_of_experiments_names_the_new_command() -> None:
     completed = python("benchmarks/experiment.py", "benchmarks/paper.yaml")
     assert completed.returncode == 1
     assert completed.stderr == "`python benchmarks/experiment.py` is now `babelcart experiments`\n"
+
+
+def test_the_folder_of_real_rows_is_an_option(tmp_path: Path) -> None:
+    spec = {"base": {"data.path": None, "data.qc": {"train": ["qc.csv"]}}}
+    folder, clone = tmp_path / "rows", tmp_path / "project/.scratch/experiments/real/work"
+    assert experiments.with_data("real", spec, folder, clone)["base"]["data.path"] == "../../../../../rows"
+    assert experiments.with_data("sample", {"base": {}}, folder, clone) == {"base": {}}
+    with pytest.raises(UserError, match="real runs on rows of your own; pass their folder with --data"):
+        experiments.with_data("real", spec, None, clone)
