@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from babelcart.core.errors import UserError, printable
+from babelcart.rows.table import RAW_COLUMNS
 from babelcart.scores.intervals import bootstrap, interval
 from babelcart.scores.metrics import Decision, scores
 from babelcart.scores.slices import slice_masks
@@ -13,7 +14,7 @@ from babelcart.scores.slices import slice_masks
 if TYPE_CHECKING:
     import pandas as pd
 
-KEY = ["id", "language", "origin_query", "candidate", "label"]
+KEY = list(RAW_COLUMNS)
 
 
 def pair_predictions(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str, str] = ("the first", "the second")) -> pd.DataFrame:

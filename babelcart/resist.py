@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ANSWERS = {0: "to_no", 1: "to_yes"}
-# Of what `turned` gives, for `babelcart.core.files.expect`.
+# Of what `turned` gives, for `babelcart.core.shapes.check_shape`.
 SHAPE = {...: {...: {...: float}}}
 
 

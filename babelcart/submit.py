@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from babelcart.core.errors import UserError, short_repr
 from babelcart.core.files import atomic_write
-from babelcart.rows.tasks import CANDIDATE_FIELD
+from babelcart.rows.table import raw_fields, raw_row
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,13 +36,11 @@ def submission_lines(predictions: pd.DataFrame, task: str, decision: Decision) -
     decision : Decision
         The thresholds that validation chose.
     """
-    found = []
+    lines = []
     for row, threshold in zip(predictions.itertuples(), decision.thresholds(predictions["language"]), strict=True):
-        record: dict[str, Any] = {"id": row.id, "language": row.language_tag, "origin_query": row.origin_query}
-        record[CANDIDATE_FIELD[task]] = row.candidate
-        record["prediction"] = int(row.probability >= threshold)
-        found.append(json.dumps(record, ensure_ascii=False))
-    return found
+        record = {**raw_row(row, task), "prediction": int(row.probability >= threshold)}
+        lines.append(json.dumps(record, ensure_ascii=False))
+    return lines
 
 
 def check_submission(path: Path, task: str, expected: pd.DataFrame) -> None:
@@ -62,7 +60,7 @@ def check_submission(path: Path, task: str, expected: pd.DataFrame) -> None:
         stands twice; or the ids that are missing.
     """
     rows = {row.id: row for row in expected.itertuples()}
-    fields = ["id", "language", "origin_query", CANDIDATE_FIELD[task], "prediction"]
+    fields = [*raw_fields(task), "prediction"]
     seen: dict[str, int] = {}
     with path.open(encoding="utf-8", errors="surrogateescape") as handle:
         for number, line in enumerate(handle, 1):
@@ -79,8 +77,7 @@ def check_submission(path: Path, task: str, expected: pd.DataFrame) -> None:
                 raise UserError(f"{path.name}, line {number}: id {identifier!r} stands already in line {seen[identifier]}")
             seen[identifier] = number
             row = rows[identifier]
-            pairs = (("language", row.language_tag), ("origin_query", row.origin_query), (CANDIDATE_FIELD[task], row.candidate))
-            for name, value in pairs:
+            for name, value in raw_row(row, task).items():
                 if record[name] != value:
                     raise UserError(
                         f"{path.name}, line {number}: {name} of id {identifier!r} is {short_repr(record[name])}; the row has {value!r}"

@@ -25,6 +25,8 @@ import pandas as pd
 import sides
 from sides import BASE, MODEL, System
 
+from babelcart.core.tasks import TASKS
+
 BATCH = 16  # with 32 rows, the logits of the first rung take 8 GiB and more
 PADDED = 128
 RUNGS: dict[str, dict[str, Any]] = {
@@ -192,7 +194,7 @@ def run_in_this_process(options: Options, rows: pd.DataFrame) -> dict[str, float
 
 @click.command(help=__doc__)
 @sides.data_option("build/negatives/qc.parquet")
-@click.option("--task", type=click.Choice(["qc", "qi"]), default="qc", show_default=True, help="Task, for its prompt.")
+@click.option("--task", type=click.Choice(TASKS), default="qc", show_default=True, help="Task, for its prompt.")
 @click.option("--rows", default=192, show_default=True, help="Approximate number of rows.")
 @click.option("--repeats", default=3, show_default=True, help="Number of rounds.")
 @click.option("--system", hidden=True)

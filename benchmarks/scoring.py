@@ -42,6 +42,8 @@ import pandas as pd
 import sides
 from sides import BASE, MODEL, OURS, System
 
+from babelcart.core.tasks import TASKS
+
 WARM_UP = 32
 
 Figures = dict[str, float]
@@ -221,7 +223,7 @@ def compare(options: Options) -> None:
 
 @click.command(help=__doc__)
 @sides.data_option("build/translate/qc/test.parquet")
-@click.option("--task", type=click.Choice(["qc", "qi"]), default="qc", show_default=True, help="Task, for its prompt and adapter.")
+@click.option("--task", type=click.Choice(TASKS), default="qc", show_default=True, help="Task, for its prompt and adapter.")
 @click.option("--rows", default=2000, show_default=True, help="Approximate number of rows.")
 @click.option("--tune-rows", default=512, show_default=True, help="Rows for each setting of the peers; 0: use the first settings.")
 @click.option("--repeats", default=3, show_default=True, help="Number of rounds.")

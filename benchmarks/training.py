@@ -47,6 +47,8 @@ import pandas as pd
 import sides
 from sides import BASE, OURS, System
 
+from babelcart.core.tasks import TASKS
+
 BATCH = 32
 RATE = 5e-4
 WARMUP = 0.05
@@ -417,7 +419,7 @@ def compare(options: Options, work: Work) -> None:
 
 @click.command(help=__doc__)
 @sides.data_option("build/negatives/qc.parquet")
-@click.option("--task", type=click.Choice(["qc", "qi"]), default="qc", show_default=True, help="Task, for its prompt.")
+@click.option("--task", type=click.Choice(TASKS), default="qc", show_default=True, help="Task, for its prompt.")
 @click.option("--rows", default=1500, show_default=True, help="Approximate number of rows to train on.")
 @click.option("--tune-rows", default=256, show_default=True, help="Rows for each setting of the peers; 0: use the first settings.")
 @click.option("--repeats", default=3, show_default=True, help="Number of rounds; with --quality, of seeds.")

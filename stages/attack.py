@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_table, write_table
+from babelcart.rows.table import read_table, write_table
 
 if TYPE_CHECKING:
     import numpy as np

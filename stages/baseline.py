@@ -10,7 +10,8 @@ from pathlib import Path
 
 from babelcart import baseline
 from babelcart.commands import cli
-from babelcart.core.files import read_table, write_json
+from babelcart.core.files import write_json
+from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from babelcart import card
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_json, read_table, write_text
+from babelcart.core.files import read_json, write_text
+from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 from babelcart.weights import fetching
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import atomic_write, read_json, read_table, write_json
+from babelcart.core.files import atomic_write, read_json, write_json
+from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 
 

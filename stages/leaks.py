@@ -13,7 +13,8 @@ from pathlib import Path
 from babelcart import leaks
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_table, write_json, write_text
+from babelcart.core.files import write_json, write_text
+from babelcart.rows.table import read_table
 from babelcart.translation import translation_memory
 
 

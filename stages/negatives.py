@@ -14,9 +14,10 @@ import click
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_table, write_json, write_table
+from babelcart.core.files import write_json
 from babelcart.embedding import similarity
 from babelcart.negatives import audit, sampling
+from babelcart.rows.table import read_table, write_table
 
 SCRATCH = Path(".scratch")
 

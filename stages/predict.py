@@ -10,7 +10,7 @@ from pathlib import Path
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import ROW, read_table, write_table
+from babelcart.rows.table import ROW_COLUMNS, read_table, write_table
 
 
 @cli.command
@@ -29,7 +29,7 @@ def main(task: str, model: str) -> None:
         for split, rows in tables.items():
             encoded = encoder.encode_table(rows)
             probability = scoring.score(adapted, encoded, encoder.labels, settings.max_tokens, f"predict {split}")
-            columns = [name for name in (*ROW, "origin") if name in rows]  # only validation has translated rows, and so an origin
+            columns = [name for name in (*ROW_COLUMNS, "origin") if name in rows]  # only validation has translated rows, and so an origin
             write_table(out / f"{split}.parquet", rows[columns].assign(probability=probability))
             report[f"{split}_rows"] = len(rows)
 

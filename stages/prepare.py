@@ -11,8 +11,9 @@ from pathlib import Path
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import sha256, write_json, write_table
+from babelcart.core.files import sha256, write_json
 from babelcart.rows import readers
+from babelcart.rows.table import write_table
 
 
 @cli.command

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_json, read_table, write_text
+from babelcart.core.files import read_json, write_text
+from babelcart.core.tasks import Task
 from babelcart.report import page
-from babelcart.rows.tasks import Task
+from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 from babelcart.scores.metrics import Evaluate
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_table, write_json, write_table
+from babelcart.core.files import write_json
 from babelcart.rows import splits
+from babelcart.rows.table import read_table, write_table
 
 
 @cli.command

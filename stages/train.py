@@ -13,7 +13,8 @@ from pathlib import Path
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_table, write_json
+from babelcart.core.files import write_json
+from babelcart.rows.table import read_table
 from babelcart.weights.fetching import SOURCE_RECORD
 
 

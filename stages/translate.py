@@ -14,7 +14,8 @@ import click
 
 from babelcart.commands import cli
 from babelcart.core import config
-from babelcart.core.files import read_table, write_json, write_table
+from babelcart.core.files import write_json
+from babelcart.rows.table import read_table, write_table
 from babelcart.translation import augment, engines, translation_memory
 
 SCRATCH = Path(".scratch")

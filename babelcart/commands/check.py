@@ -12,10 +12,10 @@ from babelcart.core import config
 @cli.command
 def main() -> None:
     from babelcart import attack, submit
+    from babelcart.core.tasks import Task
     from babelcart.model import loading, prompts, scoring
     from babelcart.negatives import sampling
     from babelcart.rows import readers, splits
-    from babelcart.rows.tasks import Task
     from babelcart.scores import metrics
     from babelcart.training import loop
     from babelcart.translation import augment

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from babelcart.core.errors import UserError, explain
+from babelcart.core.tasks import TASKS
 
 # Folders of metrics/ that do not belong to a model.
 RESERVED = ("prepare", "split", "translate", "negatives", "leaks", "ngram")
@@ -39,7 +40,7 @@ def _checked(context: click.Context, option: click.Parameter, value: str) -> str
         raise click.BadParameter(str(error)) from error
 
 
-task = click.option("--task", type=click.Choice(["qc", "qi"]), required=True, help="Query-category or query-item relevance.")
+task = click.option("--task", type=click.Choice(TASKS), required=True, help="Query-category or query-item relevance.")
 model = click.option("--model", required=True, callback=_checked, help="Name of a block under models: in params.yaml.")
 
 

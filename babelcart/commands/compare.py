@@ -24,13 +24,14 @@ from babelcart.commands import cli, revisions
 from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.core.files import atomic_write
+from babelcart.core.tasks import TASKS
 from babelcart.scores import metrics
 
 
 @cli.command
 @click.argument("before")
 @click.argument("after", required=False)
-@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Task to compare. Default: `tasks` of params.yaml.")
+@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Task to compare. Default: `tasks` of params.yaml.")
 @click.option("--model", callback=lambda *args: args[2] and cli.model_name(args[2]), help="Model to compare. Default: the first in `run`.")
 @click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True, help="Rows to compare.")
 @click.option("--flipped", default=5, show_default=True, help="Number of flipped rows to print of each kind.")

@@ -14,18 +14,19 @@ from babelcart import plan
 from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.errors import UserError
+from babelcart.core.tasks import TASKS
 
 # Used for models that have not been downloaded. All Gemma-3 models share this vocabulary; for other models the token counts are estimates.
 STANDIN = "gemma3-270m"
 
 
 @cli.command
-@click.option("--task", "tasks", type=click.Choice(["qc", "qi"]), multiple=True, help="Task to plan. Default: `tasks` of params.yaml.")
+@click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Task to plan. Default: `tasks` of params.yaml.")
 @click.option("--model", "names", multiple=True, help="Model to plan: a block under `models`. Default: `run` of params.yaml.")
 @click.option("--gpu", "gpus", type=click.Choice(list(plan.GPUS)), multiple=True, help="GPU to plan for, in addition to this machine.")
 def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) -> None:
-    from babelcart.core.files import read_table
     from babelcart.model import loading, prompts, scoring
+    from babelcart.rows.table import read_table
     from babelcart.training import loop
     from babelcart.weights.fetching import SOURCE_RECORD
 

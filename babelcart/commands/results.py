@@ -13,13 +13,14 @@ import click
 from babelcart import resist
 from babelcart.commands import cli
 from babelcart.core.files import read_json
+from babelcart.core.tasks import TASKS
 from babelcart.scores import metrics
 
 
 def scores(split: str) -> list[str]:
     """Lines of the table of scores."""
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
-    for task in ("qc", "qi"):
+    for task in TASKS:
         paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
         models = [name for name in paths if name == "ngram" or name not in cli.RESERVED]
         results = {name: read_json(paths[name], metrics.SCORES) for name in models}

@@ -6,8 +6,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core import files
 from babelcart.core.errors import UserError
+from babelcart.core.files import parse_json
+from babelcart.rows.table import parse_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,13 +52,13 @@ def read_bytes(revision: str | None, path: str) -> bytes:
 
 
 def read_table(revision: str | None, path: str, *columns: str) -> pd.DataFrame:
-    """Read a table of rows of a revision, with the checks of `files.read_table`."""
-    return files.parse_table(io.BytesIO(read_bytes(revision, path)), _named(revision, path), *columns)
+    """Read a table of rows of a revision, with the checks of `rows.table.read_table`."""
+    return parse_table(io.BytesIO(read_bytes(revision, path)), _named(revision, path), *columns)
 
 
 def read_json(revision: str | None, path: str, shape: Any) -> Any:
-    """Read a JSON file of a revision, with the checks of `files.read_json`."""
-    return files.parse_json(read_bytes(revision, path), _named(revision, path), shape)
+    """Read a JSON file of a revision, with the checks of `core.files.read_json`."""
+    return parse_json(read_bytes(revision, path), _named(revision, path), shape)
 
 
 def _named(revision: str | None, path: str) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
+from babelcart.core.tasks import Task
 from babelcart.report import charts
-from babelcart.rows.tasks import Task
 from babelcart.scores.intervals import bootstrap, interval
 from babelcart.scores.metrics import Decision, Evaluate
 from babelcart.scores.slices import slice_masks

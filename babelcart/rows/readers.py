@@ -1,20 +1,6 @@
-"""The contract of a row, and reading it from files that may be broken.
+"""Read rows and labels from raw files, which may be malformed.
 
-A row says whether a candidate (a category path or an item title) answers a query:
-
-=============  ======  =====================================================================================
-column         dtype   meaning
-=============  ======  =====================================================================================
-id             str     unique within a file
-task           str     ``qc`` or ``qi``
-language       str     ISO 639-1 code
-language_tag   str     the language as the file writes it (``vn``); submissions repeat it
-origin_query   str     what was typed
-candidate      str     ``category_path`` of QC, ``item_title`` of QI
-label          Int8    1 relevant, 0 not, missing where it is not known
-=============  ======  =====================================================================================
-
-All text stays text: "nan", "null" and "007" are queries like any other.
+All text stays text: "nan", "null" and "007" are queries like any other. `babelcart.rows.table` describes the columns of a row.
 """
 
 from __future__ import annotations
@@ -31,14 +17,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError, short_repr
 from babelcart.core.files import is_safe_path
+from babelcart.core.tasks import CANDIDATE_FIELD
 from babelcart.rows import languages
-from babelcart.rows.tasks import CANDIDATE_FIELD
+from babelcart.rows.table import PREPARED_COLUMNS, RAW_COLUMNS
 from babelcart.rows.text import normalise
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("id", "task", "language", "language_tag", "origin_query", "candidate", "label")
 SPLITS = ("train", "dev", "test")
 FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 
@@ -161,8 +147,8 @@ def read_rows(
                 rows.append(found)
         if not count:
             raise UserError(f"{path} has no rows; expected at least one")
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    table = table.astype({name: "str" for name in COLUMNS if name != "label"} | {"label": "Int8"})
+    table = pd.DataFrame(rows, columns=list(PREPARED_COLUMNS))
+    table = table.astype({name: "str" for name in PREPARED_COLUMNS if name != "label"} | {"label": "Int8"})
     return table, problems
 
 
@@ -239,15 +225,14 @@ def drop_uninformative(rows: pd.DataFrame, contradictions: str) -> tuple[pd.Data
 
 
 def _needed(names: Mapping[str, str], labelled: bool) -> tuple[str, ...]:
-    needed = ["id", "language", "origin_query", "candidate", *(["label"] if labelled else [])]
-    return tuple(names.get(name, name) for name in needed)
+    return tuple(names.get(name, name) for name in RAW_COLUMNS if name != "label" or labelled)
 
 
 def _check(
     record: Mapping[str, Any], names: Mapping[str, str], task: str, labelled: bool, file: str, line: int
 ) -> tuple[Any, ...] | Problem:
     texts = {}
-    for name in ("id", "language", "origin_query", "candidate"):
+    for name in RAW_COLUMNS[:-1]:
         value = _text(record, names.get(name, name), file, line)
         if isinstance(value, Problem):
             return value

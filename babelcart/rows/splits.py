@@ -66,7 +66,7 @@ def split_rows(
     UserError
         If a part that was asked for is empty.
     """
-    rows = rows.assign(query_group=[query_group(query) for query in rows.origin_query])
+    rows = rows.assign(group=[query_group(query) for query in rows.origin_query])
     names = rows["group"].unique()
     in_test = {name for name in names if hash_position(name, seed, "test") < test_share}
     in_validation = {name for name in names if hash_position(name, seed, "validation") < validation_share}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# What JSON of scores holds (`babelcart.core.files.expect`): of a part of the rows, of a split, and in all.
+# What JSON of scores holds (`babelcart.core.shapes.check_shape`): of a part of the rows, of a split, and in all.
 PART = {
     "rows": int, "positive_share": float, "floor_f1": float, "f1": float, "precision": float, "recall": float, "brier": float, "ece": float,
     "auc?": float, "f1_low?": float, "f1_high?": float, "auc_low?": float, "auc_high?": float,

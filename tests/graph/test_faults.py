@@ -123,11 +123,11 @@ def test_damaged_files_are_named(project: Project) -> None:
     scores = Path("metrics/tiny/qc.json")
     scores.write_text(scores.read_text()[:100])
     printed = run("card", "--task", "qc", "--model", "tiny", fails=True).output
-    assert "metrics/tiny/qc.json is not whole JSON" in printed
+    assert "metrics/tiny/qc.json is not complete JSON" in printed
     table = Path("build/negatives/qc.parquet")
     table.write_bytes(table.read_bytes()[:-9])
     printed = run("leaks", "--task", "qc", fails=True).output
-    assert "build/negatives/qc.parquet is not a whole Parquet file" in printed
+    assert "build/negatives/qc.parquet is not a complete Parquet file" in printed
 
 
 def test_ctrl_c_ends_a_stage_with_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,8 @@ from click.testing import CliRunner
 from babelcart import submit
 from babelcart.commands import checks, lock
 from babelcart.core.errors import UserError
-from babelcart.core.files import read_table
 from babelcart.rows import readers
+from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 from babelcart.translation import translation_memory
 from babelcart.weights import fetching, wheels

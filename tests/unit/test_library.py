@@ -16,7 +16,8 @@ from sklearn.metrics import f1_score
 from babelcart import submit
 from babelcart.core import files
 from babelcart.core.errors import UserError
-from babelcart.rows import readers, splits, text
+from babelcart.rows import splits, text
+from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import metrics
 from babelcart.translation import translation_memory
 from babelcart.weights import fetching, wheels
@@ -29,7 +30,7 @@ CANDIDATES = st.sampled_from(["x", "x,y", "x,y,z", "X,y", "w", "w, v,u", "t"])
 def labelled(draw: st.DrawFn) -> pd.DataFrame:
     found = draw(st.lists(st.tuples(QUERIES, CANDIDATES, st.integers(0, 1), st.sampled_from(["en", "fr"])), min_size=1, max_size=30))
     records = [(str(n), "qc", language, language, query, candidate, label) for n, (query, candidate, label, language) in enumerate(found)]
-    return pd.DataFrame(records, columns=list(readers.COLUMNS)).astype({"label": "Int8"})
+    return pd.DataFrame(records, columns=list(PREPARED_COLUMNS)).astype({"label": "Int8"})
 
 
 @settings(max_examples=80, deadline=None)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from babelcart.core.errors import UserError
 from babelcart.rows import languages, readers, taxonomy, text
+from babelcart.rows.table import PREPARED_COLUMNS
 
 GOOD = {"id": "1", "task": "QC", "language": "vn", "origin_query": "nan", "category_path": "a,b", "label": "1"}
 HEADER = "id,task,language,origin_query,category_path,label\n"
@@ -155,7 +156,7 @@ def test_too_many_broken_rows_stop_with_all_of_them_counted() -> None:
 
 def table(*triples: tuple[str, str, int]) -> pd.DataFrame:
     records = [(str(n), "qc", "en", "en", query, candidate, label) for n, (query, candidate, label) in enumerate(triples)]
-    return pd.DataFrame(records, columns=list(readers.COLUMNS)).astype({"label": "Int8"})
+    return pd.DataFrame(records, columns=list(PREPARED_COLUMNS)).astype({"label": "Int8"})
 
 
 def test_clean_follows_its_rule() -> None:
