@@ -85,7 +85,7 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
     assert not [cell for line in written for cell in line if cell.startswith("=")]
     shutil.rmtree("build/train_languages")
     printed = run("compare", "first", "--task", "qc", fails=True).output
-    assert "build/train_languages/qc.json is not there" in printed
+    assert "build/train_languages/qc.json does not exist" in printed
     call("dvc", "add", "--quiet", "build")
     call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "older")
     printed = run("compare", "first", "HEAD", "--task", "qc", fails=True).output
