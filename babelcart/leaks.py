@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.rows.text import fold, normalise
+from babelcart.rows.text import fold, normalise, query_key
 from babelcart.translation.translation_memory import Entry
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ def known_by_translation(train: pd.DataFrame, held_out: Mapping[str, pd.DataFram
     """
 
     def spoken(rows: pd.DataFrame) -> set[tuple[str, str]]:
-        return {(language, normalise(query)) for language, query in zip(rows["language"], rows["origin_query"], strict=True)}
+        return {query_key(language, query) for language, query in zip(rows["language"], rows["origin_query"], strict=True)}
 
     known, asked = spoken(train), {name: spoken(rows) for name, rows in held_out.items()}
     told: dict[str, set[tuple[str, str]]] = {name: set() for name in held_out}
     for entry in entries:
-        one, other = (entry.source, normalise(entry.text)), (entry.target, normalise(entry.translation))
+        one, other = query_key(entry.source, entry.text), query_key(entry.target, entry.translation)
         for name, queries in asked.items():
             told[name].update(query for query, relative in ((one, other), (other, one)) if query in queries and relative in known)
     return {name: len(found) for name, found in told.items()}

@@ -25,6 +25,17 @@ def normalise(text: str) -> str:
     return collapse_spaces(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
 
 
+def query_key(language: str, query: str) -> tuple[str, str]:
+    """Identify a query by its language and its normal form.
+
+    Examples
+    --------
+    >>> query_key("en", " Phone  Case")
+    ('en', 'phone case')
+    """
+    return language, normalise(query)
+
+
 @lru_cache(maxsize=1 << 18)
 def fold(text: str) -> str:
     """The form that near-duplicates share: `normalise` without accents, punctuation and the order of words.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.rows.text import collapse_spaces, fold, normalise
+from babelcart.rows.text import collapse_spaces, fold, normalise, query_key
 from babelcart.translation import gate
 from babelcart.translation.engines import LOCAL_MODEL, Engine, EngineSettings
 from babelcart.translation.network import STOPPED, EngineUnavailable, RateLimits, ask
@@ -368,7 +368,7 @@ def add_pivot(rows: pd.DataFrame, pivot: str | None, translator: Translator) -> 
     counts: dict[str, Any] = {}
     for language, queries in rows["origin_query"].groupby(rows["language"]):
         if language == pivot:
-            answers |= {(language, normalise(query)): query for query in queries.unique()}
+            answers |= {query_key(language, query): query for query in queries.unique()}
             continue
         found = translator.translate((language, pivot), queries)
         refused = Counter(answer.engine for answer in found.values() if answer.translation is None)
@@ -379,7 +379,7 @@ def add_pivot(rows: pd.DataFrame, pivot: str | None, translator: Translator) -> 
         }
         answers |= {(language, one): answer.translation for one, answer in found.items() if answer.translation is not None}
     texts = [
-        answers.get((language, normalise(query)), "")
+        answers.get(query_key(language, query), "")
         for language, query in zip(values(rows["language"]), values(rows["origin_query"]), strict=True)
     ]
     return rows.assign(pivot=texts), counts
