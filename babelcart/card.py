@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 LICENCES = {"Gemma Terms of Use": "gemma", "Apache-2.0": "apache-2.0"}
 # Scores -> their identifiers on the hub and their names.
 METRICS = {"f1": ("f1", "F1"), "auc": ("roc_auc", "ROC AUC")}
-QUESTION = {"qc": "whether a category path answers a shopper's query", "qi": "whether an item, by its title, is what a query asks for"}
+QUESTIONS = {"qc": "whether a category path answers a shopper's query", "qi": "whether an item, by its title, is what a query asks for"}
 
 # What is read of peft's adapter_config.json.
-ADAPTER = {"r": int, "lora_alpha": int, "target_modules": [str]}
+ADAPTER_SHAPE = {"r": int, "lora_alpha": int, "target_modules": [str]}
 
 BODY = """
 # {name}
@@ -66,12 +66,12 @@ Base model: {weights}. Its licence: {licence}.
 """
 
 
-def digest(files: Mapping[str, str]) -> str:
+def data_digest(files: Mapping[str, str]) -> str:
     """One hash of all data: the sha256 of the lines ``sha256  path``, sorted by path, as ``sha256sum`` prints them."""
     return hashlib.sha256("".join(f"{value}  {path}\n" for path, value in sorted(files.items())).encode()).hexdigest()
 
 
-def licence(text: str) -> dict[str, str]:
+def licence_metadata(text: str) -> dict[str, str]:
     """The front matter's keys for the licence of a base model, which its adapter keeps."""
     for start, identifier in LICENCES.items():
         if text.startswith(start):
@@ -79,12 +79,12 @@ def licence(text: str) -> dict[str, str]:
     return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")}
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that is neither Markdown nor HTML, in one line."""
     return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", collapse_spaces(text))
 
 
-def origin(weights: Weights) -> str:
+def describe_weights(weights: Weights) -> str:
     """Where the weights of a base model come from, pinned, in words."""
     if weights.repo:
         return f"`{weights.repo}` at commit `{weights.revision}`"
@@ -94,17 +94,17 @@ def origin(weights: Weights) -> str:
     return f"random weights of the `{weights.random}` architecture: it knows nothing"
 
 
-def interval(found: Mapping[str, float], metric: str, form: str) -> str:
+def format_interval(found: Mapping[str, float], metric: str, form: str) -> str:
     """`form` with the ends of a score's interval put in; empty where there is none."""
     low, high = found.get(f"{metric}_low"), found.get(f"{metric}_high")
     return "" if low is None or high is None else form.format(low, high)
 
 
-def shown(found: Mapping[str, float], metric: str) -> str:
+def format_score(found: Mapping[str, float], metric: str) -> str:
     """A score with its interval: ``0.888 (0.876 - 0.901)``; empty where it is not defined."""
     if metric not in found:
         return ""
-    return f"{found[metric]:.3f}" + interval(found, metric, " ({:.3f} - {:.3f})")
+    return f"{found[metric]:.3f}" + format_interval(found, metric, " ({:.3f} - {:.3f})")
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
@@ -113,11 +113,12 @@ def score_table(scores: Mapping[str, Any]) -> str:
     lines = ["| | rows | F1 | floor | ROC AUC | precision | recall |", "|---|---|---|---|---|---|---|"]
     for name, found in parts.items():
         rates = f"{found['precision']:.3f} | {found['recall']:.3f}"
-        lines.append(f"| {name} | {found['rows']:,} | {shown(found, 'f1')} | {found['floor_f1']:.3f} | {shown(found, 'auc')} | {rates} |")
+        f1, auc = format_score(found, "f1"), format_score(found, "auc")
+        lines.append(f"| {name} | {found['rows']:,} | {f1} | {found['floor_f1']:.3f} | {auc} | {rates} |")
     return "\n".join(lines)
 
 
-def results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revision: str) -> list[EvalResult]:
+def eval_results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revision: str) -> list[EvalResult]:
     """The model index: F1 and AUC, overall and of seen and unseen languages; it has no field for an interval, so the names tell them."""
     from huggingface_hub import EvalResult
 
@@ -126,7 +127,7 @@ def results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revi
         for metric, (kind, name) in METRICS.items():
             if metric in scores.get(part, {}):
                 one = scores[part]
-                ends = interval(one, metric, ", 95 % interval {:.3f} to {:.3f}")
+                ends = format_interval(one, metric, ", 95 % interval {:.3f} to {:.3f}")
                 languages = "" if part == "overall" else f", {part} languages"
                 about = {"task_type": "text-classification", "task_name": f"query relevance ({task.upper()})"}
                 data = {"dataset_name": dataset, "dataset_type": dataset, "dataset_revision": revision, "dataset_split": split}
@@ -177,7 +178,7 @@ def render_card(
     split = next((one for one in ("test", "dev") if one in scores), None)
     if split is None:
         raise UserError("metrics has no scores of test or dev rows, which a card needs; predict a split with known labels")
-    found, whole = scores[split], digest(files)
+    found, whole = scores[split], data_digest(files)
     languages = training.groupby("language")["origin"].agg(lambda origins: set(origins) & {"native", "translated"})
     translated = sorted(str(language) for language, origins in languages.items() if origins == {"translated"})
     native = sorted(str(language) for language, origins in languages.items() if "native" in origins)
@@ -193,20 +194,20 @@ def render_card(
         metrics=[kind for kind, _ in METRICS.values()],
         tags=["babelcart", "lora", "e-commerce", "product-search", "search-relevance", f"data-sha256:{whole}"],
         model_name=f"{name}-{task}",
-        eval_results=results(task, split, found, dataset, whole),
-        **licence(weights.licence),
+        eval_results=eval_results(task, split, found, dataset, whole),
+        **licence_metadata(weights.licence),
     )
     validation = scores["validation"]
     counts = training["origin"].value_counts()
     body = BODY.format(
         name=f"{name}, {task.upper()}",
         base=f"[{weights.repo}](https://huggingface.co/{weights.repo})" if weights.repo else f"`{name}`",
-        question=QUESTION[task],
+        question=QUESTIONS[task],
         split=split,
         rows=found["overall"]["rows"],
         threshold="one a language" if validation.get("thresholds") else f"{validation['threshold']:.3f}",
         scores=score_table(found),
-        weakest=f"It is weakest in `{weakest}`, by the distance of F1 to the floor: {shown(worst, 'f1')}, floor {worst['floor_f1']:.3f}.",
+        weakest=f"It is weakest in `{weakest}`, by F1 minus the floor: {format_score(worst, 'f1')}, floor {worst['floor_f1']:.3f}.",
         translated=(
             f"Of {', '.join(f'`{one}`' for one in translated)} it saw translated rows only: their mistakes are in it."
             if translated
@@ -218,8 +219,8 @@ def render_card(
         seen=rows_seen,
         training=len(training),
         origins=", ".join(f"{counts[kind]:,} {kind}" for kind in ("native", "translated", "easy", "hard") if kind in counts),
-        weights=origin(weights),
-        licence=plain(weights.licence),
+        weights=describe_weights(weights),
+        licence=escape_markdown(weights.licence),
         languages=f"Languages with rows of their own: {', '.join(native)}; in translation only: {', '.join(translated) or 'none'}.",
         digest=whole,
         files="\n".join(f"    {value}  {path}" for path, value in sorted(files.items())),

@@ -10,8 +10,8 @@ from babelcart.scores.metrics import Decision
 if TYPE_CHECKING:
     import pandas as pd
 
-ANSWERS = {0: "to_no", 1: "to_yes"}
-# Of what `turned` gives, for `babelcart.core.shapes.check_shape`.
+DIRECTIONS = {0: "to_no", 1: "to_yes"}
+# Shape of what `flip_rates` returns, for `babelcart.core.shapes.check_shape`.
 SHAPE = {...: {...: {...: float}}}
 
 
@@ -21,7 +21,7 @@ def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed:
     Parameters
     ----------
     table : pandas.DataFrame
-        From `babelcart.attack.measure`.
+        From `babelcart.attack.score_attacks`.
     decision : Decision
         When a probability means "relevant".
 
@@ -48,5 +48,5 @@ def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed:
                     record[f"{name}_low"], record[f"{name}_high"] = ends
             for name, values in (("shift", after), ("control_shift", other)):
                 record[name] = float((values - table["before"].to_numpy(float)[mask]).mean()) * (1 if answer else -1)
-        found.setdefault(str(attack), {})[ANSWERS[answer]] = {name: round(value, 5) for name, value in record.items()}
+        found.setdefault(str(attack), {})[DIRECTIONS[answer]] = {name: round(value, 5) for name, value in record.items()}
     return found

@@ -17,7 +17,7 @@ from babelcart.rows.table import read_table, write_table
 if TYPE_CHECKING:
     import numpy as np
 
-    from babelcart.attack import Text
+    from babelcart.attack import RowTexts
 
 
 @cli.command
@@ -27,18 +27,21 @@ def main(task: str, model: str) -> None:
     from babelcart import attack
     from babelcart.model import loading, prompts, scoring
 
-    settings, block = config.load("attack", attack.Attack), loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings))
+    settings, block = (
+        config.load("attack", attack.AttackSettings),
+        loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings)),
+    )
     prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
     max_tokens = config.load("predict", scoring.Predict).max_tokens
     rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
     encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), prompt)
     adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)
 
-    def score(texts: Sequence[Text]) -> np.ndarray:
+    def score(texts: Sequence[RowTexts]) -> np.ndarray:
         encoded = encoder.encode_many([text._asdict() for text in texts])
         return scoring.score(adapted, encoded, encoder.labels, max_tokens, "attack")
 
-    write_table(Path(f"build/attack/{model}/{task}.parquet"), attack.measure(rows, prompt, settings, score))
+    write_table(Path(f"build/attack/{model}/{task}.parquet"), attack.score_attacks(rows, prompt, settings, score))
 
 
 if __name__ == "__main__":

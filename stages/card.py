@@ -26,7 +26,7 @@ def main(task: str, model: str) -> None:
         model,
         task,
         config.load(f"models.{model}.weights", fetching.Weights),
-        read_json(folder / task / "adapter_config.json", card.ADAPTER),
+        read_json(folder / task / "adapter_config.json", card.ADAPTER_SHAPE),
         read_json(folder / task / "training.json", {"rows": int})["rows"],
         read_table(Path(f"build/negatives/{task}.parquet"), "origin"),
         read_json(Path("metrics") / model / f"{task}.json", metrics.SCORES),

@@ -28,26 +28,33 @@ def main(task: str) -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    settings = config.load("negatives", sampling.Negatives)
+    settings = config.load("negatives", sampling.NegativesSettings)
     task_settings = getattr(settings, task)
     rows = read_table(Path(f"build/translate/{task}/train.parquet"), "group", "origin", labelled=True)
     vectors = None
-    if task_settings.strategy != "none" and sampling.negatives_needed(rows, task_settings) != 0:
-        progress = functools.partial(tqdm, unit="batch", disable=None)
-        vectors = similarity.embed_rows(rows, task_settings, settings, SCRATCH, progress)
+    if sampling.negatives_needed(rows, task_settings) != 0:
+        vectors = similarity.embed_rows(
+            rows,
+            settings.encoder,
+            SCRATCH,
+            local_model=settings.local_model,
+            neighbours=task_settings.neighbours,
+            exact_limit=settings.exact_limit,
+            progress=functools.partial(tqdm, unit="batch", disable=None),
+        )
     sampled, counts = sampling.sample_negatives(rows, task, task_settings, settings.seed, vectors)
     if short := sampling.shortfall(counts, task, task_settings):
         click.echo(f"warning: {short}")
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
     told = audit.shortcut_auc(rows[rows["label"] == 0], sampled)
     for name, found in told.items():
-        if found["auc"] > audit.LIMIT:
+        if found["auc"] > audit.AUC_LIMIT:
             click.echo(
                 f"warning: by the {name} alone, sampled negatives are told from natural ones: AUC {found['auc']:.2f}, {found['features']}"
             )
-    counts |= similarity.similarity_report(rows, sampled, vectors) | {"told_apart": {name: found["auc"] for name, found in told.items()}}
+    counts |= audit.training_set_report(rows, sampled, vectors) | {"told_apart": {name: found["auc"] for name, found in told.items()}}
     write_table(Path(f"build/negatives/{task}.parquet"), training)
-    write_json(Path(f"build/negatives/{task}.examples.json"), similarity.examples(rows, sampled, vectors))
+    write_json(Path(f"build/negatives/{task}.examples.json"), audit.example_rows(rows, sampled, vectors))
     write_json(Path(f"metrics/negatives/{task}.json"), counts)
 
 

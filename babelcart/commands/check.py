@@ -27,11 +27,11 @@ def main() -> None:
     config.load("prepare", readers.Prepare)
     config.load("split", splits.Split)
     config.load("translate", augment.Translate)
-    config.load("negatives", sampling.Negatives)
+    config.load("negatives", sampling.NegativesSettings)
     config.load("train", loop.TrainSettings)
     config.load("predict", scoring.Predict)
     config.load("evaluate", metrics.Evaluate)
-    config.load("attack", attack.Attack)
+    config.load("attack", attack.AttackSettings)
     config.load("submit", submit.Submit)
     for name in config.load("models", dict[str, loading.ModelSettings]):
         cli.model_name(name)

@@ -71,7 +71,9 @@ class TextEncoder(Protocol):
         """``(texts, dimensions)`` float32 of length 1; a text's vector does not depend on its neighbours."""
 
 
-def build(settings: EncoderSettings, scratch: Path, corpus: Callable[[], Sequence[str]], local_model: str | None = None) -> TextEncoder:
+def build_encoder(
+    settings: EncoderSettings, scratch: Path, corpus: Callable[[], Sequence[str]], local_model: str | None = None
+) -> TextEncoder:
     """The encoder that the settings describe; `corpus` gives the texts that ``lexical`` is fitted on.
 
     `local_model` is ``negatives.local_model``: the folder that is read if the encoder is `EncoderSettings.local`.
@@ -220,6 +222,11 @@ class Lexical:
         return _unit(self.svd.transform(self.vectoriser.transform(texts)))
 
 
+def no_progress(steps: Iterable[Any], total: int, desc: str) -> Iterable[Any]:
+    """Stand in for tqdm where no progress is shown."""
+    return steps
+
+
 @contextmanager
 def _opened(store: Path) -> Iterator[sqlite3.Connection]:
     """The store of vectors, made if there is none."""
@@ -233,14 +240,14 @@ def _opened(store: Path) -> Iterator[sqlite3.Connection]:
             raise UserError(f"{store}: {error}; if the file is damaged, delete it: the vectors are computed again") from error
 
 
-def embed(
+def embed_texts(
     texts: Iterable[str],
     encoder: TextEncoder,
     store: Path,
     *,
     batch_size: int = 256,
     prefix: str = "",
-    progress: Callable[..., Iterable[Any]] = lambda found, total, desc: found,
+    progress: Callable[..., Iterable[Any]] = no_progress,
 ) -> tuple[list[str], np.ndarray]:
     """Vectors of the distinct texts, from the store where they are known.
 

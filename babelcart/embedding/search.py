@@ -178,7 +178,9 @@ def fastest_search() -> torch.dtype:
     return min(taken, key=lambda dtype: taken[dtype])
 
 
-def approximate(queries: np.ndarray, candidates: np.ndarray, count: int, *, sample: int = 1000) -> tuple[np.ndarray, np.ndarray, float]:
+def approximate_nearest(
+    queries: np.ndarray, candidates: np.ndarray, count: int, *, sample: int = 1000
+) -> tuple[np.ndarray, np.ndarray, float]:
     """`nearest` through an inverted-file index of faiss, and its recall against exact search on `sample` queries.
 
     Where the lists that are looked into hold fewer than `count` candidates, the last numbers of a query are -1.

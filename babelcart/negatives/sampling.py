@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from babelcart.core.config import bounded
 from babelcart.embedding.encoders import LOCAL_MODEL, EncoderSettings
+from babelcart.embedding.similarity import Vectors
 from babelcart.rows import taxonomy
 from babelcart.rows.text import normalise
 from babelcart.weights.wheels import check_local
@@ -23,7 +24,7 @@ REASONS = ("known", "relative", "copy", "similar")
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingSettings:
     """How negatives of one task are made: ``negatives.qc`` and ``negatives.qi`` of params.yaml."""
 
     # none; easy: far from the query and from each of its positives; hard: near it, but under its positives; mixed: of both.
@@ -51,13 +52,21 @@ class Sampling:
         if self.target_share is None and self.per_query > self.max_per_query:
             raise ValueError(f"per_query is {self.per_query}, over max_per_query {self.max_per_query}")
 
+    @property
+    def neighbours(self) -> int | None:
+        """Number of nearest candidates of each query that sampling needs; None if it needs none."""
+        if self.strategy not in ("hard", "mixed"):
+            return None
+        # The nearest candidates include known ones and relatives of positives, which are refused: search for more than last_rank.
+        return 2 * self.last_rank + 50
+
 
 @dataclass(frozen=True)
-class Negatives:
+class NegativesSettings:
     """The section ``negatives`` of params.yaml."""
 
-    qc: Sampling = field(default_factory=Sampling)
-    qi: Sampling = field(default_factory=Sampling)
+    qc: SamplingSettings = field(default_factory=SamplingSettings)
+    qi: SamplingSettings = field(default_factory=SamplingSettings)
     encoder: EncoderSettings = field(default_factory=lambda: EncoderSettings(kind="lexical"))
     # Folder of the encoder's model if that is not downloaded; a file, or null, if it is.
     local_model: str | None = None
@@ -70,34 +79,10 @@ class Negatives:
             check_local(LOCAL_MODEL, self.local_model, "the encoder", "negatives.encoder: model and revision")
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """Unit vectors of the distinct queries and candidates of a training set, and each query's nearest candidates.
-
-    Attributes
-    ----------
-    queries, candidates : dict
-        Text -> its row in the vectors.
-    query_vectors, candidate_vectors : numpy.ndarray
-        ``(texts, dimensions)`` float32.
-    neighbours : numpy.ndarray
-        ``(queries, count)`` candidate rows, nearest first, -1 after the last that was found; needed by hard and mixed.
-    recall : float or None
-        Share of the true neighbours among `neighbours`, where those were searched for with an approximate index.
-    """
-
-    queries: dict[str, int]
-    candidates: dict[str, int]
-    query_vectors: np.ndarray
-    candidate_vectors: np.ndarray
-    neighbours: np.ndarray
-    recall: float | None = None
-
-
 class _Rules:
     """What may never be a negative of a group of queries: a query and its translations."""
 
-    def __init__(self, rows: pd.DataFrame, task: str, settings: Sampling) -> None:
+    def __init__(self, rows: pd.DataFrame, task: str, settings: SamplingSettings) -> None:
         self.task, self.settings = task, settings
         self.known: dict[str, set[str]] = defaultdict(set)
         self.positives: dict[str, list[str]] = defaultdict(list)
@@ -145,8 +130,10 @@ def quotas(sizes: Sequence[int], total: int) -> list[int]:
     return found
 
 
-def negatives_needed(rows: pd.DataFrame, settings: Sampling) -> int | None:
-    """How many negatives bring label 0 to `target_share`; None if `per_query` decides."""
+def negatives_needed(rows: pd.DataFrame, settings: SamplingSettings) -> int | None:
+    """How many negatives bring label 0 to `target_share`; 0 if none are to be sampled, None if `per_query` decides."""
+    if settings.strategy == "none" or rows.empty:
+        return 0
     if settings.target_share is None:
         return None
     negatives = int((rows["label"] == 0).sum())
@@ -154,7 +141,7 @@ def negatives_needed(rows: pd.DataFrame, settings: Sampling) -> int | None:
 
 
 def sample_negatives(
-    rows: pd.DataFrame, task: str, settings: Sampling, seed: int, vectors: Vectors | None
+    rows: pd.DataFrame, task: str, settings: SamplingSettings, seed: int, vectors: Vectors | None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Make negatives for the queries of a training set from its own candidates.
 
@@ -184,7 +171,7 @@ def sample_negatives(
     counts: dict[str, Any] = {"asked": 0, "made": {"easy": 0, "hard": 0}, "short": 0, "failed": 0, "refused": dict.fromkeys(REASONS, 0)}
     empty = rows.iloc[:0]
     total = negatives_needed(rows, settings)
-    if settings.strategy == "none" or rows.empty or total == 0:
+    if total == 0:
         return empty, counts
     assert vectors is not None
     rules = _Rules(rows, task, settings)
@@ -241,7 +228,7 @@ def sample_negatives(
     return pd.DataFrame(made, columns=rows.columns).astype(rows.dtypes.to_dict()) if made else empty, counts
 
 
-def shortfall(counts: dict[str, Any], task: str, settings: Sampling) -> str | None:
+def shortfall(counts: dict[str, Any], task: str, settings: SamplingSettings) -> str | None:
     """Why fewer negatives were made than asked for, and which setting to change; None if none is short.
 
     Parameters
@@ -273,7 +260,7 @@ def _positive_vectors(unit: dict[str, Any], rules: _Rules, vectors: Vectors) -> 
 
 
 def _easy(
-    unit: dict[str, Any], rules: _Rules, settings: Sampling, vectors: Vectors, candidates: list[str], vector_rows: np.ndarray,
+    unit: dict[str, Any], rules: _Rules, settings: SamplingSettings, vectors: Vectors, candidates: list[str], vector_rows: np.ndarray,
     cumulative: np.ndarray, generator: np.random.Generator, refused: dict[str, int],
 ) -> str | None:  # fmt: skip
     import numpy as np
@@ -291,7 +278,7 @@ def _easy(
 
 
 def _hard(
-    unit: dict[str, Any], rules: _Rules, settings: Sampling, vectors: Vectors, candidates: list[str], place: dict[int, int],
+    unit: dict[str, Any], rules: _Rules, settings: SamplingSettings, vectors: Vectors, candidates: list[str], place: dict[int, int],
     weight: np.ndarray, generator: np.random.Generator, refused: dict[str, int],
 ) -> str | None:  # fmt: skip
     import numpy as np

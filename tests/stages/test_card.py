@@ -35,7 +35,7 @@ def test_the_card_says_what_the_stages_found(project: Project, task: str) -> Non
     assert len(found) == len(written.data.eval_results) == 6
     assert sorted(found.values()) == sorted(scores[part][metric] for part in ("overall", "seen", "unseen") for metric in ("f1", "auc"))
     for language, one in scores["language"].items():
-        assert f"| {language} | {one['rows']} | {card.shown(one, 'f1')} | {one['floor_f1']:.3f} |" in written.text
+        assert f"| {language} | {one['rows']} | {card.format_score(one, 'f1')} | {one['floor_f1']:.3f} |" in written.text
     trained = json.loads(Path(f"models/tiny/{task}/training.json").read_text())["rows"]
     assert f"{trained} rows of a training set of {len(pd.read_parquet(f'build/negatives/{task}.parquet'))}" in written.text
 
@@ -73,14 +73,14 @@ def test_without_scores_there_is_no_card(project: Project) -> None:
 
 
 def test_licence_and_source_of_a_base_model() -> None:
-    assert card.licence("Gemma Terms of Use; accept them on the model's page") == {"license": "gemma"}
-    assert card.licence("Apache-2.0") == {"license": "apache-2.0"}
-    assert card.licence("My Own, v1.0") == {"license": "other", "license_name": "my-own-v1.0"}
+    assert card.licence_metadata("Gemma Terms of Use; accept them on the model's page") == {"license": "gemma"}
+    assert card.licence_metadata("Apache-2.0") == {"license": "apache-2.0"}
+    assert card.licence_metadata("My Own, v1.0") == {"license": "other", "license_name": "my-own-v1.0"}
     hub = Weights("Apache-2.0", repo="Qwen/Qwen2.5-14B-Instruct", revision="cf98" * 10)
-    assert card.origin(hub) == f"`Qwen/Qwen2.5-14B-Instruct` at commit `{'cf98' * 10}`"
+    assert card.describe_weights(hub) == f"`Qwen/Qwen2.5-14B-Instruct` at commit `{'cf98' * 10}`"
 
 
 def test_a_score_with_and_without_its_interval() -> None:
-    assert card.shown({"f1": 0.88845, "f1_low": 0.876, "f1_high": 0.9}, "f1") == "0.888 (0.876 - 0.900)"
-    assert card.shown({"f1": 0.5}, "f1") == "0.500"
-    assert card.shown({"f1": 0.5}, "auc") == ""
+    assert card.format_score({"f1": 0.88845, "f1_low": 0.876, "f1_high": 0.9}, "f1") == "0.888 (0.876 - 0.900)"
+    assert card.format_score({"f1": 0.5}, "f1") == "0.500"
+    assert card.format_score({"f1": 0.5}, "auc") == ""

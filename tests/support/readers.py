@@ -559,12 +559,12 @@ def _models(folder: Path) -> Iterator[Reader]:
     )
     store = folder / "vectors.sqlite"
     texts, encoder = ["garden hose", "evening dress", "phone case", "dog bed"], encoders.Lexical(["garden hose", "evening dress"], 2)
-    encoders.embed(texts, encoder, store)
+    encoders.embed_texts(texts, encoder, store)
 
     def read_vectors(path: Path) -> None:
         for suffix in ("-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        vectors = encoders.embed(texts, encoder, path)[1]
+        vectors = encoders.embed_texts(texts, encoder, path)[1]
         assert vectors.shape == (4, 1)
 
     yield Reader("vectors.sqlite", [store.read_bytes()], mutations.of_bytes, _reads(folder / "fuzz_vectors.sqlite", read_vectors), 300)

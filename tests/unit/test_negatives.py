@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from babelcart.core.errors import UserError
 from babelcart.embedding import encoders, search, similarity
 from babelcart.negatives import audit, sampling
-from babelcart.negatives.sampling import Sampling
+from babelcart.negatives.sampling import SamplingSettings
 from babelcart.rows import taxonomy
 from babelcart.rows.text import normalise
 from tests.support.project import Project, run, run_to
@@ -45,18 +45,20 @@ def tables(draw: st.DrawFn, task: str) -> pd.DataFrame:
     return pd.DataFrame(made)
 
 
-def random_vectors(rows: pd.DataFrame, seed: int) -> sampling.Vectors:
+def random_vectors(rows: pd.DataFrame, seed: int) -> similarity.Vectors:
     """Random directions, so that similarities of both signs occur."""
     generator = np.random.default_rng(seed)
     queries, candidates = sorted(set(rows["origin_query"])), sorted(set(rows["candidate"]))
     made = [generator.normal(size=(len(texts), 3)).astype(np.float32) for texts in (queries, candidates)]
     one, two = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in made)
     numbers, _ = search.nearest(one, two, len(candidates))
-    return sampling.Vectors({text: n for n, text in enumerate(queries)}, {text: n for n, text in enumerate(candidates)}, one, two, numbers)
+    return similarity.Vectors(
+        {text: n for n, text in enumerate(queries)}, {text: n for n, text in enumerate(candidates)}, one, two, numbers
+    )
 
 
 SAMPLINGS = st.builds(
-    Sampling, strategy=st.sampled_from(["none", "easy", "hard", "mixed"]), target_share=st.sampled_from([None, 0.0, 0.5, 0.9]),
+    SamplingSettings, strategy=st.sampled_from(["none", "easy", "hard", "mixed"]), target_share=st.sampled_from([None, 0.0, 0.5, 0.9]),
     per_query=st.integers(0, 2), max_per_query=st.integers(2, 4), easy_ceiling=st.sampled_from([-0.5, 0.2, 1.0]),
     first_rank=st.integers(1, 3), last_rank=st.integers(3, 9), margin=st.sampled_from([0.0, 0.05, 0.5]), siblings=st.booleans(),
 )  # fmt: skip
@@ -65,7 +67,7 @@ SAMPLINGS = st.builds(
 @pytest.mark.parametrize("task", ["qc", "qi"])
 @given(data=st.data(), chosen=SAMPLINGS, seed=st.integers(0, 5))
 @settings(max_examples=150, deadline=None)
-def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObject, chosen: Sampling, seed: int) -> None:
+def test_no_hidden_positive_and_counts_that_add_up(task: str, data: st.DataObject, chosen: SamplingSettings, seed: int) -> None:
     rows = data.draw(tables(task))
     vectors = random_vectors(rows, seed)
     sampled, counts = sampling.sample_negatives(rows, task, chosen, seed, vectors)
@@ -139,7 +141,7 @@ def test_a_coarse_first_look_changes_nothing(scale: float) -> None:
 def test_vectors_are_kept_and_do_not_depend_on_what_else_is_asked(tmp_path: Path) -> None:
     texts = ["garden hose", "gartenschlauch", "évier", "手机壳", "a", "x" * 300]
     encoder = encoders.Lexical(texts * 2, 3)
-    names, first = encoders.embed(texts, encoder, tmp_path / "v.sqlite", batch_size=2)
+    names, first = encoders.embed_texts(texts, encoder, tmp_path / "v.sqlite", batch_size=2)
     assert names == sorted(texts)
     calls: list[int] = []
 
@@ -150,7 +152,7 @@ def test_vectors_are_kept_and_do_not_depend_on_what_else_is_asked(tmp_path: Path
             calls.append(len(texts))
             return encoder.encode(texts)
 
-    _, again = encoders.embed([*texts, "new"], Counting(), tmp_path / "v.sqlite")
+    _, again = encoders.embed_texts([*texts, "new"], Counting(), tmp_path / "v.sqlite")
     assert calls == [1]  # the new one alone
     np.testing.assert_array_equal(first, again[[sorted([*texts, "new"]).index(name) for name in names]])
 
@@ -204,12 +206,12 @@ def test_the_stage_adds_negatives_of_each_kind(project: Project, strategy: str) 
 @pytest.mark.parametrize(
     ("chosen", "setting"),
     [
-        (Sampling(strategy="easy", easy_ceiling=-1.0, target_share=None), "easy_ceiling"),
-        (Sampling(strategy="hard", margin=1.0, first_rank=1, target_share=None), "margin"),
-        (Sampling(strategy="easy", easy_ceiling=1.0, target_share=0.95, max_per_query=1), "max_per_query"),
+        (SamplingSettings(strategy="easy", easy_ceiling=-1.0, target_share=None), "easy_ceiling"),
+        (SamplingSettings(strategy="hard", margin=1.0, first_rank=1, target_share=None), "margin"),
+        (SamplingSettings(strategy="easy", easy_ceiling=1.0, target_share=0.95, max_per_query=1), "max_per_query"),
     ],
 )
-def test_what_limits_the_number_is_named(chosen: Sampling, setting: str) -> None:
+def test_what_limits_the_number_is_named(chosen: SamplingSettings, setting: str) -> None:
     rows = pd.DataFrame(
         {
             "id": list("0123"), "group": list("abcd"), "language": "en", "origin_query": list("abcd"), "origin": "native",
@@ -239,29 +241,29 @@ def test_a_missing_optional_package_is_named(tmp_path: Path, monkeypatch: pytest
     for module in ("faiss", "sentence_transformers"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match="exact_limit"):
-        search.approximate(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), 1)
+        search.approximate_nearest(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), 1)
     with pytest.raises(UserError, match="pip install"):
-        encoders.build(encoders.EncoderSettings(kind="sentence-transformers"), Path(), list, str(tmp_path)).encode(["a"])
+        encoders.build_encoder(encoders.EncoderSettings(kind="sentence-transformers"), Path(), list, str(tmp_path)).encode(["a"])
 
 
 def test_an_encoder_in_a_folder_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("model").mkdir()
     settings = encoders.EncoderSettings(kind="sentence-transformers")
-    first = encoders.build(settings, Path(), list, "model").name
+    first = encoders.build_encoder(settings, Path(), list, "model").name
     Path("model/config.json").write_text("{}")
-    assert encoders.build(settings, Path(), list, "model").name != first
+    assert encoders.build_encoder(settings, Path(), list, "model").name != first
     with pytest.raises(UserError, match=r"negatives\.local_model is 'absent', which is not a folder"):
-        encoders.build(settings, Path(), list, "absent")
+        encoders.build_encoder(settings, Path(), list, "absent")
     with pytest.raises(ValueError, match=r"leave out model and set negatives\.local_model: \./model"):
         encoders.EncoderSettings(kind="sentence-transformers", model="./model")
     with pytest.raises(ValueError, match=r"the encoder needs a model, and negatives\.local_model is None"):
-        sampling.Negatives(encoder=settings)
+        sampling.NegativesSettings(encoder=settings)
 
 
 def test_examples_and_report_need_no_vectors() -> None:
     rows = pd.DataFrame(
         {"language": ["en"] * 4, "origin_query": list("abcd"), "candidate": list("wxyz"), "label": [0, 1, 1, 0], "origin": "native"}
     )
-    assert similarity.similarity_report(rows, rows.iloc[:0], None)["after"]["negative_share"] == 0.5
-    assert len(similarity.examples(rows, rows.iloc[:0], None)["positive"]) == 2
+    assert audit.training_set_report(rows, rows.iloc[:0], None)["after"]["negative_share"] == 0.5
+    assert len(audit.example_rows(rows, rows.iloc[:0], None)["positive"]) == 2
