@@ -7,21 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.project import Graph, Project, run
+from tests.support.project import Graph, make_project, run
 
 BEFORE = {"base", "prepare", "split", "translate", "negatives", "leaks", "baseline"}
 AFTER = {"train", "predict", "evaluate", "attack", "resist", "card", "submit", "report"}
 
 
-@pytest.fixture
-def graph(project: Project) -> Graph:
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Graph, list[str]]:
+    """The graph of two tasks after its first run, and the stages that ran."""
+    project = make_project(tmp_path_factory.mktemp("first") / "project")
     project.change(train={"epochs": 1})
-    return Graph(project)
+    graph = Graph(project)
+    return graph, graph.repro()
 
 
-def test_the_graph_recomputes_only_what_a_change_touches(graph: Graph) -> None:
-    ran = graph.repro()
-    assert {stage.split("@")[0] for stage in ran} == BEFORE | AFTER
+@pytest.fixture
+def graph(first_run: tuple[Graph, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Graph:
+    graph = first_run[0].copy(tmp_path / "project")
+    monkeypatch.chdir(graph.folder)
+    return graph
+
+
+def test_the_graph_recomputes_only_what_a_change_touches(first_run: tuple[Graph, list[str]], graph: Graph) -> None:
+    assert {stage.split("@")[0] for stage in first_run[1]} == BEFORE | AFTER
     graph.commit("run")
     printed = graph("git", "status", "--porcelain")
     assert printed == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
@@ -93,6 +94,14 @@ class Graph(Repository):
         self("dvc", "add", "--quiet", "data")
         self.commit("start")
 
+    def copy(self, folder: Path) -> Graph:
+        """The same project, with its history, cache and outputs, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        graph = copy.copy(self)
+        Repository.__init__(graph, folder)
+        graph.project = Project(folder)
+        return graph
+
     def repro(self) -> list[str]:
         """The stages that ran, with their cell."""
         return re.findall(r"Running stage '([^']+)'", self("dvc", "repro"))
@@ -128,15 +137,15 @@ def run_to(last: str, task: str = "qc") -> None:
     """Run the stages up to `last` in the working directory, or copy what they made of the same files before, in this session."""
     if not built:
         return _run_to(last, task)
-    copy = built / f"{last}-{task}-{_digest(Path())}"
-    if copy.exists():
-        shutil.copytree(copy, Path(), symlinks=True, dirs_exist_ok=True)
+    kept = built / f"{last}-{task}-{_digest(Path())}"
+    if kept.exists():
+        shutil.copytree(kept, Path(), symlinks=True, dirs_exist_ok=True)
         return None
     _run_to(last, task)
     scratch = Path(tempfile.mkdtemp(dir=built))
     shutil.copytree(Path(), scratch, symlinks=True, dirs_exist_ok=True)
     try:
-        scratch.rename(copy)
+        scratch.rename(kept)
     except OSError:  # another worker was faster
         shutil.rmtree(scratch)
     return None
