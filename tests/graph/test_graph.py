@@ -75,7 +75,7 @@ def test_a_script_is_short_and_its_help_is_quick(script: str) -> None:
     assert not imported & {"torch", "transformers", "pandas", "sklearn", "peft", "dvc", "numpy"}
 
 
-@pytest.mark.parametrize("module", ["metrics", "submission", "rows", "splits"])
+@pytest.mark.parametrize("module", ["scores.metrics", "submit", "rows.readers", "rows.splits"])
 def test_what_needs_no_model_imports_no_torch(module: str) -> None:
     code = f"import sys, babelcart.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
