@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from babelcart.core.config import bounded
 from babelcart.model.prompts import Prompt
@@ -41,6 +41,8 @@ LONG_LENGTH = 4000
 @dataclass(frozen=True)
 class AttackSettings:
     """The section ``attack`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "attack"
 
     split: Literal["validation", "dev", "test"] = "test"
     # Drawn from the split's rows; 0 for none.

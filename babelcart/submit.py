@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from babelcart.core.errors import UserError, short_repr
 from babelcart.core.files import atomic_write
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Submit:
     """The section ``submit`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "submit"
 
     split: Literal["dev", "test"] = "test"
 

@@ -45,7 +45,7 @@ def main(texts: int) -> None:
 
     os.chdir(ROOT)
     english, portuguese = queries(texts)
-    settings = config.load("translate", augment.Translate)
+    settings = config.load_section(augment.Translate)
     engine = engines.build("neural", settings.engines["neural"], Path(".scratch"), 60.0)
     translate = engine.client("en", "pt")
     translate(["red dress"])  # loads the model

@@ -196,7 +196,7 @@ def block() -> Any:
     from babelcart.core import config
     from babelcart.model import loading
 
-    return loading.for_this_cpu(config.load(f"models.{MODEL}", loading.ModelSettings))
+    return loading.for_this_cpu(config.load_section(loading.ModelSettings, MODEL))
 
 
 def precision() -> Any:
@@ -211,7 +211,7 @@ def load(task: str) -> Any:
     from babelcart.core import config
     from babelcart.model import loading, prompts
 
-    prompt = config.load(f"prompts.{task}", prompts.Prompt)
+    prompt = config.load_section(prompts.Prompt, task)
     if path := os.environ.get("INSTRUCTION"):
         prompt = replace(prompt, query=Path(path).read_text(encoding="utf-8") + prompt.query)
     return block(), prompts.PromptTokenizer(loading.load_tokenizer(BASE), prompt)

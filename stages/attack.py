@@ -28,11 +28,11 @@ def main(task: str, model: str) -> None:
     from babelcart.model import loading, prompts, scoring
 
     settings, block = (
-        config.load("attack", attack.AttackSettings),
-        loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings)),
+        config.load_section(attack.AttackSettings),
+        loading.for_this_cpu(config.load_section(loading.ModelSettings, model)),
     )
-    prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
-    max_tokens = config.load("predict", scoring.Predict).max_tokens
+    prompt, folder = config.load_section(prompts.Prompt, task), Path("models") / model
+    max_tokens = config.load_section(scoring.Predict).max_tokens
     rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
     encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), prompt)
     adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)

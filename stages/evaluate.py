@@ -20,7 +20,7 @@ from babelcart.scores import metrics
 @cli.task
 @cli.model
 def main(task: str, model: str) -> None:
-    settings = config.load("evaluate", metrics.Evaluate)
+    settings = config.load_section(metrics.Evaluate)
     source, plots = Path("predictions") / model / task, Path("plots") / model
     native = read_json(Path(f"build/train_languages/{task}.json"), [str])
     tables = {"validation": read_table(source / "validation.parquet", "probability", "origin", labelled=True)}

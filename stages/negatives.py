@@ -28,7 +28,7 @@ def main(task: str) -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    settings = config.load("negatives", sampling.NegativesSettings)
+    settings = config.load_section(sampling.NegativesSettings)
     task_settings = getattr(settings, task)
     rows = read_table(Path(f"build/translate/{task}/train.parquet"), "group", "origin", labelled=True)
     vectors = None

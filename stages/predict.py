@@ -20,9 +20,9 @@ def main(task: str, model: str) -> None:
     from babelcart import run
     from babelcart.model import loading, prompts, scoring
 
-    settings, block = config.load("predict", scoring.Predict), loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings))
+    settings, block = config.load_section(scoring.Predict), loading.for_this_cpu(config.load_section(loading.ModelSettings, model))
     folder, out = Path("models") / model, Path("predictions") / model / task
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), config.load(f"prompts.{task}", prompts.Prompt))
+    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), config.load_section(prompts.Prompt, task))
     tables = {split: read_table(Path(f"build/translate/{task}/{split}.parquet"), "pivot") for split in settings.splits}
     with run.measure_run(Path("runs") / model / f"{task}_predict.json") as report:
         adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)

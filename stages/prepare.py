@@ -19,7 +19,7 @@ from babelcart.rows.table import write_table
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    settings, data = config.load("prepare", readers.Prepare), config.load("data", readers.Data)
+    settings, data = config.load_section(readers.Prepare), config.load_section(readers.Data)
     files = data.files(task)
     tables, problems, counts = {}, [], {}
     for split in readers.SPLITS:

@@ -50,7 +50,7 @@ def read(task: Task, model: str) -> page.TaskResults:
 @cli.model
 def main(model: str) -> None:
     outcomes = [read(task, model) for task in config.load("tasks", tuple[Task, ...])]
-    write_text(Path("reports") / f"{model}.html", page.render_page(model, outcomes, config.load("evaluate", Evaluate)))
+    write_text(Path("reports") / f"{model}.html", page.render_page(model, outcomes, config.load_section(Evaluate)))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from babelcart.rows.table import read_table, write_table
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    settings = config.load("split", splits.Split)
+    settings = config.load_section(splits.Split)
     source, out = Path(f"build/prepare/{task}"), Path(f"build/split/{task}")
     parts = splits.split_rows(
         read_table(source / "train.parquet"),

@@ -21,7 +21,7 @@ from babelcart.scores import metrics
 @cli.command
 @cli.model
 def main(model: str) -> None:
-    split = config.load("submit", submit.Submit).split
+    split = config.load_section(submit.Submit).split
     with tempfile.TemporaryDirectory() as name:  # nothing is handed out before all of it is checked
         files = {}
         for task in config.load("tasks", tuple[Task, ...]):

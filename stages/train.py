@@ -27,8 +27,8 @@ def main(task: str, model: str) -> None:
     from babelcart.training import checkpoints, loop
     from babelcart.training.curves import record_curves
 
-    settings, block = config.load("train", loop.TrainSettings), loading.for_this_cpu(config.load(f"models.{model}", loading.ModelSettings))
-    prompt, folder = config.load(f"prompts.{task}", prompts.Prompt), Path("models") / model
+    settings, block = config.load_section(loop.TrainSettings), loading.for_this_cpu(config.load_section(loading.ModelSettings, model))
+    prompt, folder = config.load_section(prompts.Prompt, task), Path("models") / model
     encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), prompt)
     tables = [
         read_table(Path(path), "pivot", labelled=True)

@@ -27,7 +27,7 @@ def main(task: str) -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    settings = config.load("translate", augment.Translate)
+    settings = config.load_section(augment.Translate)
     shared = Path(f"memory/{task}.csv")
     folder = Path("build/split") / task
     parts = {name: read_table(folder / f"{name}.parquet", "group", labelled=True) for name in ("train", "validation")}

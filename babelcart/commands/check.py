@@ -5,36 +5,79 @@ Each stage checks its own sections when it starts. This command checks all secti
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from babelcart.commands import cli
-from babelcart.core import config
+from babelcart.core import config, graph
+from babelcart.core.errors import UserError
+
+# Sections that are lists, not dataclasses.
+LISTS = ("run", "tasks")
+
+
+def declared_sections() -> dict[str, type]:
+    """Section of params.yaml -> the dataclass of the package that declares it in ``SECTION``.
+
+    A section with named blocks, such as ``models.*``, keeps its ``*``.
+    """
+    import importlib
+    import pkgutil
+
+    import babelcart
+
+    sections = {}
+    for module in pkgutil.walk_packages(babelcart.__path__, "babelcart."):
+        if not module.name.startswith("babelcart.commands") and not module.name.endswith("__main__"):
+            for member in vars(importlib.import_module(module.name)).values():
+                if isinstance(member, type) and "SECTION" in vars(member):
+                    sections[vars(member)["SECTION"]] = member
+    return sections
+
+
+def check_graph(declared: Mapping[str, Any], used: list[str]) -> None:
+    """Check that dvc.yaml and the package name the same sections.
+
+    Parameters
+    ----------
+    declared : mapping
+        As from `declared_sections`.
+    used : list of str
+        As from `babelcart.core.graph.read_sections`.
+
+    Raises
+    ------
+    UserError
+        If a section is in one of them only.
+    """
+    known = {section.partition(".")[0] for section in declared} | set(LISTS)
+    if undeclared := sorted(set(used) - known):
+        name = undeclared[0]
+        raise UserError(f"dvc.yaml uses the section {name}, which no dataclass in babelcart/ declares; add one with SECTION = {name!r}")
+    if unused := sorted(known - set(used)):
+        raise UserError(f"no stage in dvc.yaml uses the section {unused[0]}; add it to the `params` of the stage that reads it")
 
 
 @cli.command
 def main() -> None:
-    from babelcart import attack, submit
     from babelcart.core.tasks import Task
-    from babelcart.model import loading, prompts, scoring
-    from babelcart.negatives import sampling
-    from babelcart.rows import readers, splits
-    from babelcart.scores import metrics
-    from babelcart.training import loop
-    from babelcart.translation import augment
+    from babelcart.rows.readers import Data
 
-    data = config.load("data", readers.Data)
-    for task in config.load("tasks", tuple[Task, ...]):
+    declared = declared_sections()
+    if used := graph.read_sections():
+        check_graph(declared, used)
+    tasks, run = config.load("tasks", tuple[Task, ...]), config.load("run", tuple[str, ...])
+    required_blocks = {"models": run, "prompts": tasks}
+    for section, kind in sorted(declared.items()):
+        parent, _, wildcard = section.partition(".")
+        if not wildcard:
+            config.load_section(kind)
+            continue
+        blocks = config.load(parent, dict[str, kind])  # type: ignore[valid-type]
+        for name in [*blocks, *run] if parent == "models" else []:
+            cli.model_name(name)
+        for name in required_blocks[parent]:
+            config.load_section(kind, name)
+    data = config.load_section(Data)
+    for task in tasks:
         data.files(task)
-        config.load(f"prompts.{task}", prompts.Prompt)
-    config.load("prepare", readers.Prepare)
-    config.load("split", splits.Split)
-    config.load("translate", augment.Translate)
-    config.load("negatives", sampling.NegativesSettings)
-    config.load("train", loop.TrainSettings)
-    config.load("predict", scoring.Predict)
-    config.load("evaluate", metrics.Evaluate)
-    config.load("attack", attack.AttackSettings)
-    config.load("submit", submit.Submit)
-    for name in config.load("models", dict[str, loading.ModelSettings]):
-        cli.model_name(name)
-    for name in config.load("run", tuple[str, ...]):
-        cli.model_name(name)
-        config.load(f"models.{name}", loading.ModelSettings)

@@ -14,10 +14,8 @@ from typing import Any
 import click
 
 from babelcart.core.errors import UserError, explain
+from babelcart.core.graph import metrics_folders
 from babelcart.core.tasks import TASKS
-
-# Folders of metrics/ that do not belong to a model.
-RESERVED = ("prepare", "split", "translate", "negatives", "leaks", "ngram")
 
 
 def model_name(name: str) -> str:
@@ -26,10 +24,12 @@ def model_name(name: str) -> str:
     Raises
     ------
     UserError
-        If the name holds other characters than letters, digits, - and _, or is reserved.
+        If the name contains characters other than letters, digits, - and _, or is that of a folder of metrics/.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) or name.lower() in RESERVED:
-        raise UserError(f"params.yaml: a model is named {name!r}; accepted: letters, digits, - and _, and not {', '.join(RESERVED)}")
+    reserved = metrics_folders()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name) or name.lower() in reserved:
+        taken = f", and not {', '.join(sorted(reserved))}" if reserved else ""
+        raise UserError(f"params.yaml: a model is named {name!r}; accepted: letters, digits, - and _{taken}")
     return name
 
 

@@ -31,15 +31,13 @@ import click
 
 from babelcart import experiments
 from babelcart.commands import cli
+from babelcart.core import graph
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
 from babelcart.experiments import Job
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Experiments are bound to the last commit that changed one of these; a commit that changes only docs does not invalidate them.
-PIPELINE = ("babelcart", "stages", "dvc.yaml", "params.yaml", "data.dvc")
 
 
 def call(*command: str, folder: Path) -> str:
@@ -63,10 +61,14 @@ def dvc(*command: str, folder: Path) -> str:
 
 
 def last_commit(root: Path) -> str:
-    """The last commit that changed the pipeline."""
-    if call("git", "status", "--porcelain", "--", *PIPELINE, folder=root):
+    """The last commit that changed the pipeline: its code, its settings or its data.
+
+    Experiments belong to this commit, so that a commit that changes only docs does not invalidate them.
+    """
+    pipeline = [*graph.code_folders(), "dvc.yaml", "params.yaml", *sorted(path.name for path in root.glob("*.dvc"))]
+    if call("git", "status", "--porcelain", "--", *pipeline, folder=root):
         click.echo("uncommitted changes are not part of the experiments", err=True)
-    return call("git", "log", "-1", "--format=%H", "--", *PIPELINE, folder=root).strip()
+    return call("git", "log", "-1", "--format=%H", "--", *pipeline, folder=root).strip()
 
 
 def clone(root: Path, commit: str, folder: Path) -> None:

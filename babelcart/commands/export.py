@@ -26,7 +26,7 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
 
     folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
     card = folder / f"{task}.md"
-    block, prompt = config.load(f"models.{model}", loading.ModelSettings), config.load(f"prompts.{task}", prompts.Prompt)
+    block, prompt = config.load_section(loading.ModelSettings, model), config.load_section(prompts.Prompt, task)
     threshold = read_json(scores, metrics.SCORES)["validation"]["threshold"] if scores.exists() else None
     export.export_model(folder / "base", folder / task, block, prompt, threshold, card if card.exists() else None, out, merge)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")

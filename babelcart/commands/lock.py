@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, cast
 
-from babelcart.core import config
 from babelcart.core.errors import UserError
+from babelcart.core.files import parse_yaml
 
 
 def read(text: str) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def read(text: str) -> dict[str, Any]:
     UserError
         If the text is not a valid dvc.lock.
     """
-    document = config.parse_yaml(text, "dvc.lock")
+    document = parse_yaml(text, "dvc.lock")
     stages = document.get("stages") if isinstance(document, dict) else None
     if not isinstance(stages, dict) or not all(
         isinstance(stage, dict) and all(_hashed(stage.get(kind, [])) for kind in ("outs", "deps")) for stage in stages.values()
@@ -35,7 +35,7 @@ def read_tracked(text: str, name: str) -> list[dict[str, Any]]:
     UserError
         If the text is not a valid .dvc file.
     """
-    document = config.parse_yaml(text, name)
+    document = parse_yaml(text, name)
     outs = document.get("outs") if isinstance(document, dict) else None
     if not outs or not _hashed(outs):
         raise UserError(f"{name} does not list hashed outs; restore it from git, or run `dvc add` again")

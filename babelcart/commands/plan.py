@@ -30,14 +30,14 @@ def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) 
     from babelcart.training import loop
     from babelcart.weights.fetching import SOURCE_RECORD
 
-    settings, predict = config.load("train", loop.TrainSettings), config.load("predict", scoring.Predict)
+    settings, predict = config.load_section(loop.TrainSettings), config.load_section(scoring.Predict)
     for name in names or config.load("run", tuple[str, ...]):
-        block, folder = config.load(f"models.{cli.model_name(name)}", loading.ModelSettings), Path("models") / name / "base"
+        block, folder = config.load_section(loading.ModelSettings, cli.model_name(name)), Path("models") / name / "base"
         shape, downloaded = plan.read_config(folder, block), (folder / SOURCE_RECORD).exists()
         tokenizer = loading.load_tokenizer(folder if downloaded else Path("models") / STANDIN / "base")
         note = "" if downloaded or shape.model_type.startswith("gemma3") else f" (tokens estimated with the tokenizer of {STANDIN})"
         for task in tasks or config.load("tasks", tuple[str, ...]):
-            encoder = prompts.PromptTokenizer(tokenizer, config.load(f"prompts.{task}", prompts.Prompt))
+            encoder = prompts.PromptTokenizer(tokenizer, config.load_section(prompts.Prompt, task))
             paths = [f"build/negatives/{task}.parquet"]
             paths += [f"build/translate/{task}/{split}.parquet" for split in ("validation", *predict.splits)]
             if missing := [path for path in paths if not Path(path).exists()]:

@@ -13,6 +13,7 @@ import click
 from babelcart import resist
 from babelcart.commands import cli
 from babelcart.core.files import read_json
+from babelcart.core.graph import metrics_folders
 from babelcart.core.tasks import TASKS
 from babelcart.scores import metrics
 
@@ -22,7 +23,7 @@ def scores(split: str) -> list[str]:
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
     for task in TASKS:
         paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
-        models = [name for name in paths if name == "ngram" or name not in cli.RESERVED]
+        models = [name for name in paths if name == "ngram" or name not in metrics_folders()]
         results = {name: read_json(paths[name], metrics.SCORES) for name in models}
         results = {name: result for name, result in results.items() if "threshold" in result.get(split, {})}
         for part in ("overall", "seen", "unseen"):

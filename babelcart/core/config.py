@@ -1,137 +1,148 @@
-"""Reading params.yaml into frozen dataclasses that refuse what they do not know.
+"""Load params.yaml into frozen dataclasses that refuse unknown keys.
 
-Each section of params.yaml is a dataclass beside the code that uses it (`training.Train`, `metrics.Evaluate` ...), so that a
-stage depends on its own settings and on nobody else's. A key has the name of the library argument that it feeds.
+A dataclass of settings is defined next to the code that uses it, so that a stage depends only on its own settings. Its class variable
+``SECTION`` names its section of params.yaml: ``train``, or ``models.*`` for blocks with names of their own. A key has the name of the
+library argument that it sets.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
+import sys
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from babelcart.core import graph
 from babelcart.core.errors import UNWRITABLE, UserError, short_repr
+from babelcart.core.files import parse_yaml
 
-Section = TypeVar("Section")
+Settings = TypeVar("Settings")
 
 PARAMS = Path("params.yaml")
-MAX_ALIASES = 32
-SECTIONS = (
-    "tasks", "run", "data", "prepare", "split", "translate", "negatives", "prompts", "train", "predict", "evaluate", "attack", "submit",
-    "models",
-)  # fmt: skip
 
 
 def bounded(low: float, high: float, *, default: Any) -> Any:
-    """A dataclass field whose number lies between `low` and `high`, both allowed."""
+    """A dataclass field for a number from `low` to `high`, both inclusive."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
 def _plain(key: Any) -> str:
-    """A key as people write it, if it is one that they write."""
+    """A key of YAML for a message: as it is if it is short and printable, else its `short_repr`."""
     return key if isinstance(key, str) and key.isprintable() and len(key) < 100 else short_repr(key)
 
 
 def _describe(kind: Any) -> str:
+    """The values that a type accepts, for a message."""
     origin = typing.get_origin(kind)
     if origin is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(kind))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(member) for member in typing.get_args(kind))
     if origin is tuple:
-        return f"a list, each {_describe(typing.get_args(kind)[0])}"
+        return f"a list, each item {_describe(typing.get_args(kind)[0])}"
     if origin is dict:
         return "a mapping"
     if kind is type(None):
         return "null"
     if dataclasses.is_dataclass(kind):
-        return "a section with " + ", ".join(f.name for f in dataclasses.fields(kind))
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(kind, str(kind))
+        return "a section with " + ", ".join(field.name for field in dataclasses.fields(kind))
+    return {int: "an integer", float: "a number", str: "a text", bool: "true or false"}.get(kind, str(kind))
+
+
+def _accepts(kind: Any, value: Any) -> bool:
+    """Whether a value of YAML is of a scalar type. Booleans are not numbers, and numbers are finite."""
+    if typing.get_origin(kind) is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is not None:
+        return False
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if kind is str:
+        return isinstance(value, str) and not UNWRITABLE.search(value)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
+    """Convert a value of YAML to a type; `where` is its dotted key, for messages."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        members = typing.get_args(kind)
-        if value is None and type(None) in members:
-            return None
-        sections = [member for member in members if dataclasses.is_dataclass(member)]
-        if sections and isinstance(value, dict):
-            return _convert(sections[0], value, where)
-        for member in members:
-            try:
-                return _convert(member, value, where)
-            except UserError:
-                continue
-    elif origin is Literal:
-        if any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind)):
-            return value
-    elif origin is tuple:
-        if isinstance(value, list):
-            member = typing.get_args(kind)[0]
-            return tuple(_convert(member, item, f"{where}[{number}]") for number, item in enumerate(value))
-    elif origin is dict:
-        if isinstance(value, dict):
-            member = typing.get_args(kind)[1]
-            return {
-                _convert(str, str(key) if type(key) is int else key, where): _convert(member, item, f"{where}.{key}")
-                for key, item in value.items()
-            }
-    elif dataclasses.is_dataclass(kind):
+        return _convert_to_any(arguments, value, where, kind)
+    if dataclasses.is_dataclass(kind):
         return build_section(typing.cast(Any, kind), value, where)
-    elif kind is float:
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value == value and abs(value) != float("inf"):
-            with contextlib.suppress(OverflowError):
-                return float(value)
-    elif kind is str:
-        if isinstance(value, str) and not UNWRITABLE.search(value):
-            return value
-    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {
+            _convert(str, str(key) if type(key) is int else key, where): _convert(arguments[1], item, f"{where}.{key}")
+            for key, item in value.items()
+        }
+    if _accepts(kind, value):
+        return float(value) if kind is float else value
     raise UserError(f"params.yaml: {where} is {short_repr(value)}; accepted: {_describe(kind)}")
 
 
-def build_section(kind: type[Section], values: Any, where: str) -> Section:
-    """Build one section from what YAML gave.
+def _convert_to_any(members: tuple[Any, ...], value: Any, where: str, kind: Any) -> Any:
+    """Convert a value to the first member of a union that accepts it."""
+    if value is None and type(None) in members:
+        return None
+    sections = [member for member in members if dataclasses.is_dataclass(member)]
+    if sections and isinstance(value, dict):
+        return _convert(sections[0], value, where)
+    for member in members:
+        with contextlib.suppress(UserError):
+            return _convert(member, value, where)
+    raise UserError(f"params.yaml: {where} is {short_repr(value)}; accepted: {_describe(kind)}")
+
+
+def build_section(kind: type[Settings], values: Any, where: str) -> Settings:
+    """Build a dataclass from a mapping of YAML.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass.
+    values
+        As YAML parses it.
+    where : str
+        The dotted key of the mapping in params.yaml, for messages.
 
     Raises
     ------
     UserError
-        Names the key: unknown, missing, or of the wrong kind, and says what is accepted.
+        If a key is unknown or missing, or a value is of the wrong type or out of range; names the key, the value and what is accepted.
     """
     if not isinstance(values, dict):
         raise UserError(f"params.yaml: {where} is {short_repr(values)}; accepted: {_describe(kind)}")
     hints = typing.get_type_hints(kind)
-    fields = {one.name: one for one in dataclasses.fields(typing.cast(Any, kind))}
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in values:
         if key not in fields:
             raise UserError(f"params.yaml: unknown key {where}.{_plain(key)}; accepted: {', '.join(fields)}")
-    built = {}
-    for name, one in fields.items():
+    arguments = {}
+    for name, field in fields.items():
         if name in values:
-            value = built[name] = _convert(hints[name], values[name], f"{where}.{name}")
-            low, high = one.metadata.get("range", (None, None))
+            value = arguments[name] = _convert(hints[name], values[name], f"{where}.{name}")
+            low, high = field.metadata.get("range", (None, None))
             if low is not None and isinstance(value, (int, float)) and not low <= value <= high:
                 raise UserError(f"params.yaml: {where}.{name} is {short_repr(value)}; accepted: {low} to {high}")
-        elif one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"params.yaml: {where}.{name} is missing; accepted: {_describe(hints[name])}")
     try:
-        return kind(**built)
+        return kind(**arguments)
     except ValueError as error:
         raise UserError(f"params.yaml: {where}: {error}") from error
 
 
 def read_params() -> dict[str, Any]:
-    """The sections of params.yaml as YAML 1.2 gives them, as DVC reads them (so ``1e-4`` is a number).
+    """Read params.yaml.
 
     Raises
     ------
     UserError
-        If the file is missing, is not YAML, or has a section that is not one of `SECTIONS`.
+        If the file does not exist, is not a mapping in YAML, or has a section that dvc.yaml does not use.
     """
     try:
         values = parse_yaml(PARAMS.read_text(encoding="utf-8"), str(PARAMS))
@@ -139,51 +150,55 @@ def read_params() -> dict[str, Any]:
         raise UserError(f"{PARAMS} does not exist; run from the top folder of the project") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{PARAMS} is not UTF-8 text: {error}") from error
+    sections = graph.read_sections()
     if not isinstance(values, dict):
-        raise UserError(f"params.yaml: the file is {short_repr(values)}; accepted: sections {', '.join(SECTIONS)}")
+        raise UserError(f"params.yaml: the file is {short_repr(values)}; accepted: the sections {', '.join(sections)}")
     for key in values:
-        if key not in SECTIONS:
-            raise UserError(f"params.yaml: unknown key {_plain(key)}; accepted: {', '.join(SECTIONS)}")
+        if sections and key not in sections:
+            raise UserError(f"params.yaml: unknown key {_plain(key)}; accepted: {', '.join(sections)}")
     return values
 
 
-@functools.lru_cache(maxsize=1)  # a stage loads several sections
-def parse_yaml(text: str, name: str) -> Any:
-    """The value of a YAML text that is called `name` in messages; it is not to be changed.
+def load(where: str, kind: type[Settings]) -> Settings:
+    """Load one key of params.yaml.
+
+    Parameters
+    ----------
+    where : str
+        A dotted key, such as ``tasks`` or ``translate.memory``.
+    kind : type
+        The type to convert it to, such as ``tuple[str, ...]``.
 
     Raises
     ------
     UserError
-        If it is not YAML, or says more by aliases than anybody writes.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.events import AliasEvent
-
-    try:
-        # Aliases in merge keys are copied, and multiply from level to level; elsewhere they cost nothing.
-        if "<<" in text and sum(isinstance(event, AliasEvent) for event in YAML(typ="safe").parse(text)) > MAX_ALIASES:
-            raise UserError(f"{name} merges (<<) and has more than {MAX_ALIASES} aliases (*name); write some of them out")
-        return YAML(typ="safe").load(text)
-    except UserError:
-        raise
-    except Exception as error:  # the parser lets through what Python says of a bad date, number or tag, and of a deep nesting
-        raise UserError(f"{name} is not YAML: {type(error).__name__}: {error}") from error
-
-
-def load(where: str, kind: type[Section]) -> Section:
-    """One section of params.yaml: ``load("train", Train)``, ``load("models.tiny", Model)``, ``load("tasks", tuple[str, ...])``.
-
-    Raises
-    ------
-    UserError
-        Names the key: unknown, missing, or of the wrong kind, and says what is accepted.
+        If the key is missing, or its value is of the wrong type or out of range; names the key, the value and what is accepted.
     """
     values: Any = read_params()
     names = where.split(".")
     for depth, name in enumerate(names):
         if not isinstance(values, dict) or name not in values:
-            parent = "".join(f"{one}: " for one in names[:depth]) or "the file "
-            there = ", ".join(map(_plain, values)) if isinstance(values, dict) else short_repr(values)
-            raise UserError(f"params.yaml: no {where}; {parent}has {there}")
+            parent = "".join(f"{ancestor}: " for ancestor in names[:depth]) or "the file "
+            content = ", ".join(map(_plain, values)) if isinstance(values, dict) else short_repr(values)
+            raise UserError(f"params.yaml: no {where}; {parent}has {content}")
         values = values[name]
-    return typing.cast(Section, _convert(kind, values, where))
+    return typing.cast(Settings, _convert(kind, values, where))
+
+
+def load_section(kind: type[Settings], name: str | None = None) -> Settings:
+    """Load the section of params.yaml that a dataclass declares: ``load_section(TrainSettings)``, ``load_section(ModelSettings, "tiny")``.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass with a class variable ``SECTION``.
+    name : str, optional
+        The name that replaces the ``*`` in it.
+
+    Raises
+    ------
+    UserError
+        As `load` does.
+    """
+    section: str = vars(kind)["SECTION"]
+    return load(section.replace("*", name) if name else section, kind)

@@ -5,6 +5,7 @@ Files are written atomically: to a temporary file in the same folder, which then
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ from typing import Any
 
 from babelcart.core.errors import UserError
 from babelcart.core.shapes import check_shape
+
+MAX_ALIASES = 32
 
 
 @contextmanager
@@ -101,6 +104,34 @@ def parse_json(content: bytes, name: str, shape: Any) -> Any:
             f"{name}: {error}. The file was edited or written by another version; run `dvc repro`, or restore it with `git checkout`"
         ) from None
     return parsed
+
+
+@functools.lru_cache(maxsize=4)  # a command reads params.yaml and dvc.yaml several times
+def parse_yaml(text: str, name: str) -> Any:
+    """Parse YAML 1.2, as DVC does (so that ``1e-4`` is a number); messages call the file `name`.
+
+    Returns
+    -------
+    Any
+        The parsed content. It is cached: do not change it.
+
+    Raises
+    ------
+    UserError
+        If the text is not YAML, or merges so many aliases that it would grow out of proportion.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.events import AliasEvent
+
+    try:
+        # Aliases in merge keys (<<) are copied and multiply with each level of nesting; other aliases cost nothing.
+        if "<<" in text and sum(isinstance(event, AliasEvent) for event in YAML(typ="safe").parse(text)) > MAX_ALIASES:
+            raise UserError(f"{name} merges (<<) and has more than {MAX_ALIASES} aliases (*name); write some of them out")
+        return YAML(typ="safe").load(text)
+    except UserError:
+        raise
+    except Exception as error:  # includes the errors of Python for an invalid date, number or tag, and for deep nesting
+        raise UserError(f"{name} is not YAML: {type(error).__name__}: {error}") from error
 
 
 def is_safe_path(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError, readable_folder
@@ -26,6 +26,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 @dataclass(frozen=True)
 class ModelSettings:
     """A block under ``models:``. LoRA settings have peft's names."""
+
+    SECTION: ClassVar[str] = "models.*"
 
     weights: Weights
     dtype: Literal["float32", "bfloat16"] = "bfloat16"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
@@ -27,6 +27,8 @@ class Prompt:
     `query` may use ``{query}``, ``{pivot}`` (the query in translate.pivot, or as it is where there is no translation) and
     ``{language}``; `candidate` uses ``{candidate}``.
     """
+
+    SECTION: ClassVar[str] = "prompts.*"
 
     query: str
     candidate: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.model.batching import by_length, smaller_budget, token_budget
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Predict:
     """The section ``predict`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "predict"
 
     splits: tuple[Literal["validation", "dev", "test"], ...] = ("validation", "dev", "test")
     max_tokens: int = bounded(1, 2**31, default=4096)

@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.embedding.encoders import LOCAL_MODEL, EncoderSettings
@@ -64,6 +64,8 @@ class SamplingSettings:
 @dataclass(frozen=True)
 class NegativesSettings:
     """The section ``negatives`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "negatives"
 
     qc: SamplingSettings = field(default_factory=SamplingSettings)
     qi: SamplingSettings = field(default_factory=SamplingSettings)

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, cast
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError, short_repr
@@ -51,6 +51,8 @@ class TaskFiles:
 class Data:
     """The section ``data`` of params.yaml."""
 
+    SECTION: ClassVar[str] = "data"
+
     path: str
     qc: TaskFiles | None = None
     qi: TaskFiles | None = None
@@ -65,6 +67,8 @@ class Data:
 @dataclass(frozen=True)
 class Prepare:
     """The section ``prepare`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "prepare"
 
     # Field of the contract -> name of the column in the files, where they differ.
     columns: dict[str, str] = field(default_factory=dict)

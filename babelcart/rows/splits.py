@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Split:
     """The section ``split`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "split"
 
     validation_share: float = bounded(0, 0.9, default=0.1)
     test_share: float = bounded(0, 0.9, default=0.0)

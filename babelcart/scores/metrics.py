@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
@@ -31,6 +31,8 @@ ANSWERS = {0: "not relevant", 1: "relevant"}
 @dataclass(frozen=True)
 class Evaluate:
     """The section ``evaluate`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "evaluate"
 
     threshold: float | Literal["best_f1"] = bounded(0, 1, default="best_f1")
     per_language: bool = False

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class TrainSettings:
     """The section ``train`` of params.yaml; names are those of transformers' ``TrainingArguments`` where it has them."""
+
+    SECTION: ClassVar[str] = "train"
 
     epochs: float = bounded(0, 1000, default=1.0)
     max_rows: int | None = bounded(1, 2**53, default=None)

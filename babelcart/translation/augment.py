@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
@@ -43,6 +43,8 @@ class Expansion:
 @dataclass(frozen=True)
 class Translate:
     """The section ``translate`` of params.yaml."""
+
+    SECTION: ClassVar[str] = "translate"
 
     memory: str
     qc: Expansion = field(default_factory=Expansion)

@@ -1,7 +1,8 @@
-"""params.yaml: what is wrong is named by its key, with what was found and what is accepted."""
+"""Errors in params.yaml: the message names the key, the value and what is accepted."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from babelcart.commands import check
 from babelcart.core import config
 from babelcart.core.errors import UserError
+from babelcart.core.graph import read_sections
 from babelcart.model.loading import ModelSettings
 from babelcart.training.loop import TrainSettings
 from tests.support.imports import ROOT
@@ -20,8 +22,8 @@ SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
 WRONG = [
     ("batch_size: 32", "batch_sise: 32", "unknown key train.batch_sise; accepted: epochs"),
     ("batch_size: 32", "batch_size: 0", "train.batch_size is 0; accepted: 1 to 65536"),
-    ("batch_size: 32", "batch_size: many", "train.batch_size is 'many'; accepted: a whole number"),
-    ("batch_size: 32", "batch_size: true", "train.batch_size is True; accepted: a whole number"),
+    ("batch_size: 32", "batch_size: many", "train.batch_size is 'many'; accepted: an integer"),
+    ("batch_size: 32", "batch_size: true", "train.batch_size is True; accepted: an integer"),
     ("learning_rate: 5.0e-4", "learning_rate: .nan", "train.learning_rate is nan; accepted: a number"),
     ("strategy: easy", "strategy: eazy", "negatives.qc.strategy is 'eazy'; accepted: one of 'none', 'easy'"),
     ("threshold: best_f1", "threshold: best", "evaluate.threshold is 'best'; accepted: a number or one of 'best_f1'"),
@@ -42,38 +44,54 @@ WRONG = [
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Result]:
-    """Write params.yaml into an empty folder and check it."""
+def check_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Result]:
+    """Run `babelcart check` on a params.yaml with a given text, next to the shipped dvc.yaml."""
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
 
     def run(text: str) -> Result:
         (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
         return CliRunner().invoke(check.main)
 
-    monkeypatch.chdir(tmp_path)
     return run
 
 
-def test_the_shipped_file_is_right(write: Callable[[str], Result]) -> None:
-    assert write(SHIPPED).exit_code == 0
-    shipped = config.load("models", dict[str, ModelSettings])
-    assert {"gemma3-270m", "smollm2-135m", "qwen25-05b", "gemma3-12b", "qwen25-14b", "tiny"} <= shipped.keys()
-    assert shipped["gemma3-12b"].quantization == "nf4"
+def test_the_shipped_settings_are_valid(check_text: Callable[[str], Result]) -> None:
+    assert check_text(SHIPPED).exit_code == 0
+    models = config.load("models", dict[str, ModelSettings])
+    assert {"gemma3-270m", "smollm2-135m", "qwen25-05b", "gemma3-12b", "qwen25-14b", "tiny"} <= models.keys()
+    assert models["gemma3-12b"].quantization == "nf4"
 
 
-@pytest.mark.parametrize(("found", "replaced", "message"), WRONG)
-def test_a_wrong_setting_is_named(write: Callable[[str], Result], found: str, replaced: str, message: str) -> None:
-    assert found in SHIPPED
-    result = write(SHIPPED.replace(found, replaced, 1))
+@pytest.mark.parametrize(("shipped_text", "wrong_text", "message"), WRONG)
+def test_the_message_names_the_wrong_setting(check_text: Callable[[str], Result], shipped_text: str, wrong_text: str, message: str) -> None:
+    assert shipped_text in SHIPPED
+    result = check_text(SHIPPED.replace(shipped_text, wrong_text, 1))
     assert result.exit_code == 1
     assert message in result.output
 
 
-def test_numbers_are_read_as_dvc_reads_them(write: Callable[[str], Result]) -> None:
-    assert write(SHIPPED.replace("5.0e-4", "1e-4")).exit_code == 0
-    assert config.load("train", TrainSettings).learning_rate == 1e-4
+def test_numbers_are_parsed_as_dvc_parses_them(check_text: Callable[[str], Result]) -> None:
+    assert check_text(SHIPPED.replace("5.0e-4", "1e-4")).exit_code == 0
+    assert config.load_section(TrainSettings).learning_rate == 1e-4
 
 
-def test_a_missing_file_says_where_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_section_is_refused_by_every_command_that_loads_settings(check_text: Callable[[str], Result]) -> None:
+    assert check_text(SHIPPED + "\nspare: {}\n").exit_code == 1
+    with pytest.raises(UserError, match="unknown key spare; accepted: attack, data"):
+        config.load_section(TrainSettings)
+
+
+def test_without_params_yaml_the_message_names_the_folder_to_run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="top folder"):
         config.read_params()
+
+
+def test_the_sections_of_dvc_yaml_are_those_of_the_dataclasses(check_text: Callable[[str], Result]) -> None:
+    declared = check.declared_sections()
+    assert {"models.*", "prompts.*", "prepare", "train"} <= declared.keys()
+    with pytest.raises(UserError, match="uses the section spare, which no dataclass"):
+        check.check_graph(declared, [*read_sections(), "spare"])
+    with pytest.raises(UserError, match=r"no stage in dvc\.yaml uses the section train"):
+        check.check_graph(declared, [name for name in read_sections() if name != "train"])

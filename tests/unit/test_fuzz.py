@@ -106,7 +106,7 @@ def test_settings_that_no_parser_likes_are_refused(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as error:
-        config.load("data", Data)
+        config.load_section(Data)
     assert len(str(error.value).encode("utf-8")) < 5000
 
 

@@ -99,7 +99,7 @@ def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "billions"), [("gemma3-12b", 12.19), ("qwen25-14b", 14.77)])
 def test_published_shapes_have_the_published_number_of_parameters(project: Project, name: str, billions: float) -> None:
-    block = config.load(f"models.{name}", loading.ModelSettings)
+    block = config.load_section(loading.ModelSettings, name)
     found = cost.model_size(plan.read_config(Path("models") / name / "base", block), block)
     assert (found.linear + found.other) / 1e9 == pytest.approx(billions, abs=0.005)
 
