@@ -1,64 +1,67 @@
-"""Taking a trained adapter out of the pipeline, for programs that know peft or plain transformers."""
+"""Write a trained adapter or a merged model to a folder that peft or plain transformers can load."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
-from babelcart.model.loading import ModelSettings, check_adapter, load_adapter, load_base, load_tokenizer
-from babelcart.model.prompts import Prompt, PromptTokenizer
+from babelcart.model.loading import check_adapter, load_adapter, load_base
 
-# What a caller needs beside the weights to ask as `predict` does.
+if TYPE_CHECKING:
+    from babelcart.model.task_model import TaskModel
+
+# With this file, a program can build the same prompts as `predict` and apply the same threshold.
 CONTRACT = "babelcart.json"
 
 
-def export_model(
-    base: Path, adapter: Path, block: ModelSettings, prompt: Prompt, threshold: float | None, card: Path | None, out: Path, merge: bool
-) -> None:
-    """Write an adapter, or the base model with the adapter merged into its weights, to a new folder.
+def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: float | None = None, card: Path | None = None) -> None:
+    """Write the adapter, or the base model with the adapter merged into its weights, to a new folder.
 
-    Beside it stand ``babelcart.json``: the prompt, the ids of the two label tokens and the threshold of "relevant", and the model card.
+    The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the threshold) and the model card.
+    An export that fails leaves no folder behind under the name `out`.
 
     Parameters
     ----------
-    base, adapter : pathlib.Path
-        Folders of the `base` and `train` stages.
-    threshold : float, optional
-        As `evaluate` chose it.
-    card : pathlib.Path, optional
-        The adapter's card; becomes ``README.md``, where the hub looks for it.
+    task_model : TaskModel
+        The base model, the adapter and the prompt to export.
     out : pathlib.Path
-        Must not exist.
+        The folder to create; it must not exist.
     merge : bool
-        Merged weights are rounded to the model's dtype; of an NF4 model, the base is loaded whole in that dtype, not in 4 bits.
+        Write the merged model, whose weights are rounded to the dtype of the settings. For an NF4 model, the base model is loaded
+        in that dtype, without quantization. Otherwise, write the adapter.
+    threshold : float, optional
+        Smallest p(relevant) that counts as "relevant", as chosen by the `evaluate` stage.
+    card : pathlib.Path, optional
+        The adapter's model card; written as ``README.md``, the name that the Hugging Face hub expects.
 
     Raises
     ------
     UserError
-        If `out` exists, or the adapter does not pass `babelcart.model.loading.check_adapter`.
+        If `out` exists, or `babelcart.model.loading.check_adapter` rejects the adapter.
     """
     from huggingface_hub import ModelCard
 
     if out.exists():
         raise UserError(f"{out} exists; choose another folder or remove it")
-    check_adapter(adapter)
-    tokenizer = load_tokenizer(base)
-    labels = PromptTokenizer(tokenizer, prompt).labels
-    half = out.with_name(f".{out.name}.half")
-    shutil.rmtree(half, ignore_errors=True)
+    check_adapter(task_model.adapter)
+    tokenizer = task_model.load_tokenizer()
+    unfinished = out.with_name(f".{out.name}.half")  # renamed to `out` when complete
+    shutil.rmtree(unfinished, ignore_errors=True)
     if merge:
-        model = load_adapter(load_base(base, replace(block, quantization="none")), adapter)
-        model.merge_and_unload(safe_merge=True).save_pretrained(half)
-        tokenizer.save_pretrained(half)
+        base = load_base(task_model.base, replace(task_model.settings, quantization="none"))
+        load_adapter(base, task_model.adapter).merge_and_unload(safe_merge=True).save_pretrained(unfinished)
+        tokenizer.tokenizer.save_pretrained(unfinished)
     else:
-        shutil.copytree(adapter, half)
-    write_json(half / CONTRACT, {"prompt": asdict(prompt), "label_tokens": asdict(labels), "threshold": threshold})
+        shutil.copytree(task_model.adapter, unfinished)
+    contract = {"prompt": asdict(task_model.prompt), "label_tokens": asdict(tokenizer.labels), "threshold": threshold}
+    write_json(unfinished / CONTRACT, contract)
     if card:
         readme = ModelCard.load(card)
         if merge:
             readme.data.library_name, readme.data.base_model_relation = "transformers", "finetune"
-        readme.save(half / "README.md")
-    half.rename(out)
+        readme.save(unfinished / "README.md")
+    unfinished.rename(out)

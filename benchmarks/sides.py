@@ -208,13 +208,13 @@ def precision() -> Any:
 
 def load(task: str) -> Any:
     """The settings of the model and its encoder; the prompt follows the text of `instruction`, if one is given."""
-    from babelcart.core import config
-    from babelcart.model import loading, prompts
+    from babelcart.model.task_model import read_task_model
 
-    prompt = config.load_section(prompts.Prompt, task)
+    task_model = read_task_model(BASE.parent, task)
     if path := os.environ.get("INSTRUCTION"):
-        prompt = replace(prompt, query=Path(path).read_text(encoding="utf-8") + prompt.query)
-    return block(), prompts.PromptTokenizer(loading.load_tokenizer(BASE), prompt)
+        prompt = replace(task_model.prompt, query=Path(path).read_text(encoding="utf-8") + task_model.prompt.query)
+        task_model = replace(task_model, prompt=prompt)
+    return task_model.local_settings, task_model.load_tokenizer()
 
 
 def _export_instruction(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:

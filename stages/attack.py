@@ -25,23 +25,19 @@ if TYPE_CHECKING:
 @cli.model
 def main(task: str, model: str) -> None:
     from babelcart import attack
-    from babelcart.model import loading, prompts, scoring
+    from babelcart.model import scoring
+    from babelcart.model.task_model import read_task_model
 
-    settings, block = (
-        config.load_section(attack.AttackSettings),
-        loading.for_this_cpu(config.load_section(loading.ModelSettings, model)),
-    )
-    prompt, folder = config.load_section(prompts.Prompt, task), Path("models") / model
+    settings, task_model = config.load_section(attack.AttackSettings), read_task_model(Path("models") / model, task)
     max_tokens = config.load_section(scoring.Predict).max_tokens
     rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), prompt)
-    adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)
+    tokenizer, adapted = task_model.load_tokenizer(), task_model.load_adapted()
 
     def score(texts: Sequence[RowTexts]) -> np.ndarray:
-        encoded = encoder.encode_many([text._asdict() for text in texts])
-        return scoring.score(adapted, encoded, encoder.labels, max_tokens, "attack")
+        token_rows = tokenizer.encode_many([text._asdict() for text in texts])
+        return scoring.score(adapted, token_rows, tokenizer.labels, max_tokens, "attack")
 
-    write_table(Path(f"build/attack/{model}/{task}.parquet"), attack.score_attacks(rows, prompt, settings, score))
+    write_table(Path(f"build/attack/{model}/{task}.parquet"), attack.score_attacks(rows, task_model.prompt, settings, score))
 
 
 if __name__ == "__main__":

@@ -18,19 +18,19 @@ from babelcart.rows.table import ROW_COLUMNS, read_table, write_table
 @cli.model
 def main(task: str, model: str) -> None:
     from babelcart import run
-    from babelcart.model import loading, prompts, scoring
+    from babelcart.model import scoring
+    from babelcart.model.task_model import read_task_model
 
-    settings, block = config.load_section(scoring.Predict), loading.for_this_cpu(config.load_section(loading.ModelSettings, model))
-    folder, out = Path("models") / model, Path("predictions") / model / task
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), config.load_section(prompts.Prompt, task))
+    settings, task_model = config.load_section(scoring.Predict), read_task_model(Path("models") / model, task)
+    tokenizer = task_model.load_tokenizer()
     tables = {split: read_table(Path(f"build/translate/{task}/{split}.parquet"), "pivot") for split in settings.splits}
     with run.measure_run(Path("runs") / model / f"{task}_predict.json") as report:
-        adapted = loading.load_adapter(loading.load_base(folder / "base", block), folder / task)
+        adapted = task_model.load_adapted()
         for split, rows in tables.items():
-            encoded = encoder.encode_table(rows)
-            probability = scoring.score(adapted, encoded, encoder.labels, settings.max_tokens, f"predict {split}")
+            token_rows = tokenizer.encode_table(rows)
+            probability = scoring.score(adapted, token_rows, tokenizer.labels, settings.max_tokens, f"predict {split}")
             columns = [name for name in (*ROW_COLUMNS, "origin") if name in rows]  # only validation has translated rows, and so an origin
-            write_table(out / f"{split}.parquet", rows[columns].assign(probability=probability))
+            write_table(Path("predictions") / model / task / f"{split}.parquet", rows[columns].assign(probability=probability))
             report[f"{split}_rows"] = len(rows)
 
 

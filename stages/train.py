@@ -23,34 +23,34 @@ from babelcart.weights.fetching import SOURCE_RECORD
 @cli.model
 def main(task: str, model: str) -> None:
     from babelcart import run
-    from babelcart.model import loading, prompts
+    from babelcart.model import loading
+    from babelcart.model.task_model import read_task_model
     from babelcart.training import checkpoints, loop
     from babelcart.training.curves import record_curves
 
-    settings, block = config.load_section(loop.TrainSettings), loading.for_this_cpu(config.load_section(loading.ModelSettings, model))
-    prompt, folder = config.load_section(prompts.Prompt, task), Path("models") / model
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder / "base"), prompt)
+    settings, task_model = config.load_section(loop.TrainSettings), read_task_model(Path("models") / model, task)
+    model_settings, tokenizer = task_model.local_settings, task_model.load_tokenizer()
     tables = [
         read_table(Path(path), "pivot", labelled=True)
         for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
     ]
-    data, validation = (loop.LabelledRows(encoder.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
-    pin = (folder / "base" / SOURCE_RECORD).read_text(encoding="utf-8")
-    name = checkpoints.fingerprint(Path(__file__), settings, block, prompt, pin, data, validation)
+    data, validation = (loop.LabelledRows(tokenizer.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
+    pin = (task_model.base / SOURCE_RECORD).read_text(encoding="utf-8")
+    name = checkpoints.fingerprint(Path(__file__), settings, model_settings, task_model.prompt, pin, data, validation)
     kept = checkpoints.Checkpoints(Path(".scratch/train") / f"{model}-{task}-{name}")
     with (
         run.measure_run(Path("runs") / model / f"{task}_train.json") as report,
         record_curves(Path("plots") / model / f"{task}_training") as log,
     ):
-        adapted = loading.add_adapter(loading.load_base(folder / "base", block), block, settings.seed)
-        rate = settings.learning_rate if block.learning_rate is None else block.learning_rate
-        ratio = block.loraplus_lr_ratio
+        adapted = loading.add_adapter(task_model.load_base(), model_settings, settings.seed)
+        rate = settings.learning_rate if model_settings.learning_rate is None else model_settings.learning_rate
+        ratio = model_settings.loraplus_lr_ratio
         history = loop.train(
-            adapted, data, encoder.labels, settings, rate, validation=validation, checkpoints=kept, log=log, loraplus_lr_ratio=ratio
+            adapted, data, tokenizer.labels, settings, rate, validation=validation, checkpoints=kept, log=log, loraplus_lr_ratio=ratio
         )
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
-    loading.save_adapter(adapted, folder / task)
-    write_json(folder / task / "training.json", asdict(history))
+    loading.save_adapter(adapted, task_model.adapter)
+    write_json(task_model.adapter / "training.json", asdict(history))
     kept.finish()
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 
 from babelcart.commands import cli
-from babelcart.core import config
 from babelcart.core.files import read_json
 from babelcart.scores import metrics
 
@@ -22,11 +21,10 @@ from babelcart.scores import metrics
 @click.option("--merge", is_flag=True, help="Merge the adapter into the base model, so that peft is not needed to load it.")
 def main(task: str, model: str, out: Path, merge: bool) -> None:
     from babelcart import export
-    from babelcart.model import loading, prompts
+    from babelcart.model.task_model import read_task_model
 
     folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
     card = folder / f"{task}.md"
-    block, prompt = config.load_section(loading.ModelSettings, model), config.load_section(prompts.Prompt, task)
     threshold = read_json(scores, metrics.SCORES)["validation"]["threshold"] if scores.exists() else None
-    export.export_model(folder / "base", folder / task, block, prompt, threshold, card if card.exists() else None, out, merge)
+    export.export_model(read_task_model(folder, task), out, merge=merge, threshold=threshold, card=card if card.exists() else None)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")

@@ -28,6 +28,7 @@ from babelcart.core import config, files
 from babelcart.core.errors import UserError, printable
 from babelcart.embedding import encoders
 from babelcart.model import loading, prompts
+from babelcart.model.task_model import TaskModel
 from babelcart.rows import readers
 from babelcart.scores import intervals
 from babelcart.scores.metrics import Decision
@@ -261,7 +262,7 @@ def test_an_adapter_in_a_pickle_is_refused(payload: bytes, tmp_path: Path) -> No
         loading.load_adapter(base, folder)
     for merge in (False, True):
         with pytest.raises(UserError, match="holds training_args"):
-            export.export_model(tmp_path / "base", folder, block, PROMPT, 0.5, None, tmp_path / "out", merge)
+            export.export_model(TaskModel(tmp_path / "base", folder, block, PROMPT), tmp_path / "out", merge=merge)
     (folder / "training_args.bin").rename(folder / "adapter_model.bin")
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(UserError, match="holds adapter_model"):
