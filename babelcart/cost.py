@@ -1,8 +1,9 @@
-"""What a pack costs in memory and operations, counted instead of guessed.
+"""Count the memory and the operations that one pack of rows needs.
 
-The code of training and scoring runs a real pack through copies of the model with two layers and with three, on torch's ``meta``
-device, which works out shapes and computes nothing; the first and the last layer are special, every further one costs what the
-one between them does. So a model that fits nowhere here, and is not downloaded yet, can be counted too.
+The code of training and scoring runs a real pack through copies of the model with two and with three layers. The copies are on
+torch's ``meta`` device, where tensors have shapes but no content. The first and the last layer are special; each further layer
+is assumed to cost what the third one adds. So the cost of a model is known before the model is downloaded, and on a machine
+that is too small for it.
 """
 
 from __future__ import annotations
@@ -17,50 +18,81 @@ from babelcart.model.packing import TokenRow, pack_rows
 if TYPE_CHECKING:
     from babelcart.model.loading import ModelSettings
 
-# Bits of a weight in NF4 with double quantisation: 4, and 8/64 + 32/(64 * 256) for the scales (Dettmers et al., "QLoRA", 2023).
+# Bits per weight in NF4 with double quantisation: 4, plus 8/64 + 32/(64 * 256) for the scales (Dettmers et al., "QLoRA", 2023).
 NF4_BITS = 4.127
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one pack costs: bytes at the peak beside the model itself, floating-point operations, and calls that do them."""
+class PackCost:
+    """Memory and operations of one pack.
 
-    memory: float
+    Attributes
+    ----------
+    peak_bytes : float
+        Peak memory in bytes, without the parameters of the model.
+    flops : float
+        Floating-point operations.
+    calls : float
+        Calls of torch operations.
+    tokens : int
+        Tokens of the pack.
+    """
+
+    peak_bytes: float
     flops: float
     calls: float
     tokens: int
 
 
 @dataclass(frozen=True)
-class ModelSize:
-    """Numbers of parameters: in linear layers, in the largest of them, elsewhere, in the adapter."""
+class ParameterCounts:
+    """Numbers of parameters of a model with its adapter.
+
+    Attributes
+    ----------
+    linear : int
+        Parameters of the linear layers of the base model, without the head.
+    largest_linear : int
+        Parameters of the largest of these layers.
+    other : int
+        All other parameters of the base model: embeddings, head and norms.
+    adapter : int
+        Trained parameters.
+    """
 
     linear: int
-    largest: int
+    largest_linear: int
     other: int
     adapter: int
 
     def base_bytes(self, model: ModelSettings) -> float:
-        """Bytes of the frozen model; the embeddings and the head are never quantised."""
-        width = itemsize(model)
+        """Bytes of the frozen base model. Embeddings and head are never quantised."""
+        width = dtype_bytes(model)
         return self.other * width + self.linear * (NF4_BITS / 8 if model.quantization == "nf4" else width)
 
-    def adapter_bytes(self, model: ModelSettings) -> float:
-        """Bytes of the adapter in training: it, its best copy, and in float32 its master, gradient and two moments."""
-        return self.adapter * (2 * itemsize(model) + 4 * 4)
+    def training_adapter_bytes(self, model: ModelSettings) -> float:
+        """Bytes of the adapter in training: two copies in the model's dtype (current and best), four in float32 (optimizer)."""
+        return self.adapter * (2 * dtype_bytes(model) + 4 * 4)
 
 
-def itemsize(model: ModelSettings) -> int:
-    """Bytes of a number of the model's dtype."""
+def dtype_bytes(model: ModelSettings) -> int:
+    """Bytes of one number in the model's dtype."""
     return 4 if model.dtype == "float32" else 2
 
 
-def model_size(config: Any, model: ModelSettings) -> ModelSize:
-    """Count the parameters of a model and its adapter."""
+def count_parameters(config: Any, model: ModelSettings) -> ParameterCounts:
+    """Count the parameters of a model with its adapter, without loading weights.
+
+    Parameters
+    ----------
+    config
+        Configuration of the base model, as `babelcart.plan.read_config` returns it.
+    model : ModelSettings
+        Quantization and adapter of the model.
+    """
     import torch
 
-    adapted = _on_meta(config, model)
-    base = adapted.get_base_model()
+    base = _meta_model(config, model).get_base_model()
     head = base.get_output_embeddings()
     linear = [
         module.weight.numel()
@@ -69,34 +101,55 @@ def model_size(config: Any, model: ModelSettings) -> ModelSize:
     ]
     adapter = sum(parameter.numel() for parameter in base.parameters() if parameter.requires_grad)
     other = sum(map(torch.numel, base.parameters())) - sum(linear) - adapter
-    return ModelSize(sum(linear), max(linear), other, adapter)
+    return ParameterCounts(sum(linear), max(linear), other, adapter)
 
 
-def pack_cost(config: Any, model: ModelSettings, packs: Iterable[list[TokenRow]], train: bool) -> Cost:
-    """What a pack costs to train on or to score: the memory of the neediest of `packs`, the rest of the first."""
-    found = [_cost(config, model, pack, train) for pack in packs]
-    return replace(found[0], memory=max(one.memory for one in found))
+def pack_cost(config: Any, model: ModelSettings, packs: Iterable[list[TokenRow]], train: bool) -> PackCost:
+    """Estimate the cost of training on a pack or of scoring it, without loading weights.
+
+    Parameters
+    ----------
+    config
+        Configuration of the base model, as `babelcart.plan.read_config` returns it.
+    model : ModelSettings
+        Dtype, quantization and adapter of the model.
+    packs : iterable of list of TokenRow
+        At least one pack.
+    train : bool
+        Whether to include the backward pass.
+
+    Returns
+    -------
+    PackCost
+        Cost of the first pack, with the highest peak memory of all `packs`.
+    """
+    costs = [_extrapolated_cost(config, model, pack, train) for pack in packs]
+    return replace(costs[0], peak_bytes=max(cost.peak_bytes for cost in costs))
 
 
-def _cost(config: Any, model: ModelSettings, rows: list[TokenRow], train: bool) -> Cost:
-    layers = config.get_text_config().num_hidden_layers
-    two, three = (measure(_on_meta(_with_layers(config, number), model), rows, train) for number in (2, 3))
-    memory, flops, calls = (
-        getattr(two, name) + (layers - 2) * (getattr(three, name) - getattr(two, name)) for name in ("memory", "flops", "calls")
-    )
-    return Cost(memory, flops, calls, two.tokens)
+def _extrapolated_cost(config: Any, model: ModelSettings, rows: list[TokenRow], train: bool) -> PackCost:
+    """Cost of one pack for the complete model, extrapolated from copies with two and with three layers."""
+    layer_count = config.get_text_config().num_hidden_layers
+    two, three = (measure_pack(_meta_model(_with_layers(config, layers), model), rows, train) for layers in (2, 3))
+
+    def extrapolate(quantity: str) -> float:
+        return getattr(two, quantity) + (layer_count - 2) * (getattr(three, quantity) - getattr(two, quantity))
+
+    return PackCost(extrapolate("peak_bytes"), extrapolate("flops"), extrapolate("calls"), two.tokens)
 
 
-def _with_layers(config: Any, layers: int) -> Any:
+def _with_layers(config: Any, layer_count: int) -> Any:
+    """Copy of a model configuration with the first `layer_count` layers."""
     config = copy.deepcopy(config)
-    text = config.get_text_config()
-    text.num_hidden_layers = layers
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
+    text_config = config.get_text_config()
+    text_config.num_hidden_layers = layer_count
+    if getattr(text_config, "layer_types", None):
+        text_config.layer_types = text_config.layer_types[:layer_count]
     return config
 
 
-def _on_meta(config: Any, model: ModelSettings) -> Any:
+def _meta_model(config: Any, model: ModelSettings) -> Any:
+    """The peft model of a configuration on torch's ``meta`` device."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -106,23 +159,25 @@ def _on_meta(config: Any, model: ModelSettings) -> Any:
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.dtype))
         base.requires_grad_(False)
         if model.quantization == "nf4":
-            # As a quantised layer, a class of its own keeps peft's LoRA layer.
-            quantised = type("Quantised", (torch.nn.Linear,), {})
+            # Like the quantised layers of bitsandbytes, a subclass of Linear keeps peft's own LoRA layer.
+            quantised_linear = type("QuantisedLinear", (torch.nn.Linear,), {})
             for module in base.modules():
                 if type(module) is torch.nn.Linear and module is not base.get_output_embeddings():
-                    module.__class__ = quantised
+                    module.__class__ = quantised_linear
         return loading.add_adapter(base, model, seed=0)
 
 
-def measure(adapted: Any, rows: list[TokenRow], train: bool) -> Cost:
-    """Run one pack, forward and if `train` backward, and count.
+def measure_pack(model: Any, rows: list[TokenRow], train: bool) -> PackCost:
+    """Run one pack through a model and count memory and operations.
 
     Parameters
     ----------
-    adapted
-        A peft model, on any device; on ``meta`` it takes neither memory nor time.
+    model
+        A peft model on any device. On ``meta``, the run takes neither memory nor time.
     rows : list of TokenRow
-        The pack.
+        The rows of the pack.
+    train : bool
+        Whether to run the backward pass, too.
     """
     import torch
 
@@ -130,17 +185,17 @@ def measure(adapted: Any, rows: list[TokenRow], train: bool) -> Cost:
     from babelcart.model.prompts import LabelTokens
 
     pack = pack_rows(rows)
-    counter = _counter(adapted)
-    adapted.train(train)
+    counter = _operation_counter(model)
+    model.train(train)
     with counter, torch.set_grad_enabled(train):
-        logits = label_logits(adapted, pack, LabelTokens(0, 1))
+        logits = label_logits(model, pack, LabelTokens(0, 1))  # (rows, 2)
         if train:
             logits.sum().backward()  # type: ignore[no-untyped-call]
-    return Cost(counter.peak, counter.flops, counter.calls, pack.input_ids.shape[1])
+    return PackCost(counter.peak_bytes, counter.flops, counter.calls, pack.input_ids.shape[1])
 
 
-def _counter(model: Any) -> Any:
-    """A mode of torch under which every operation is counted, and every storage from its making to its end."""
+def _operation_counter(model: Any) -> Any:
+    """A torch dispatch mode that counts operations and tracks the memory of all tensors except the parameters of `model`."""
     import weakref
 
     import torch
@@ -148,30 +203,33 @@ def _counter(model: Any) -> Any:
     from torch.utils._pytree import tree_leaves
     from torch.utils.flop_counter import flop_registry
 
-    class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __init__(self) -> None:
             super().__init__()  # type: ignore[no-untyped-call]
-            self.now = self.peak = self.flops = self.calls = 0
-            self.known = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
+            self.live_bytes = self.peak_bytes = self.flops = self.calls = 0
+            self.known_storages = {tensor.untyped_storage()._cdata for tensor in [*model.parameters(), *model.buffers()]}
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = function(*args, **(kwargs or {}))
+            output = function(*args, **(kwargs or {}))
             self.calls += 1
-            name = function.overloadpacket.__name__.removesuffix("_")  # addmm_ is an addmm
-            formula = flop_registry.get(getattr(torch.ops.aten, name, None))
-            if formula:
-                self.flops += formula(*args, **(kwargs or {}), out_val=result)
-            for tensor in tree_leaves(result):
-                if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self.known:
-                    storage = tensor.untyped_storage()
-                    self.known.add(storage._cdata)
-                    self.now += storage.nbytes()
-                    self.peak = max(self.peak, self.now)
-                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
-            return result
+            operation = function.overloadpacket.__name__.removesuffix("_")  # addmm_ costs what addmm costs
+            if formula := flop_registry.get(getattr(torch.ops.aten, operation, None)):
+                self.flops += formula(*args, **(kwargs or {}), out_val=output)
+            for leaf in tree_leaves(output):
+                if isinstance(leaf, torch.Tensor):
+                    self._track(leaf.untyped_storage())
+            return output
 
-        def _gone(self, key: int, size: int) -> None:
-            self.known.discard(key)
-            self.now -= size
+        def _track(self, storage: torch.UntypedStorage) -> None:
+            if storage._cdata in self.known_storages:
+                return
+            self.known_storages.add(storage._cdata)
+            self.live_bytes += storage.nbytes()
+            self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+            weakref.finalize(storage, self._release, storage._cdata, storage.nbytes())
 
-    return Counter()
+        def _release(self, key: int, size: int) -> None:
+            self.known_storages.discard(key)
+            self.live_bytes -= size
+
+    return OperationCounter()

@@ -1,19 +1,20 @@
-"""What training and scoring will cost, before anything is spent: tokens, memory and time.
+"""Estimate tokens, memory and time of training and scoring before they run.
 
-Rows are tokenised and packed as `train` and `predict` do it, and counted; `babelcart.cost` counts what a pack costs. From there
-to memory and minutes of a machine lead the assumptions below, which the report states.
+Rows are divided into the steps and packs that `train` and `predict` compute, and the packs are counted. `babelcart.cost` counts
+the memory and operations of a pack. The constants below, which `assumptions` prints, convert them to memory and time on a machine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError, readable_folder
-from babelcart.cost import Cost, ModelSize, itemsize, model_size, pack_cost
-from babelcart.model.batching import by_length, by_query, token_budget
+from babelcart.cost import PackCost, ParameterCounts, count_parameters, dtype_bytes, pack_cost
+from babelcart.model.batching import scoring_packs, step_packs
 from babelcart.model.packing import TokenRow, common_prefix
 
 if TYPE_CHECKING:
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from babelcart.training.loop import TrainSettings
 
 GIB = 2**30
-# Shares of the rate of a single matrix product that training and scoring reach here, and of the data sheet's rate on a GPU.
+# Fraction of the rate of a single matrix product that training and scoring reach on this machine, and of the data sheet's rate on a GPU.
 TRAIN_SHARE, SCORE_SHARE, GPU_SHARE = 0.45, 0.5, 0.35
-# Bytes of the process for each byte that a pack needs: between packs of many sizes the allocator of a CPU keeps gaps. Measured.
+# Bytes of the process per byte that a pack needs on a CPU: the allocator leaves gaps between packs of different sizes. Measured.
 CPU_ALLOCATOR = 4.0
-# Seconds of the host for each operation, however small: what small packs cost on a fast GPU.
+# Minimum time of an operation on a GPU in seconds. It limits small packs.
 CALL_SECONDS = 6e-6
-# GiB that CUDA itself and its allocator's gaps take.
+# GiB that CUDA itself and the gaps of its allocator take.
 CUDA_GIB = 1.0
 
-# GiB of memory and TFLOP/s in dense bfloat16. NVIDIA's data sheets (H100, H200 and A100: SXM; where one gives the rate with
-# sparsity, half of it); GeForce: the white papers of GA102 and Ada. The T4 has no bfloat16: its rate in float32.
+# GiB of memory and TFLOP/s in dense bfloat16, from NVIDIA's data sheets (H100, H200 and A100: SXM; half of the rate where the
+# data sheet gives it with sparsity) and the white papers of GA102 and Ada (GeForce). The T4 has no bfloat16; its rate is float32.
 GPUS = {
     "h100": (80, 989.0),
     "h200": (141, 989.0),
@@ -45,7 +46,7 @@ GPUS = {
     "t4": (16, 8.1),
 }
 
-# Published shapes of models that need not be downloaded to be planned for, by their name on the Hugging Face hub.
+# Published shapes of models, so that a plan needs no download. The keys are their names on the Hugging Face hub.
 SHAPES: dict[str, dict[str, Any]] = {
     "google/gemma-3-12b-it": dict(
         model_type="gemma3",
@@ -62,70 +63,103 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Work:
-    """Rows in packs.
+class Workload:
+    """Size of the rows that one stage computes.
 
     Attributes
     ----------
     rows, packs : int
+        Numbers of rows and of packs.
     tokens : int
-        Tokens computed, shared prefixes counted once.
-    padded : int
-        Tokens had each row been alone, padded to the longest of its pack.
-    largest : tuple of list of TokenRow
-        The packs with the most tokens and with the largest attention: one of them needs the most memory.
+        Computed tokens; tokens that rows of a pack share count once.
+    padded_tokens : int
+        Tokens if each row carried its complete prompt and were padded to the longest row of its pack.
+    largest_packs : tuple of list of TokenRow
+        The pack with the most tokens and, if it is another one, the pack with the largest attention matrix. One of them needs
+        the most memory.
     """
 
     rows: int
     packs: int
     tokens: int
-    padded: int
-    largest: tuple[list[TokenRow], ...]
+    padded_tokens: int
+    largest_packs: tuple[list[TokenRow], ...]
 
 
-def count_work(packs: Iterable[Sequence[TokenRow]]) -> Work:
-    """Count rows and tokens of packs, at least one."""
-    rows = number = tokens = padded = most = widest = 0
-    longest: list[TokenRow] = []
-    wide: list[TokenRow] = []
+def training_workload(rows: Sequence[TokenRow], steps: Iterable[Sequence[int]], max_tokens: int) -> Workload:
+    """Count the packs of a training run.
+
+    Parameters
+    ----------
+    rows : sequence of TokenRow
+        The training rows.
+    steps : iterable of sequence of int
+        Row indices of each optimizer step, from `babelcart.training.loop.step_order`. At least one step.
+    max_tokens : int
+        Token budget of a pack.
+    """
+    return _count([rows[row_index] for row_index in pack] for step in steps for pack in step_packs(step, rows, max_tokens))
+
+
+def scoring_workload(splits: Iterable[Sequence[TokenRow]], max_tokens: int) -> Workload:
+    """Count the packs of scoring.
+
+    Parameters
+    ----------
+    splits : iterable of sequence of TokenRow
+        Rows of each split; splits are scored one after another. At least one row.
+    max_tokens : int
+        Token budget of a pack.
+    """
+    return _count([rows[row_index] for row_index in pack] for rows in splits for pack in scoring_packs(rows, max_tokens))
+
+
+def _count(packs: Iterable[list[TokenRow]]) -> Workload:
+    row_count = pack_count = tokens = padded_tokens = most_tokens = largest_area = 0
+    longest_pack: list[TokenRow] = []
+    widest_pack: list[TokenRow] = []
     for pack in packs:
-        shared = common_prefix(pack)
-        own = shared + sum(len(query) - shared for query in {row.query for row in pack}) + sum(len(row.candidate) for row in pack)
-        candidate, query = max(len(row.candidate) for row in pack), max(len(row.query) for row in pack)
-        area = len(pack) * candidate * (candidate + query)
-        if own > most:
-            most, longest = own, list(pack)
-        if area > widest:
-            widest, wide = area, list(pack)
-        rows, number, tokens = rows + len(pack), number + 1, tokens + own
-        padded += len(pack) * max(len(row.query) + len(row.candidate) for row in pack)
-    return Work(rows, number, tokens, padded, (longest, wide) if wide != longest else (longest,))
+        pack_tokens, area = _pack_tokens(pack), _attention_area(pack)
+        if pack_tokens > most_tokens:
+            most_tokens, longest_pack = pack_tokens, pack
+        if area > largest_area:
+            largest_area, widest_pack = area, pack
+        row_count, pack_count, tokens = row_count + len(pack), pack_count + 1, tokens + pack_tokens
+        padded_tokens += len(pack) * max(len(row.query) + len(row.candidate) for row in pack)
+    largest_packs = (longest_pack,) if widest_pack == longest_pack else (longest_pack, widest_pack)
+    return Workload(row_count, pack_count, tokens, padded_tokens, largest_packs)
 
 
-def training_packs(rows: Sequence[TokenRow], settings: TrainSettings) -> list[list[list[TokenRow]]]:
-    """The packs of each optimiser step of `babelcart.training.loop.train`."""
-    from babelcart.training.loop import step_order
-
-    steps = []
-    for step in step_order(rows, settings):
-        groups = [[step[n] for n in group] for group in by_query([rows[n] for n in step])]
-        steps.append([[rows[n] for n in pack] for pack in token_budget(groups, rows, settings.max_tokens)])
-    return steps
+def _pack_tokens(pack: Sequence[TokenRow]) -> int:
+    """Length of the sequence that `babelcart.model.packing.pack_rows` builds."""
+    shared = common_prefix(pack)
+    return shared + sum(len(query) - shared for query in {row.query for row in pack}) + sum(len(row.candidate) for row in pack)
 
 
-def scoring_packs(rows: Sequence[TokenRow], max_tokens: int) -> list[list[TokenRow]]:
-    """The packs of `babelcart.model.scoring.score`."""
-    order = [n for group in by_length(rows) for n in group]
-    return [[rows[n] for n in pack] for pack in token_budget([order], rows, max_tokens)]
+def _attention_area(pack: Sequence[TokenRow]) -> int:
+    """Entries of the padded attention matrices of all candidates of a pack."""
+    candidate_tokens, query_tokens = max(len(row.candidate) for row in pack), max(len(row.query) for row in pack)
+    return len(pack) * candidate_tokens * (candidate_tokens + query_tokens)
 
 
 def read_config(folder: Path, model: ModelSettings) -> Any:
-    """The configuration of a base model: of the files in `folder`, or as published.
+    """Configuration of a base model: read from `folder` if the model is downloaded, else its published shape.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the base model, ``models/MODEL/base``.
+    model : ModelSettings
+        Its `weights` name the repository of a published shape.
+
+    Returns
+    -------
+    transformers.PretrainedConfig
 
     Raises
     ------
     UserError
-        If neither is known.
+        If the model is not downloaded and its shape is not one of `SHAPES`, or if the files cannot be read.
     """
     from transformers import AutoConfig
 
@@ -142,199 +176,270 @@ def read_config(folder: Path, model: ModelSettings) -> Any:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a plan is carried out.
+    """A machine that training and scoring could run on.
 
     Attributes
     ----------
     name : str
-    memory, process : float
-        Bytes that it has, and that are taken before there is a model.
-    allocator : float
-        Bytes taken for each that a pack needs.
+        Name to print.
+    memory_bytes : float
+        Memory of the machine or of its GPU.
+    process_bytes : float
+        Memory in use before the model is loaded.
+    allocator_factor : float
+        Bytes of the process per byte that a pack needs.
     train_flops, score_flops : float
-        Operations a second that training and scoring reach.
+        Floating-point operations per second of training and of scoring.
     call_seconds : float
-        Least time of an operation.
+        Minimum time of an operation in seconds.
     """
 
     name: str
-    memory: float
-    process: float
-    allocator: float
+    memory_bytes: float
+    process_bytes: float
+    allocator_factor: float
     train_flops: float
     score_flops: float
     call_seconds: float = 0.0
 
 
 def gpu_machine(name: str) -> Machine:
-    """A machine with one of `GPUS`."""
-    memory, tflops = GPUS[name]
+    """A machine with one of the GPUs in `GPUS`."""
+    memory_gib, tflops = GPUS[name]
     flops = tflops * 1e12 * GPU_SHARE
-    return Machine(name, memory * GIB, CUDA_GIB * GIB, 1.0, flops, flops, CALL_SECONDS)
+    return Machine(name, memory_gib * GIB, CUDA_GIB * GIB, 1.0, flops, flops, CALL_SECONDS)
 
 
 def this_machine(config: Any, model: ModelSettings, tokens: int) -> Machine:
-    """The machine at hand, after a second of the widest product of a layer on `tokens` tokens."""
+    """The machine that runs this code. Takes one second to time matrix products.
+
+    Parameters
+    ----------
+    config
+        Configuration of the base model; the widest matrix product of one of its layers is timed.
+    model : ModelSettings
+        Its dtype is that of the product.
+    tokens : int
+        Number of rows of the product: the tokens of a pack.
+    """
     import torch
 
     from babelcart.model.loading import device
 
-    text = config.get_text_config()
-    rate = _product_rate(tokens, text.hidden_size, text.intermediate_size, getattr(torch, model.dtype), device())
-    shares = rate * TRAIN_SHARE, rate * SCORE_SHARE
+    text_config = config.get_text_config()
+    rate = _product_flops(tokens, text_config.hidden_size, text_config.intermediate_size, getattr(torch, model.dtype), device())
+    train_flops, score_flops = rate * TRAIN_SHARE, rate * SCORE_SHARE
     if device() == "cuda":
-        memory = torch.cuda.get_device_properties(0).total_memory
-        return Machine(
-            f"here ({torch.cuda.get_device_name()}, {rate / 1e12:.0f} TFLOP/s)", memory, CUDA_GIB * GIB, 1.0, *shares, CALL_SECONDS
-        )
-    name = f"here ({torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s)"
-    return Machine(name, _installed(), _resident(), CPU_ALLOCATOR, *shares)
+        name = f"this machine ({torch.cuda.get_device_name()}, {rate / 1e12:.0f} TFLOP/s)"
+        memory_bytes = torch.cuda.get_device_properties(0).total_memory
+        return Machine(name, memory_bytes, CUDA_GIB * GIB, 1.0, train_flops, score_flops, CALL_SECONDS)
+    name = f"this machine ({torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s)"
+    return Machine(name, _installed_bytes(), _resident_bytes(), CPU_ALLOCATOR, train_flops, score_flops)
 
 
-def _product_rate(rows: int, inner: int, columns: int, dtype: Any, device: str) -> float:
-    """Operations a second of the best of the products that one second holds."""
+def _product_flops(rows: int, inner: int, columns: int, dtype: Any, device: str) -> float:
+    """Operations per second of the fastest of the matrix products that fit into one second."""
     import time
 
     import torch
 
-    x, weight = torch.randn(rows, inner, dtype=dtype, device=device), torch.randn(columns, inner, dtype=dtype, device=device)
+    x = torch.randn(rows, inner, dtype=dtype, device=device)
+    weight = torch.randn(columns, inner, dtype=dtype, device=device)
     times: list[float] = []
     while sum(times) < 1:
         start = time.perf_counter()
-        torch.nn.functional.linear(x, weight)
+        torch.nn.functional.linear(x, weight)  # (rows, columns)
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return 2 * rows * inner * columns / min(times)
 
 
-def _installed() -> float:
+def _installed_bytes() -> float:
     import os
 
     return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _resident() -> float:
-    """Bytes of this process: Python, the libraries, the tokenizer, the rows."""
+def _resident_bytes() -> float:
+    """Memory of this process: Python, the libraries, the tokenizer and the rows."""
     import os
     import resource
     import sys
 
     try:
         return float(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
-    except OSError:  # macOS; there the peak is told in bytes
+    except OSError:  # macOS has no /proc. It reports the peak in bytes, other systems in KiB.
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """Peak memory in bytes and time in seconds of a stage on a machine, without loading the model."""
+
+    memory_bytes: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Plan:
-    """One training run and the scoring after it.
+    """Size of one training run and of the scoring after it.
 
     Attributes
     ----------
+    model : ModelSettings
+        The model that is trained.
+    parameters : ParameterCounts
+        Its numbers of parameters.
     steps : int
-        Optimiser steps.
-    train, predict : Work
-        Its packs; those of all splits that `predict` scores.
-    evaluate : int
-        Tokens scored on validation rows while training.
-    train_cost, score_cost : Cost
-        Of the largest pack to train on and to score.
+        Optimizer steps.
+    train, predict : Workload
+        The packs of training, and those of all splits that `predict` scores.
+    validation_tokens : int
+        Tokens that the evaluation steps of training score.
+    train_cost, score_cost : PackCost
+        Cost of the largest pack in training and in scoring.
     """
 
     model: ModelSettings
-    size: ModelSize
+    parameters: ParameterCounts
     steps: int
-    train: Work
-    predict: Work
-    evaluate: int
-    train_cost: Cost
-    score_cost: Cost
+    train: Workload
+    predict: Workload
+    validation_tokens: int
+    train_cost: PackCost
+    score_cost: PackCost
 
-    def memory(self, machine: Machine, train: bool) -> float:
-        """Bytes at the peak of training or of scoring."""
-        width = itemsize(self.model)
-        pack = max(self.train_cost.memory, self.score_cost.memory) if train else self.score_cost.memory
+    def train_estimate(self, machine: Machine) -> Estimate:
+        """Memory and time of training, including its evaluation steps."""
+        adapter_bytes = self.parameters.training_adapter_bytes(self.model)
+        memory_bytes = self._memory_bytes(machine, adapter_bytes, max(self.train_cost.peak_bytes, self.score_cost.peak_bytes))
+        seconds = self._scoring_seconds(machine, self.validation_tokens)
+        seconds += _seconds(self.train_cost, self.train.tokens, self.train, machine.train_flops, machine.call_seconds)
+        return Estimate(memory_bytes, seconds)
+
+    def predict_estimate(self, machine: Machine) -> Estimate:
+        """Memory and time of scoring the splits of `predict`."""
+        adapter_bytes = self.parameters.adapter * dtype_bytes(self.model)
+        memory_bytes = self._memory_bytes(machine, adapter_bytes, self.score_cost.peak_bytes)
+        return Estimate(memory_bytes, self._scoring_seconds(machine, self.predict.tokens))
+
+    def _memory_bytes(self, machine: Machine, adapter_bytes: float, pack_bytes: float) -> float:
         if self.model.quantization == "nf4":
-            pack += self.size.largest * width  # one weight, dequantised
-        adapter = self.size.adapter_bytes(self.model) if train else self.size.adapter * width
-        return machine.process + self.size.base_bytes(self.model) + adapter + pack * machine.allocator
+            pack_bytes += self.parameters.largest_linear * dtype_bytes(self.model)  # one weight matrix at a time is dequantised
+        return machine.process_bytes + self.parameters.base_bytes(self.model) + adapter_bytes + pack_bytes * machine.allocator_factor
 
-    def seconds(self, machine: Machine, train: bool) -> float:
-        """Time of training, its looks at validation among it, or of scoring; without loading the model."""
-        scored = self.evaluate if train else self.predict.tokens
-        scoring = _seconds(self.score_cost, scored, self.predict, machine.score_flops, machine.call_seconds)
-        return scoring + train * _seconds(self.train_cost, self.train.tokens, self.train, machine.train_flops, machine.call_seconds)
+    def _scoring_seconds(self, machine: Machine, tokens: int) -> float:
+        return _seconds(self.score_cost, tokens, self.predict, machine.score_flops, machine.call_seconds)
 
 
-def _seconds(cost: Cost, tokens: int, work: Work, flops: float, call: float) -> float:
-    return max(cost.flops / cost.tokens * tokens / flops, cost.calls * tokens * work.packs / work.tokens * call)
+def _seconds(cost: PackCost, tokens: int, workload: Workload, flops: float, call_seconds: float) -> float:
+    """Time of `tokens` tokens in packs of the workload's average size, limited by operations or by calls."""
+    return max(cost.flops / cost.tokens * tokens / flops, cost.calls * tokens * workload.packs / workload.tokens * call_seconds)
 
 
-def make_plan(
-    config: Any, model: ModelSettings, settings: TrainSettings, max_tokens: int, train: Sequence[TokenRow], validation: Sequence[TokenRow],
-    predict: Sequence[Sequence[TokenRow]],
-) -> Plan:  # fmt: skip
+@dataclass(frozen=True)
+class PlannedRows:
+    """The rows of a training run and of the scoring after it.
+
+    Attributes
+    ----------
+    train, validation : sequence of TokenRow
+        The rows that `babelcart.training.loop.Trainer` is given.
+    predict : sequence of sequence of TokenRow
+        The rows of each split that `predict` scores.
+    """
+
+    train: Sequence[TokenRow]
+    validation: Sequence[TokenRow]
+    predict: Sequence[Sequence[TokenRow]]
+
+
+def make_plan(config: Any, model: ModelSettings, settings: TrainSettings, predict_max_tokens: int, rows: PlannedRows) -> Plan:
     """Plan a training run and the scoring after it.
 
     Parameters
     ----------
     config
-        See `read_config`.
-    max_tokens : int
-        Of a pack in scoring.
-    train, validation : sequence of TokenRow
-        The rows that `babelcart.training.loop.train` is given.
-    predict : sequence of sequence of TokenRow
-        The rows of each split.
+        Configuration of the base model, as `read_config` returns it.
+    model : ModelSettings
+        The model to train.
+    settings : TrainSettings
+        Settings of the training run.
+    predict_max_tokens : int
+        Token budget of a pack in `predict`, ``predict.max_tokens``.
+    rows : PlannedRows
+        The rows to train on and to score.
     """
+    from babelcart.training.loop import step_order
+
+    steps = list(step_order(rows.train, settings))
+    train = training_workload(rows.train, steps, settings.max_tokens)
+    predict = scoring_workload(rows.predict, predict_max_tokens)
+    return Plan(
+        model,
+        count_parameters(config, model),
+        len(steps),
+        train,
+        predict,
+        _validation_tokens(rows.validation, settings, len(steps)),
+        pack_cost(config, model, train.largest_packs, train=True),
+        pack_cost(config, model, predict.largest_packs, train=False),
+    )
+
+
+def _validation_tokens(rows: Sequence[TokenRow], settings: TrainSettings, step_count: int) -> int:
+    """Tokens that the evaluation steps of a training run score."""
     from babelcart.training.loop import LabelledRows, sample_queries
 
-    steps = training_packs(train, settings)
-    work = count_work(pack for step in steps for pack in step)
-    scored = count_work(pack for rows in predict for pack in scoring_packs(rows, max_tokens))
-    evaluate = 0
-    if settings.eval_steps is not None:
-        drawn = sample_queries(LabelledRows(validation, [0] * len(validation)), settings.eval_rows, settings.seed)
-        looks = -(-len(steps) // settings.eval_steps)  # there is always one after the last step
-        evaluate = looks * count_work(scoring_packs(drawn.rows, settings.max_tokens)).tokens
-    train_cost, score_cost = pack_cost(config, model, work.largest, train=True), pack_cost(config, model, scored.largest, train=False)
-    return Plan(model, model_size(config, model), len(steps), work, scored, evaluate, train_cost, score_cost)
+    if settings.eval_steps is None:
+        return 0
+    sample = sample_queries(LabelledRows(rows, [0] * len(rows)), settings.eval_rows, settings.seed)
+    evaluations = math.ceil(step_count / settings.eval_steps)  # the last optimizer step is always evaluated
+    return evaluations * scoring_workload([sample.rows], settings.max_tokens).tokens
 
 
 def plan_lines(plan: Plan, machines: Iterable[Machine]) -> list[str]:
-    """The plan in lines to print."""
-    train, predict, size = plan.train, plan.predict, plan.size
-    how = f"{plan.model.dtype}, linear layers in NF4" if plan.model.quantization == "nf4" else plan.model.dtype
+    """Format a plan as lines to print: the model, the workloads of `train` and `predict`, and an estimate for each machine."""
+    train, predict, parameters = plan.train, plan.predict, plan.parameters
+    precision = f"{plan.model.dtype}, linear layers in NF4" if plan.model.quantization == "nf4" else plan.model.dtype
     lines = [
-        f"  model    {(size.linear + size.other) / 1e6:,.0f} M parameters in {how}; adapter {size.adapter / 1e6:.1f} M",
-        f"  train    {train.rows:,} rows, {train.tokens:,} tokens (each row padded: {train.padded:,}), {train.packs:,} packs in "
-        f"{plan.steps:,} steps; {plan.evaluate:,} tokens of validation",
-        f"  predict  {predict.rows:,} rows, {predict.tokens:,} tokens (each row padded: {predict.padded:,}), {predict.packs:,} packs",
+        f"  model    {(parameters.linear + parameters.other) / 1e6:,.0f} M parameters in {precision}; "
+        f"adapter {parameters.adapter / 1e6:.1f} M",
+        f"  train    {train.rows:,} rows, {train.tokens:,} tokens (each row padded: {train.padded_tokens:,}), {train.packs:,} packs in "
+        f"{plan.steps:,} steps; {plan.validation_tokens:,} tokens of validation",
+        f"  predict  {predict.rows:,} rows, {predict.tokens:,} tokens (each row padded: {predict.padded_tokens:,}), "
+        f"{predict.packs:,} packs",
     ]
     for machine in machines:
-        needs = [(name, plan.memory(machine, train), plan.seconds(machine, train)) for name, train in (("train", True), ("predict", False))]
-        words = "; ".join(f"{name} {memory / GIB:.1f} GiB, {_duration(seconds)}" for name, memory, seconds in needs)
-        fits = all(memory <= machine.memory for _, memory, _ in needs)
-        lines.append(f"  {machine.name}, {machine.memory / GIB:.0f} GiB: {words}{'' if fits else '; TOO MUCH: ' + _advice(plan.model)}")
+        estimates = {"train": plan.train_estimate(machine), "predict": plan.predict_estimate(machine)}
+        summary = "; ".join(
+            f"{stage} {estimate.memory_bytes / GIB:.1f} GiB, {_format_duration(estimate.seconds)}" for stage, estimate in estimates.items()
+        )
+        if any(estimate.memory_bytes > machine.memory_bytes for estimate in estimates.values()):
+            summary += f"; DOES NOT FIT: {_advice(plan.model)}"
+        lines.append(f"  {machine.name}, {machine.memory_bytes / GIB:.0f} GiB: {summary}")
     return lines
 
 
 def _advice(model: ModelSettings) -> str:
-    ways = ["a smaller train.max_tokens"]
-    ways += ["gradient_checkpointing: true"] if not model.gradient_checkpointing else []
-    ways += ["quantization: nf4"] if model.quantization == "none" else []
-    return "try " + ", ".join(ways)
+    """Settings that lower the memory of training and are not in use yet."""
+    options = ["a smaller train.max_tokens"]
+    if not model.gradient_checkpointing:
+        options.append("gradient_checkpointing: true")
+    if model.quantization == "none":
+        options.append("quantization: nf4")
+    return "try " + ", ".join(options)
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"
 
 
 def assumptions() -> str:
-    """What the report takes for granted, in a sentence."""
+    """State the assumptions behind the estimates in one line."""
     return (
-        f"Assumed: {TRAIN_SHARE:.0%} (train) and {SCORE_SHARE:.0%} (predict) of the rate that one matrix product reaches here, "
-        f"{GPU_SHARE:.0%} of a GPU's data sheet and at least {CALL_SECONDS * 1e6:.0f} µs an operation there; "
-        f"{CPU_ALLOCATOR:g} bytes of a CPU's memory for each byte of a pack; {CUDA_GIB:g} GiB for CUDA. Loading is not counted."
+        f"Assumptions: training reaches {TRAIN_SHARE:.0%} and scoring {SCORE_SHARE:.0%} of the rate of one matrix product on this machine; "
+        f"a GPU reaches {GPU_SHARE:.0%} of its data sheet and takes at least {CALL_SECONDS * 1e6:.0f} µs per operation; "
+        f"a CPU needs {CPU_ALLOCATOR:g} bytes per byte of a pack; CUDA takes {CUDA_GIB:g} GiB. Loading the model is not included."
     )

@@ -26,7 +26,6 @@ import torch
 from babelcart import plan
 from babelcart.core import config
 from babelcart.model import loading, prompts, scoring
-from babelcart.model.batching import by_length, token_budget
 from babelcart.model.packing import TokenRow
 from babelcart.training import loop
 
@@ -163,8 +162,7 @@ def main(data: Path, name: str, quantization: Quantization, rows: int, peer_batc
     peak = matrix_peak()
     model = loading.add_adapter(build(shape, quantization), replace(block, quantization=quantization), seed=0)
     peak_memory()
-    packs = token_budget([[index for group in by_length(encoded) for index in group]], encoded, PACK_TOKENS)
-    tokens = plan.count_work([[encoded[index] for index in pack] for pack in packs]).tokens
+    tokens = plan.scoring_workload([encoded], PACK_TOKENS).tokens
     weights = weights_of_linears(model, quantization)
 
     scoring.score(model, encoded[:64], answers, PACK_TOKENS)  # warm up
@@ -175,7 +173,7 @@ def main(data: Path, name: str, quantization: Quantization, rows: int, peer_batc
 
     history: list[loop.History] = []
     settings = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE)
-    ours = timed(lambda: history.append(loop.train(model, labelled, answers, settings, RATE)))
+    ours = timed(lambda: history.append(loop.Trainer(model, block, labelled, answers, settings).train()))
     rate = history[0].tokens / ours
     share = 4 * weights * rate / peak
     print(f"train     {count / ours:.1f} rows/s, {rate:.0f} tokens/s, {share:.0%} of the peak, {peak_memory():.1f} GiB")

@@ -119,9 +119,9 @@ def encode(encoder: Any, rows: pd.DataFrame, settings: dict[str, Any]) -> tuple[
         encoded = [TokenRow(row.query[:1], (*row.query[1:], *row.candidate)) for row in encoded]
     order = list(range(len(encoded)))
     if settings.get("sorted"):
-        order = [index for group in batching.by_length(encoded) for index in group]
+        order = batching.sort_by_length(encoded)
     if settings.get("budget"):
-        return encoded, list(batching.token_budget([order], encoded, settings["budget"]))
+        return encoded, list(batching.split_by_budget(order, encoded, settings["budget"]))
     return encoded, [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
 

@@ -92,7 +92,7 @@ def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[
     encoded = encoder.encode_table(rows)
     probability = scoring.score(model, encoded, encoder.labels, budget)
     figures = measured(len(rows), start, time.time())
-    work = plan.count_work(plan.scoring_packs(encoded, budget))
+    work = plan.scoring_workload([encoded], budget)
     decoder = model.get_base_model().get_decoder()
     figures["flops"] = sides.linear_operations(decoder, work.rows, work.tokens, train=False) / work.rows
     return figures, probability

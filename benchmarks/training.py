@@ -160,10 +160,10 @@ def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
     train_settings, rows = our_settings(work.seed), encoder.encode_table(train)
     ends = [time.time()]
     data = loop.LabelledRows(rows, labels(train))
-    loop.train(model, data, encoder.labels, train_settings, RATE, log=lambda *_: ends.append(time.time()))
-    packs = plan.training_packs(rows, train_settings)
-    figures = measured(ends, [sum(map(len, step)) for step in packs])
-    computed = plan.count_work(pack for step in packs for pack in step)
+    trainer = loop.Trainer(model, block, data, encoder.labels, train_settings)
+    trainer.train(log=lambda *_: ends.append(time.time()))
+    figures = measured(ends, [len(step) for step in trainer.steps])
+    computed = plan.training_workload(rows, trainer.steps, train_settings.max_tokens)
     decoder = model.get_base_model().get_decoder()
     figures["flops"] = sides.linear_operations(decoder, computed.rows, computed.tokens, train=True) / computed.rows
     if work.held:
@@ -338,9 +338,9 @@ def profile(work: Work) -> None:
     block, encoder, train, _ = work.load()
     model = loading.add_adapter(loading.load_base(BASE, block), block, 0)
     data, train_settings = loop.LabelledRows(encoder.encode_table(train), labels(train)), our_settings(0)
-    loop.train(model, data, encoder.labels, train_settings, RATE)  # warm up
+    loop.Trainer(model, block, data, encoder.labels, train_settings).train()  # warm up
     with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
-        loop.train(model, data, encoder.labels, train_settings, RATE)
+        loop.Trainer(model, block, data, encoder.labels, train_settings).train()
     events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     print("| operation | share | calls |\n|---|---|---|")

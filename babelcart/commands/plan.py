@@ -6,8 +6,10 @@ build/negatives and build/translate, and the base model if it has been downloade
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +19,11 @@ from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.core.tasks import TASKS
 
-# Used for models that have not been downloaded. All Gemma-3 models share this vocabulary; for other models the token counts are estimates.
-STANDIN = "gemma3-270m"
+if TYPE_CHECKING:
+    from babelcart.model.prompts import PromptTokenizer
+
+# Its tokenizer is used for models that are not downloaded. All Gemma-3 models share it; for other models, token counts are estimates.
+SUBSTITUTE_MODEL = "gemma3-270m"
 
 
 @cli.command
@@ -26,33 +31,47 @@ STANDIN = "gemma3-270m"
 @click.option("--model", "names", multiple=True, help="Model to plan: a block under `models`. Default: `run` of params.yaml.")
 @click.option("--gpu", "gpus", type=click.Choice(list(plan.GPUS)), multiple=True, help="GPU to plan for, in addition to this machine.")
 def main(tasks: tuple[str, ...], names: tuple[str, ...], gpus: tuple[str, ...]) -> None:
-    from babelcart.model import loading, scoring
+    for name in names or config.load("run", tuple[str, ...]):
+        for task in tasks or config.load("tasks", tuple[str, ...]):
+            _print_plan(Path("models") / cli.model_name(name), task, gpus)
+    click.echo(plan.assumptions())
+
+
+def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
+    """Print the plan of one model and task for this machine and for GPUs."""
+    from babelcart.model import scoring
     from babelcart.model.task_model import read_task_model
-    from babelcart.rows.table import read_table
     from babelcart.training import loop
     from babelcart.weights.fetching import SOURCE_RECORD
 
     settings, predict = config.load_section(loop.TrainSettings), config.load_section(scoring.Predict)
-    for name in names or config.load("run", tuple[str, ...]):
-        model_settings, base = config.load_section(loading.ModelSettings, cli.model_name(name)), Path("models") / name / "base"
-        shape, downloaded = plan.read_config(base, model_settings), (base / SOURCE_RECORD).exists()
-        tokenizer_folder = base if downloaded else Path("models") / STANDIN / "base"
-        note = "" if downloaded or shape.model_type.startswith("gemma3") else f" (tokens estimated with the tokenizer of {STANDIN})"
-        for task in tasks or config.load("tasks", tuple[str, ...]):
-            tokenizer = replace(read_task_model(base.parent, task), base=tokenizer_folder).load_tokenizer()
-            paths = [f"build/negatives/{task}.parquet"]
-            paths += [f"build/translate/{task}/{split}.parquet" for split in ("validation", *predict.splits)]
-            if missing := [path for path in paths if not Path(path).exists()]:
-                raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
-            train, validation, *splits = (tokenizer.encode_table(read_table(Path(path), "pivot")) for path in paths)
-            click.echo(f"{task}, {name}{note}")
-            here = loading.for_this_cpu(model_settings)
-            # `here` equals `model_settings` if this machine supports the model's dtype; one plan then serves both.
-            plans = {
-                one: plan.make_plan(shape, one, settings, predict.max_tokens, train, validation, splits)
-                for one in dict.fromkeys((here, model_settings) if gpus else (here,))
-            }
-            click.echo("\n".join(plan.plan_lines(plans[here], [plan.this_machine(shape, here, plans[here].train_cost.tokens)])))
-            if gpus:
-                click.echo("\n".join(plan.plan_lines(plans[model_settings], map(plan.gpu_machine, gpus))))
-    click.echo(plan.assumptions())
+    task_model = read_task_model(folder, task)
+    model_config = plan.read_config(task_model.base, task_model.settings)
+    note = ""
+    if (task_model.base / SOURCE_RECORD).exists():
+        tokenizer = task_model.load_tokenizer()
+    else:
+        tokenizer = replace(task_model, base=Path("models") / SUBSTITUTE_MODEL / "base").load_tokenizer()
+        if not model_config.model_type.startswith("gemma3"):
+            note = f" (tokens estimated with the tokenizer of {SUBSTITUTE_MODEL})"
+    rows = _read_rows(task, predict.splits, tokenizer)
+    click.echo(f"{task}, {folder.name}{note}")
+    # The local settings differ from those for a GPU only if this machine does not support the dtype. If they are equal, one plan suffices.
+    local, for_gpu = task_model.local_settings, task_model.settings
+    local_plan = plan.make_plan(model_config, local, settings, predict.max_tokens, rows)
+    click.echo("\n".join(plan.plan_lines(local_plan, [plan.this_machine(model_config, local, local_plan.train_cost.tokens)])))
+    if gpus:
+        gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict.max_tokens, rows)
+        click.echo("\n".join(plan.plan_lines(gpu_plan, map(plan.gpu_machine, gpus))))
+
+
+def _read_rows(task: str, splits: Sequence[str], tokenizer: PromptTokenizer) -> plan.PlannedRows:
+    """Read and tokenise the rows that `train` and `predict` read."""
+    from babelcart.rows.table import read_table
+
+    paths = [Path(f"build/negatives/{task}.parquet")]
+    paths += [Path(f"build/translate/{task}/{split}.parquet") for split in ("validation", *splits)]
+    if missing := [path for path in paths if not path.exists()]:
+        raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
+    train, validation, *predict = (tokenizer.encode_table(read_table(path, "pivot")) for path in paths)
+    return plan.PlannedRows(train, validation, predict)

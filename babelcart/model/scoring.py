@@ -1,18 +1,19 @@
-"""p(relevant) of rows: the one score that training, `predict` and everything after them use."""
+"""Compute p(relevant) of rows: the only score that training, `predict` and all later stages use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
-from babelcart.model.batching import by_length, smaller_budget, token_budget
+from babelcart.model.batching import scoring_packs, smaller_budget
 from babelcart.model.loading import label_logits
 from babelcart.model.packing import TokenRow, pack_rows
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from babelcart.model.prompts import LabelTokens
 
@@ -28,44 +29,58 @@ class Predict:
 
 
 def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens: int, description: str | None = None) -> np.ndarray:
-    """Probability that each candidate answers its query.
+    """Probability that each candidate is relevant to its query.
 
-    The softmax over the two label tokens, as in Nogueira et al., "Document Ranking with a Pretrained Sequence-to-Sequence
-    Model" (2020).
+    The probability is the softmax over the two label tokens, as in Nogueira et al., "Document Ranking with a Pretrained
+    Sequence-to-Sequence Model" (2020).
 
     Parameters
     ----------
     model
-        A transformers or peft model (`babelcart.model.loading`).
+        A transformers or peft model (see `babelcart.model.loading`). It is left in evaluation mode.
     rows : sequence of TokenRow
-        Any order; the result does not depend on it beyond float error.
+        Rows in any order. Their order changes the probabilities by rounding errors at most.
+    labels : LabelTokens
+        Token ids of the two answers.
     max_tokens : int
-        Tokens of a pack: bounds memory, changes nothing else. Where memory runs out it is halved.
+        Token budget of a pack. It limits memory and changes the probabilities by rounding errors at most. It is halved when memory
+        runs out.
     description : str, optional
-        Shown beside the progress bar; without it there is none.
+        Text next to the progress bar. Without it, no bar is shown.
 
     Returns
     -------
     numpy.ndarray
         ``(rows,)`` float64 in [0, 1], in the order of `rows`.
+
+    Raises
+    ------
+    UserError
+        If memory is too small for a single row.
     """
     import numpy as np
     import torch
     from tqdm import tqdm
 
-    probability = np.full(len(rows), np.nan)
-    order = [number for group in by_length(rows) for number in group]
-    done = 0
+    probability = np.full(len(rows), np.nan)  # (rows,)
     model.eval()
     with torch.inference_mode(), tqdm(total=len(rows), desc=description, unit="row", disable=None if description else True) as bar:
-        while done < len(rows):
-            for numbers in token_budget([order[done:]], rows, max_tokens):
-                try:
-                    logits = label_logits(model, pack_rows([rows[n] for n in numbers]), labels)
-                except RuntimeError as error:
-                    max_tokens = smaller_budget(error, max_tokens, numbers, rows)
-                    break
-                probability[numbers] = torch.softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()
-                done += len(numbers)
-                bar.update(len(numbers))
+        for row_indices, logits in _pack_logits(model, rows, labels, max_tokens):
+            probability[row_indices] = torch.softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()  # (rows of the pack,)
+            bar.update(len(row_indices))
     return probability
+
+
+def _pack_logits(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Row indices and ``(rows of the pack, 2)`` logits of each pack; when memory runs out, the remaining packs become smaller."""
+    scored = 0
+    while scored < len(rows):
+        for row_indices in scoring_packs(rows, max_tokens, scored):
+            pack = [rows[row_index] for row_index in row_indices]
+            try:
+                logits = label_logits(model, pack_rows(pack), labels)
+            except RuntimeError as error:
+                max_tokens = smaller_budget(error, max_tokens, pack)
+                break
+            scored += len(row_indices)
+            yield row_indices, logits

@@ -1,7 +1,8 @@
-"""Fine-tuning an adapter: label-token loss on the last position of each row, nothing else computed.
+"""Fine-tune the adapter of a model on labelled rows.
 
-The frozen base and the adapter run in the model's dtype; the optimiser keeps the adapter in float32 (`babelcart.training.optimizer`).
-A run that was stopped goes on from its last checkpoint and ends with the same bytes.
+The loss is the cross-entropy of the two label tokens after the last token of each row; no other output is computed. The frozen base
+and the adapter run in the model's dtype, the optimizer keeps the adapter in float32 (`babelcart.training.optimizer`). A run that
+was interrupted resumes from its last checkpoint and ends with the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.model.batching import by_query, smaller_budget, token_budget
+from babelcart.model.batching import group_by_query, smaller_budget, step_packs
 from babelcart.model.loading import label_logits
 from babelcart.model.packing import TokenRow, pack_rows
 from babelcart.training.optimizer import MasterAdamW, Schedule, schedule_factor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from babelcart.model.loading import ModelSettings
     from babelcart.model.prompts import LabelTokens
     from babelcart.training.checkpoints import Checkpoints
     from babelcart.training.curves import Log
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """The section ``train`` of params.yaml; names are those of transformers' ``TrainingArguments`` where it has them."""
+    """The section ``train`` of params.yaml. Keys have the names of transformers' ``TrainingArguments`` where possible."""
 
     SECTION: ClassVar[str] = "train"
 
@@ -56,12 +58,18 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows of tokens and the label, 0 or 1, of each.
+    """Tokenised rows with their labels.
+
+    Attributes
+    ----------
+    rows : sequence of TokenRow
+    labels : sequence of int
+        0 or 1 for each row.
 
     Raises
     ------
     ValueError
-        If there are more of one than of the other.
+        If `rows` and `labels` differ in length.
     """
 
     rows: Sequence[TokenRow]
@@ -74,22 +82,22 @@ class LabelledRows:
 
 @dataclass
 class History:
-    """What training saw.
+    """Record of a training run.
 
     Attributes
     ----------
     losses : list of float
-        Mean cross-entropy (nats a row) of each optimiser step.
+        Mean cross-entropy of each optimizer step, in nats per row.
     evaluations : list of dict
-        ``step``, ``auc`` and ``f1`` (at its best threshold) on validation rows.
+        ``step``, ``auc`` and ``f1`` (at the best threshold) of each evaluation step, on validation rows.
     rows : int
-        Rows seen, counting every epoch.
+        Rows trained on. Each epoch counts.
     tokens : int
-        Tokens computed, shared prefixes counted once.
+        Tokens computed. Tokens that rows of a pack share count once.
     max_tokens : int
-        Tokens of a pack, less than asked for if memory ran out.
+        Token budget of a pack: the setting, or less if memory ran out.
     best_step : int
-        The step whose adapter was kept; 0 if the last was.
+        Step of the adapter that was restored at the end; 0 if the last adapter was kept.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -101,247 +109,306 @@ class History:
 
 
 def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[list[int]]:
-    """Row numbers of each optimiser step: about `batch_size` rows, queries shuffled anew each epoch, kept whole.
+    """Divide all epochs into optimizer steps of about `batch_size` rows.
 
-    `max_rows` and a fractional `epochs` end it early. Depends on the rows and `seed` alone.
+    Queries are shuffled in each epoch. All rows of a query belong to the same step. `max_rows` and a fractional `epochs` end the
+    last epoch early. The order depends only on the rows and on these settings.
+
+    Parameters
+    ----------
+    rows : sequence of TokenRow
+        The training rows.
+    settings : TrainSettings
+        `epochs`, `max_rows`, `batch_size` and `seed` are used.
+
+    Yields
+    ------
+    list of int
+        Row indices of one step.
     """
     import numpy as np
 
     generator = np.random.default_rng(settings.seed)
-    groups = by_query(rows)
-    total = math.ceil(settings.epochs * len(rows))
+    groups = group_by_query(rows)
+    total_rows = math.ceil(settings.epochs * len(rows))
     if settings.max_rows is not None:
-        total = min(total, settings.max_rows)
-    seen = 0
-    while seen < total:
+        total_rows = min(total_rows, settings.max_rows)
+    rows_left = total_rows
+    while rows_left > 0:
         step: list[int] = []
-        for number in generator.permutation(len(groups)):
-            step.extend(groups[number][: total - seen - len(step)])
-            if len(step) >= settings.batch_size or seen + len(step) >= total:
+        for group_index in generator.permutation(len(groups)):
+            step.extend(groups[group_index][: rows_left - len(step)])
+            if len(step) >= min(settings.batch_size, rows_left):
                 yield step
-                seen += len(step)
+                rows_left -= len(step)
                 step = []
-            if seen >= total:
+            if rows_left == 0:
                 return
         if step:
             yield step
-            seen += len(step)
+            rows_left -= len(step)
 
 
 def balanced_weights(labels: Sequence[int]) -> list[float]:
-    """Weights of the labels 0 and 1 that make both count equally, as scikit-learn's ``class_weight="balanced"``."""
+    """Weights of the labels 0 and 1 that give both labels the same total weight, as scikit-learn's ``class_weight="balanced"``.
+
+    Raises
+    ------
+    UserError
+        If all labels are equal.
+    """
     positives = sum(labels)
     if not 0 < positives < len(labels):
-        raise UserError("params.yaml: train.class_weight is balanced, but all rows of the training set have the same label")
+        raise UserError("params.yaml: train.class_weight is balanced, but all rows of the training set have the same label; set it to null")
     return [len(labels) / (2 * (len(labels) - positives)), len(labels) / (2 * positives)]
 
 
 def auc_and_f1(labels: Sequence[int], probability: np.ndarray) -> dict[str, float]:
-    """ROC AUC, and the F1 of the best threshold. (Not from `babelcart.scores.metrics`: a new metric there shall not train again.)"""
+    """ROC AUC, and F1 at the best threshold.
+
+    Not imported from `babelcart.scores.metrics`, so that editing metrics does not retrain models.
+
+    Parameters
+    ----------
+    labels : sequence of int
+        0 and 1, each at least once.
+    probability : numpy.ndarray
+        ``(rows,)`` p(relevant).
+
+    Returns
+    -------
+    dict
+        ``auc`` and ``f1``, rounded to 6 digits.
+    """
     import numpy as np
     from sklearn.metrics import precision_recall_curve, roc_auc_score
 
     precision, recall, _ = precision_recall_curve(labels, probability)
-    f1 = float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
-    return {"auc": round(float(roc_auc_score(labels, probability)), 6), "f1": round(f1, 6)}
+    best_f1 = float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
+    return {"auc": round(float(roc_auc_score(labels, probability)), 6), "f1": round(best_f1, 6)}
 
 
-def sample_queries(data: LabelledRows, count: int, seed: int) -> LabelledRows:
-    """About `count` rows of whole queries, drawn by `seed`; all if there are no more."""
+def sample_queries(examples: LabelledRows, row_count: int, seed: int) -> LabelledRows:
+    """Draw random queries with all their rows until there are at least `row_count` rows, or none are left."""
     import numpy as np
 
-    groups = by_query(data.rows)
-    chosen: list[int] = []
-    for number in np.random.default_rng(seed).permutation(len(groups)):
-        if len(chosen) >= count:
+    groups = group_by_query(examples.rows)
+    row_indices: list[int] = []
+    for group_index in np.random.default_rng(seed).permutation(len(groups)):
+        if len(row_indices) >= row_count:
             break
-        chosen.extend(groups[number])
-    return LabelledRows([data.rows[n] for n in chosen], [data.labels[n] for n in chosen])
+        row_indices.extend(groups[group_index])
+    return LabelledRows([examples.rows[index] for index in row_indices], [examples.labels[index] for index in row_indices])
 
 
-def train(
-    model: Any,
-    data: LabelledRows,
-    tokens: LabelTokens,
-    settings: TrainSettings,
-    learning_rate: float,
-    *,
-    validation: LabelledRows | None = None,
-    checkpoints: Checkpoints | None = None,
-    log: Log | None = None,
-    loraplus_lr_ratio: float = 1.0,
-) -> History:
-    """Train the adapter of `model` in place.
+class Trainer:
+    """Train the adapter of a model in place.
 
     Parameters
     ----------
     model
-        A peft model (`babelcart.model.loading.add_adapter`).
-    data : Labelled
-        At least one row.
-    settings : Train
-        `max_tokens` divides a step into packs whose gradients are summed; it bounds memory and changes nothing else. Where
-        memory runs out it is halved and the step is done again.
-    validation : Labelled, optional
-        Scored every `eval_steps`; the adapter that did best is kept, if `load_best_model_at_end`.
-    checkpoints : Checkpoints, optional
-        Written every `save_steps`; if there is one, training goes on from it.
-    log : callable, optional
-        Called with a step and its figures (``train/loss``, ``eval/auc`` ...), after a resumption with the earlier ones first.
-    loraplus_lr_ratio : float
-        See `babelcart.training.optimizer.MasterAdamW`.
+        A peft model (see `babelcart.model.loading.add_adapter`).
+    model_settings : ModelSettings
+        `learning_rate`, if set, overrides that of `settings`; `loraplus_lr_ratio` is used, too.
+    examples : LabelledRows
+        At least one row to train on.
+    labels : LabelTokens
+        Token ids of the two answers.
+    settings : TrainSettings
+        `max_tokens` divides a step into packs whose gradients are summed. It limits memory and changes the gradient by rounding errors
+        at most. When memory runs out, it is halved and the step is repeated.
+    validation : LabelledRows, optional
+        Rows of which `eval_rows` are scored every `eval_steps` steps. With `load_best_model_at_end`, the adapter of the best
+        evaluation step is restored at the end.
 
     Raises
     ------
-    FloatingPointError
-        If the loss is not finite, naming the step.
     UserError
-        If validation is asked for and its rows have one label only, or memory does not suffice for a single row.
+        If the validation rows, or with ``class_weight: balanced`` the training rows, have only one label.
     """
-    run = _Run(model, data, tokens, settings, MasterAdamW(model, learning_rate, settings.weight_decay, loraplus_lr_ratio))
-    if validation is not None and settings.eval_steps is not None:
-        run.validation = sample_queries(validation, settings.eval_rows, settings.seed)
-        if len(set(run.validation.labels)) < 2:
+
+    def __init__(
+        self,
+        model: Any,
+        model_settings: ModelSettings,
+        examples: LabelledRows,
+        labels: LabelTokens,
+        settings: TrainSettings,
+        validation: LabelledRows | None = None,
+    ) -> None:
+        import torch
+
+        self.model, self.examples, self.labels, self.settings = model, examples, labels, settings
+        learning_rate = settings.learning_rate if model_settings.learning_rate is None else model_settings.learning_rate
+        self.optimizer = MasterAdamW(model, learning_rate, settings.weight_decay, model_settings.loraplus_lr_ratio)
+        self.class_weights = torch.tensor(balanced_weights(examples.labels) if settings.class_weight else [1.0, 1.0])  # (2,)
+        self.steps = list(step_order(examples.rows, settings))
+        self.validation = self._validation_sample(validation)
+        self.history = History(max_tokens=settings.max_tokens)
+        self.best_adapter: list[torch.Tensor] = []
+
+    def _validation_sample(self, validation: LabelledRows | None) -> LabelledRows | None:
+        if validation is None or self.settings.eval_steps is None:
+            return None
+        sample = sample_queries(validation, self.settings.eval_rows, self.settings.seed)
+        if len(set(sample.labels)) < 2:
             raise UserError(
-                f"the {len(run.validation.labels)} validation rows of train.eval_rows have one label only: nothing can be compared; "
+                f"all {len(sample.labels)} validation rows of train.eval_rows have the same label, so that AUC and F1 are not defined; "
                 "raise train.eval_rows or split.validation_share, or set train.eval_steps to null"
             )
-    run.resume(checkpoints)
-    run.go(checkpoints, log or (lambda step, values: None))
-    return run.history
+        return sample
 
+    def train(self, checkpoints: Checkpoints | None = None, log: Log | None = None) -> History:
+        """Run all steps that are left, and restore the best adapter.
 
-class _Run:
-    """One training: what changes while it runs, so that it can be kept and taken up again."""
+        Parameters
+        ----------
+        checkpoints : Checkpoints, optional
+            Written every `save_steps` steps. If one exists, training resumes from it.
+        log : callable, optional
+            Called with a step and its figures (``train/loss``, ``eval/auc``, ``eval/f1``). When training resumes, the figures of earlier
+            steps are logged first.
 
-    def __init__(self, model: Any, data: LabelledRows, tokens: LabelTokens, settings: TrainSettings, optimizer: MasterAdamW) -> None:
-        import torch
-
-        self.model, self.data, self.tokens, self.settings, self.optimizer = model, data, tokens, settings, optimizer
-        self.validation: LabelledRows | None = None
-        self.steps = list(step_order(data.rows, settings))
-        self.history = History(max_tokens=settings.max_tokens)
-        self.best: list[torch.Tensor] = []
-        weights = balanced_weights(data.labels) if settings.class_weight else [1.0, 1.0]
-        self.weights = torch.tensor(weights)
-
-    def go(self, checkpoints: Checkpoints | None, log: Log) -> None:
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite. The message names the step.
+        UserError
+            If memory is too small for a single row.
+        """
         from tqdm import tqdm
 
-        history, settings, total = self.history, self.settings, len(self.steps)
-        for step, loss in enumerate(history.losses, 1):
-            log(step, {"train/loss": loss})
-        for figures in history.evaluations:
-            log(int(figures["step"]), {f"eval/{name}": value for name, value in figures.items() if name != "step"})
-        with tqdm(total=sum(map(len, self.steps)), initial=history.rows, desc="train", unit="row", disable=None) as bar:
-            while len(history.losses) < total and not self._stale():
-                number = len(history.losses)
-                history.losses.append(self._step(self.steps[number], number))
-                history.rows += len(self.steps[number])
-                log(number + 1, {"train/loss": history.losses[-1]})
-                bar.update(len(self.steps[number]))
-                bar.set_postfix(loss=f"{sum(history.losses[-20:]) / len(history.losses[-20:]):.3f}")
-                if self.validation and ((number + 1) % settings.eval_steps == 0 or number + 1 == total):  # type: ignore[operator]
-                    figures = self._evaluate(number + 1)
-                    log(number + 1, {f"eval/{name}": value for name, value in figures.items() if name != "step"})
-                if checkpoints and ((number + 1) % settings.save_steps == 0 or number + 1 == total):
+        if checkpoints:
+            self._resume(checkpoints)
+        log = log or (lambda step, figures: None)
+        self._log_history(log)
+        losses = self.history.losses
+        with tqdm(total=sum(map(len, self.steps)), initial=self.history.rows, desc="train", unit="row", disable=None) as bar:
+            while len(losses) < len(self.steps) and not self._stops_early():
+                row_indices = self.steps[len(losses)]
+                self._optimizer_step(row_indices)
+                log(len(losses), {"train/loss": losses[-1]})
+                bar.update(len(row_indices))
+                bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}")
+                if self.validation and self._is_due(self.settings.eval_steps):
+                    _log_evaluation(log, self._evaluate(self.validation))
+                if checkpoints and self._is_due(self.settings.save_steps):
                     self._save(checkpoints)
-        self._keep_best()
+        self._restore_best()
+        return self.history
 
-    def _step(self, step: list[int], number: int) -> float:
-        while True:
-            loss, tokens = 0.0, 0
-            self.model.train()
-            for part in token_budget(_grouped(step, self.data.rows), self.data.rows, self.history.max_tokens):
-                try:
-                    part_loss, part_tokens = self._backward(part, len(step))
-                except RuntimeError as error:
-                    self.history.max_tokens = smaller_budget(error, self.history.max_tokens, part, self.data.rows)
-                    self.optimizer.zero_grad()
-                    break
-                loss, tokens = loss + part_loss, tokens + part_tokens
-            else:
-                break
+    def _is_due(self, interval: int | None) -> bool:
+        """Whether to act after the current step: every `interval` steps and after the last one."""
+        step = len(self.history.losses)
+        return interval is not None and (step % interval == 0 or step == len(self.steps))
+
+    def _log_history(self, log: Log) -> None:
+        for step, loss in enumerate(self.history.losses, 1):
+            log(step, {"train/loss": loss})
+        for evaluation in self.history.evaluations:
+            _log_evaluation(log, evaluation)
+
+    def _optimizer_step(self, row_indices: list[int]) -> None:
+        step_index = len(self.history.losses)
+        while (loss_and_tokens := self._accumulate_gradients(row_indices)) is None:
+            self.optimizer.zero_grad()
+        loss, tokens = loss_and_tokens
         if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {number + 1} of {len(self.steps)}; lower the learning rate")
-        share = schedule_factor(number, len(self.steps), self.settings.warmup_ratio, self.settings.lr_scheduler_type)
-        self.optimizer.step(share, self.settings.max_grad_norm)
+            raise FloatingPointError(f"the loss is {loss} at step {step_index + 1} of {len(self.steps)}; lower the learning rate")
+        factor = schedule_factor(step_index, len(self.steps), self.settings.warmup_ratio, self.settings.lr_scheduler_type)
+        self.optimizer.step(factor, self.settings.max_grad_norm)
+        self.history.losses.append(loss)
+        self.history.rows += len(row_indices)
         self.history.tokens += tokens
-        return loss
 
-    def _backward(self, part: list[int], rows: int) -> tuple[float, int]:
+    def _accumulate_gradients(self, row_indices: list[int]) -> tuple[float, int] | None:
+        """Loss and number of tokens of a step; None, with a smaller token budget for the next attempt, if memory runs out."""
+        self.model.train()
+        loss, tokens = 0.0, 0
+        for pack_indices in step_packs(row_indices, self.examples.rows, self.history.max_tokens):
+            try:
+                pack_loss, pack_tokens = self._backward(pack_indices, len(row_indices))
+            except RuntimeError as error:
+                pack = [self.examples.rows[index] for index in pack_indices]
+                self.history.max_tokens = smaller_budget(error, self.history.max_tokens, pack)
+                return None
+            loss, tokens = loss + pack_loss, tokens + pack_tokens
+        return loss, tokens
+
+    def _backward(self, pack_indices: list[int], step_rows: int) -> tuple[float, int]:
+        """Add the gradient of a pack; return its share of the step's loss, and its number of tokens."""
         import torch
 
-        pack = pack_rows([self.data.rows[n] for n in part])
-        logits = label_logits(self.model, pack, self.tokens)
-        target = torch.tensor([int(self.data.labels[n]) for n in part], device=logits.device)
-        # Summed and divided by the step's rows: the same gradient however the step is divided.
+        pack = pack_rows([self.examples.rows[index] for index in pack_indices])
+        logits = label_logits(self.model, pack, self.labels)  # (rows of the pack, 2)
+        target = torch.tensor([int(self.examples.labels[index]) for index in pack_indices], device=logits.device)  # (rows of the pack,)
+        # The sum divided by the rows of the step: the gradient does not depend on how the step is divided into packs.
         loss = torch.nn.functional.cross_entropy(
             logits,
             target,
-            weight=self.weights.to(logits.device),
+            weight=self.class_weights.to(logits.device),
             label_smoothing=self.settings.label_smoothing_factor,
             reduction="sum",
         )
-        loss = loss / rows
+        loss = loss / step_rows
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item(), pack.input_ids.shape[1]
 
-    def _evaluate(self, step: int) -> dict[str, float]:
+    def _evaluate(self, validation: LabelledRows) -> dict[str, float]:
+        """Score validation rows; copy the adapter if it is the best one so far."""
         from babelcart.model.scoring import score
 
-        assert self.validation is not None
-        probability = score(self.model, self.validation.rows, self.tokens, self.history.max_tokens)
-        figures = {"step": step, **auc_and_f1(self.validation.labels, probability)}
+        probability = score(self.model, validation.rows, self.labels, self.history.max_tokens)  # (rows,)
+        evaluation = {"step": len(self.history.losses), **auc_and_f1(validation.labels, probability)}
         metric = self.settings.metric_for_best_model
-        if all(figures[metric] > earlier[metric] for earlier in self.history.evaluations):
-            self.history.best_step = step
-            self.best = [parameter.detach().clone() for parameter in self.optimizer.working]
-        self.history.evaluations.append(figures)
-        return figures
+        if all(evaluation[metric] > earlier[metric] for earlier in self.history.evaluations):
+            self.history.best_step = len(self.history.losses)
+            self.best_adapter = [parameter.detach().clone() for parameter in self.optimizer.working]
+        self.history.evaluations.append(evaluation)
+        return evaluation
 
-    def _stale(self) -> bool:
-        """Whether the last `early_stopping_patience` evaluations brought nothing better."""
+    def _stops_early(self) -> bool:
+        """Whether the last `early_stopping_patience` evaluations brought no improvement."""
         patience = self.settings.early_stopping_patience
-        late = sum(figures["step"] > self.history.best_step for figures in self.history.evaluations)
-        return patience is not None and late >= patience
+        evaluations_since_best = sum(evaluation["step"] > self.history.best_step for evaluation in self.history.evaluations)
+        return patience is not None and evaluations_since_best >= patience
 
-    def _keep_best(self) -> None:
+    def _restore_best(self) -> None:
         import torch
 
-        if not self.best or not self.settings.load_best_model_at_end:
+        if not self.best_adapter or not self.settings.load_best_model_at_end:
             self.history.best_step = 0
             return
         with torch.no_grad():
-            for parameter, kept in zip(self.optimizer.working, self.best, strict=True):
-                parameter.copy_(kept)
+            for parameter, best in zip(self.optimizer.working, self.best_adapter, strict=True):
+                parameter.copy_(best)
 
     def _save(self, checkpoints: Checkpoints) -> None:
         import torch
 
-        tensors = self.optimizer.tensors() | {f"best.{number}": kept for number, kept in enumerate(self.best)}
+        tensors = self.optimizer.tensors() | {f"best.{index}": tensor for index, tensor in enumerate(self.best_adapter)}
         tensors["random"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors["random_cuda"] = torch.cuda.get_rng_state()
         checkpoints.save(len(self.history.losses), tensors, asdict(self.history))
 
-    def resume(self, checkpoints: Checkpoints | None) -> None:
+    def _resume(self, checkpoints: Checkpoints) -> None:
         import torch
         from tqdm import tqdm
 
-        found = checkpoints.load() if checkpoints else None
-        if found is None:
+        checkpoint = checkpoints.load()
+        if checkpoint is None:
             return
-        tensors, state = found
+        tensors, state = checkpoint
         self.history = History(**state)
         self.optimizer.load(tensors)
-        self.best = [tensors[f"best.{number}"] for number in range(sum(name.startswith("best.") for name in tensors))]
+        best_count = sum(name.startswith("best.") for name in tensors)
+        self.best_adapter = [tensors[f"best.{index}"] for index in range(best_count)]
         torch.set_rng_state(tensors["random"])
-        tqdm.write(f"going on after step {len(self.history.losses)} of {len(self.steps)}", file=sys.stderr)
         if "random_cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random_cuda"])
+        tqdm.write(f"resuming after step {len(self.history.losses)} of {len(self.steps)}", file=sys.stderr)
 
 
-def _grouped(step: Sequence[int], rows: Sequence[TokenRow]) -> list[list[int]]:
-    """The row numbers of a step grouped by query."""
-    return [[step[n] for n in group] for group in by_query([rows[n] for n in step])]
+def _log_evaluation(log: Log, evaluation: dict[str, float]) -> None:
+    log(int(evaluation["step"]), {f"eval/{name}": figure for name, figure in evaluation.items() if name != "step"})

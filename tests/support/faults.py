@@ -265,7 +265,7 @@ def kill(before: Before, number: int, seed: int, expected: dict[str, str], serve
         result.healed = "heal" if good else "no"
     result.different = different(tree.files(), expected)
     if before.stage == "train":
-        resumed = re.search(r"going on after step (\d+)", said)
+        resumed = re.search(r"resuming after step (\d+)", said)
         result.lost = done - int(resumed[1] if resumed else 0)
     if server:
         result.lost = sum(server.told.values()) - len(server.told)
@@ -418,7 +418,7 @@ def corrupted_checkpoint(ground: Ground) -> Outcome:
         handle.seek(-8, os.SEEK_END)
         handle.write(b"damaged!")
     healed = heal(ground, tree)
-    said = re.search(r"going on after .*", tree.said())
+    said = re.search(r"resuming after .*", tree.said())
     return Outcome(
         "corrupted checkpoint", "8 bytes of the newest checkpoint altered", f"none: {said and said[0]}, from the one before", healed
     )

@@ -56,14 +56,5 @@ def fit(
     adapted = loading.add_adapter(loading.load_base(folder, block), block, settings.seed)
     encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
     data = LabelledRows([encoder.encode(*row) for row in TEXTS], LABELS)
-    history = loop.train(
-        adapted,
-        data,
-        encoder.labels,
-        settings,
-        settings.learning_rate,
-        validation=data,
-        loraplus_lr_ratio=block.loraplus_lr_ratio,
-        **options,
-    )
+    history = loop.Trainer(adapted, block, data, encoder.labels, settings, validation=data).train(**options)
     return history, [parameter.detach().clone() for parameter in adapted.parameters() if parameter.requires_grad]

@@ -35,7 +35,7 @@ def file_of(thing: object) -> str:
 def test_training_depends_on_the_code_that_decides_the_adapter() -> None:
     found = imported_modules(ROOT / TRAIN)
     parts: list[Callable[..., object]] = [
-        loop.train, loading.label_logits, loading.add_adapter, decoder.last_hidden, optimizer.MasterAdamW, optimizer.schedule_factor,
+        loop.Trainer, loading.label_logits, loading.add_adapter, decoder.last_hidden, optimizer.MasterAdamW, optimizer.schedule_factor,
         prompts.PromptTokenizer, packing.pack_rows, scoring.score,
     ]  # fmt: skip
     assert {file_of(part) for part in parts} <= found.keys()
@@ -46,7 +46,7 @@ def test_training_depends_on_the_code_that_decides_the_adapter() -> None:
 
 def test_the_fingerprint_moves_with_the_code_of_training_only(checkout: Path) -> None:
     before = fingerprint(checkout / TRAIN, 1)
-    for name in (file_of(loop.train), file_of(optimizer.schedule_factor), file_of(loading.label_logits), "stages/train.py"):
+    for name in (file_of(loop.Trainer), file_of(optimizer.schedule_factor), file_of(loading.label_logits), "stages/train.py"):
         path = checkout / name
         source = path.read_bytes()
         path.write_bytes(source + b"\nCHANGED = 1\n")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from babelcart.model import loading, prompts, scoring
-from babelcart.model.batching import by_length, token_budget
+from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow, pack_rows
 from babelcart.model.prompts import Prompt
 from tests.support.tiny import PROMPT, TEXTS, build
@@ -74,7 +74,7 @@ def test_a_prefix_is_laid_out_once() -> None:
 
 def test_budget_counts_a_shared_query_once() -> None:
     rows = [TokenRow((1, 2, 3), (4,))] * 3 + [TokenRow((1, 5), (6,) * 20)]
-    batches = list(token_budget(by_length(rows), rows, 6))
+    batches = list(scoring_packs(rows, 6))
     assert [sorted(batch) for batch in batches] == [[0, 1, 2], [3]]
 
 

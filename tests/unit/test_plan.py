@@ -1,4 +1,4 @@
-"""The plan foretells what training and scoring then do."""
+"""The plan predicts the packs, the memory and the operations of training and scoring."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from babelcart import cost, plan
 from babelcart.core import config
 from babelcart.model import loading, prompts
+from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow, pack_rows
 from tests.support.project import Project, run, run_to
 from tests.support.tiny import PROMPT, SETTINGS, TEXTS, build, fit, plain
@@ -27,81 +28,84 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return path
 
 
-def rows(folder: Path) -> list[TokenRow]:
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
-    return [encoder.encode(*row) for row in TEXTS]
+def encoded_rows(folder: Path) -> list[TokenRow]:
+    tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
+    return [tokenizer.encode(*text) for text in TEXTS]
 
 
 @contextmanager
-def saved(model: torch.nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes of each storage that is kept for the backward pass and is not a parameter."""
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+def saved_bytes(model: torch.nn.Module) -> Iterator[dict[int, int]]:
+    """Collect the bytes of each storage that is saved for the backward pass and is not a parameter."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, int] = {}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
+    def record(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield kept
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+        yield saved
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_two_and_three_layers_foretell_the_whole_model(folder: Path, checkpointing: bool) -> None:
-    block, pack = plain(gradient_checkpointing=checkpointing), rows(folder) * 4
-    shape = plan.read_config(folder, block)
-    shape.num_hidden_layers = 8
-    shape.layer_types = (shape.layer_types * 3)[:8]
-    base = AutoModelForCausalLM.from_config(shape)
+def test_two_and_three_layers_predict_the_cost_of_the_complete_model(folder: Path, checkpointing: bool) -> None:
+    block, pack = plain(gradient_checkpointing=checkpointing), encoded_rows(folder) * 4
+    model_config = plan.read_config(folder, block)
+    model_config.num_hidden_layers = 8
+    model_config.layer_types = (model_config.layer_types * 3)[:8]
+    base = AutoModelForCausalLM.from_config(model_config)
     base.requires_grad_(False)
     adapted = loading.add_adapter(base, block, 0)
     for train in (True, False):
-        foretold = cost.pack_cost(shape, block, [pack], train)
-        found = cost.measure(adapted, pack, train)
-        assert foretold.memory == pytest.approx(found.memory, rel=0.2)
-        assert foretold.flops == pytest.approx(found.flops, rel=0.02)
-        assert foretold.tokens == found.tokens == pack_rows(pack).input_ids.shape[1]
+        predicted = cost.pack_cost(model_config, block, [pack], train)
+        measured = cost.measure_pack(adapted, pack, train)
+        assert predicted.peak_bytes == pytest.approx(measured.peak_bytes, rel=0.2)
+        assert predicted.flops == pytest.approx(measured.flops, rel=0.02)
+        assert predicted.tokens == measured.tokens == pack_rows(pack).input_ids.shape[1]
     if not checkpointing:
         adapted.train()
-        with saved(adapted) as kept:
+        with saved_bytes(adapted) as saved:
             loading.label_logits(adapted, pack_rows(pack), prompts.LabelTokens(0, 1)).sum().backward()
-        assert 0.75 < sum(kept.values()) / cost.pack_cost(shape, block, [pack], train=True).memory < 1
+        assert 0.75 < sum(saved.values()) / cost.pack_cost(model_config, block, [pack], train=True).peak_bytes < 1
 
 
-def test_steps_and_tokens_are_those_of_the_run(folder: Path) -> None:
+def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
     settings = dataclasses.replace(SETTINGS, batch_size=4, max_tokens=60, eval_steps=5)
     history, _ = fit(folder, settings, plain())
-    found = rows(folder)
-    made = plan.make_plan(plan.read_config(folder, plain()), plain(), settings, 60, found, found, [found, found[:3]])
-    assert (made.steps, made.train.rows, made.train.tokens) == (len(history.losses), history.rows, history.tokens)
-    assert made.train.padded > made.train.tokens
-    assert made.train.packs > made.steps
-    scored = sum(pack_rows(pack).input_ids.shape[1] for part in (found, found[:3]) for pack in plan.scoring_packs(part, 60))
-    assert (made.predict.rows, made.predict.tokens) == (len(found) + 3, scored)
-    assert made.evaluate == len(history.evaluations) * plan.count_work(plan.scoring_packs(found, 60)).tokens
+    rows = encoded_rows(folder)
+    splits = [rows, rows[:3]]
+    planned = plan.make_plan(plan.read_config(folder, plain()), plain(), settings, 60, plan.PlannedRows(rows, rows, splits))
+    assert (planned.steps, planned.train.rows, planned.train.tokens) == (len(history.losses), history.rows, history.tokens)
+    assert planned.train.padded_tokens > planned.train.tokens
+    assert planned.train.packs > planned.steps
+    packs = [[split[row_index] for row_index in pack] for split in splits for pack in scoring_packs(split, 60)]
+    assert (planned.predict.rows, planned.predict.packs) == (len(rows) + 3, len(packs))
+    assert planned.predict.tokens == sum(pack_rows(pack).input_ids.shape[1] for pack in packs)
+    assert planned.validation_tokens == len(history.evaluations) * plan.scoring_workload([rows], 60).tokens
 
 
 def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
     block = plain()
     adapted = loading.add_adapter(loading.load_base(folder, block), block, 0)
     base = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
-    found = cost.model_size(plan.read_config(folder, block), block)
-    assert found.base_bytes(block) == sum(parameter.nbytes for parameter in base)
-    assert found.adapter == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    model_config = plan.read_config(folder, block)
+    parameters = cost.count_parameters(model_config, block)
+    assert parameters.base_bytes(block) == sum(parameter.nbytes for parameter in base)
+    assert parameters.adapter == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     quantised = plain(quantization="nf4")
-    assert found.base_bytes(quantised) == found.other * 4 + found.linear * 4.127 / 8
-    # A quantised layer keeps peft's own LoRA, which takes more operations than the fused one.
-    shape, pack = plan.read_config(folder, block), rows(folder)
-    assert cost.pack_cost(shape, quantised, [pack], True).calls > cost.pack_cost(shape, block, [pack], True).calls
+    assert parameters.base_bytes(quantised) == parameters.other * 4 + parameters.linear * 4.127 / 8
+    # A quantised layer keeps peft's own LoRA layer, which calls more operations than the fused one.
+    pack = encoded_rows(folder)
+    assert cost.pack_cost(model_config, quantised, [pack], True).calls > cost.pack_cost(model_config, block, [pack], True).calls
 
 
 @pytest.mark.parametrize(("name", "billions"), [("gemma3-12b", 12.19), ("qwen25-14b", 14.77)])
 def test_published_shapes_have_the_published_number_of_parameters(project: Project, name: str, billions: float) -> None:
     block = config.load_section(loading.ModelSettings, name)
-    found = cost.model_size(plan.read_config(Path("models") / name / "base", block), block)
-    assert (found.linear + found.other) / 1e9 == pytest.approx(billions, abs=0.005)
+    parameters = cost.count_parameters(plan.read_config(Path("models") / name / "base", block), block)
+    assert (parameters.linear + parameters.other) / 1e9 == pytest.approx(billions, abs=0.005)
 
 
 def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
@@ -116,18 +120,20 @@ def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
     assert "qc, tiny\n" in printed
     assert f"train    {2 * len(pd.read_parquet('build/negatives/qc.parquet'))} rows" in printed
     assert "h100, 80 GiB: train 1.0 GiB, 0.0 min" in printed
-    assert "TOO MUCH" not in printed
+    assert "this machine (" in printed
+    assert "DOES NOT FIT" not in printed
     assert sorted(Path().rglob("*")) == before
 
 
-def test_what_does_not_fit_is_said() -> None:
+def test_a_model_that_does_not_fit_is_reported() -> None:
     block = plain()
-    size = cost.ModelSize(linear=10**10, largest=10**8, other=10**9, adapter=10**7)
-    work = plan.Work(10, 2, 1000, 2000, ())
-    need = cost.Cost(memory=5 * plan.GIB, flops=1e15, calls=1000, tokens=500)
-    lines = plan.plan_lines(plan.Plan(block, size, 1, work, work, 0, need, need), [plan.gpu_machine("l4"), plan.gpu_machine("h200")])
-    assert "TOO MUCH" in lines[-2]
+    parameters = cost.ParameterCounts(linear=10**10, largest_linear=10**8, other=10**9, adapter=10**7)
+    workload = plan.Workload(10, 2, 1000, 2000, ())
+    pack_cost = cost.PackCost(peak_bytes=5 * plan.GIB, flops=1e15, calls=1000, tokens=500)
+    unquantised = plan.Plan(block, parameters, 1, workload, workload, 0, pack_cost, pack_cost)
+    lines = plan.plan_lines(unquantised, [plan.gpu_machine("l4"), plan.gpu_machine("h200")])
+    assert "DOES NOT FIT" in lines[-2]
     assert "quantization: nf4" in lines[-2]
-    assert "TOO MUCH" not in lines[-1]
-    smaller = plan.Plan(dataclasses.replace(block, quantization="nf4"), size, 1, work, work, 0, need, need)
-    assert "TOO MUCH" not in plan.plan_lines(smaller, [plan.gpu_machine("l4")])[-1]
+    assert "DOES NOT FIT" not in lines[-1]
+    quantised = dataclasses.replace(unquantised, model=dataclasses.replace(block, quantization="nf4"))
+    assert "DOES NOT FIT" not in plan.plan_lines(quantised, [plan.gpu_machine("l4")])[-1]

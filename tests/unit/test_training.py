@@ -1,4 +1,4 @@
-"""Training: resumed = uninterrupted, however it is divided; each setting does what its name says."""
+"""Training: a resumed run equals an uninterrupted one, packs do not affect the result, and each setting has its effect."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +29,36 @@ from tests.support.project import Project, run, run_to
 from tests.support.tiny import BLOCK, LABELS, PROMPT, SETTINGS, TEXTS, build, fit, plain
 
 # Cross-entropy of the first steps of SETTINGS without dropout.
-TRAJECTORY = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
+FIRST_LOSSES = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
 
 
 @pytest.mark.parametrize(
     ("capabilities", "expected"), [({"avx2": True, "amx_bf16": False}, "float32"), ({"avx512_bf16": True}, "bfloat16")]
 )
-def test_a_cpu_without_bfloat16_computes_in_float32(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: Any) -> None:
+def test_a_cpu_without_bfloat16_instructions_uses_float32(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: Any
+) -> None:
     monkeypatch.setattr(loading, "device", lambda: "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    block = dataclasses.replace(BLOCK, dtype="bfloat16")
-    assert loading.for_this_cpu(block) == dataclasses.replace(block, dtype=expected)
+    bfloat16 = dataclasses.replace(BLOCK, dtype="bfloat16")
+    assert loading.for_this_cpu(bfloat16) == dataclasses.replace(bfloat16, dtype=expected)
     assert loading.for_this_cpu(BLOCK) == BLOCK
     monkeypatch.setattr(loading, "device", lambda: "cuda")
-    assert loading.for_this_cpu(block) == block
+    assert loading.for_this_cpu(bfloat16) == bfloat16
 
 
-class Killed(Exception):
-    pass
+class Interrupted(Exception):
+    """Stands for the end of a process during training."""
+
+
+def interrupt_at(stop: int) -> Callable[[int, Mapping[str, float]], None]:
+    """A log that ends training after a step."""
+
+    def log(step: int, figures: Mapping[str, float]) -> None:
+        if step >= stop and "train/loss" in figures:
+            raise Interrupted
+
+    return log
 
 
 @pytest.fixture(scope="module")
@@ -55,103 +68,108 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+def equal(tensors: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other) for tensor, other in zip(tensors, others, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_run_that_was_stopped_ends_with_the_same_bytes(folder: Path, tmp_path: Path, seed: int) -> None:
+def test_a_resumed_run_ends_with_the_same_bytes(folder: Path, tmp_path: Path, seed: int) -> None:
     settings = dataclasses.replace(SETTINGS, eval_steps=3, seed=seed)
-    whole, expected = fit(folder, settings)
+    expected_history, expected_adapter = fit(folder, settings)
     curve: list[tuple[int, float]] = []
-    kept = Checkpoints(tmp_path)
-    chance = random.Random(seed)
-    stops = sorted(chance.sample(range(1, len(whole.losses)), 3))
-    for stop in stops:
-
-        def die(step: int, figures: Any, stop: int = stop) -> None:
-            if step >= stop and "train/loss" in figures:
-                raise Killed
-
-        with pytest.raises(Killed):
-            fit(folder, settings, checkpoints=kept, log=die)
-        torch.manual_seed(chance.randrange(1000))  # what another process finds
-    history, found = fit(folder, settings, checkpoints=kept, log=lambda step, figures: curve.append((step, sum(figures.values()))))
-    assert equal(found, expected)
-    assert history == whole
-    assert len(curve) == len(whole.losses) + len(whole.evaluations), "the curves lack what was before the stop"
+    checkpoints = Checkpoints(tmp_path)
+    generator = random.Random(seed)
+    for stop in sorted(generator.sample(range(1, len(expected_history.losses)), 3)):
+        with pytest.raises(Interrupted):
+            fit(folder, settings, checkpoints=checkpoints, log=interrupt_at(stop))
+        torch.manual_seed(generator.randrange(1000))  # a new process has another random state
+    history, adapter = fit(folder, settings, checkpoints=checkpoints, log=lambda step, figures: curve.append((step, sum(figures.values()))))
+    assert equal(adapter, expected_adapter)
+    assert history == expected_history
+    assert len(curve) == len(history.losses) + len(history.evaluations), "the curves lack the steps before the interruption"
 
 
-def test_a_broken_checkpoint_is_passed_over(folder: Path, tmp_path: Path) -> None:
-    _, expected = fit(folder)
-    kept = Checkpoints(tmp_path)
-    for broken in ("truncated", "altered", "no record", "no tensors", "half a record"):
-        with pytest.raises(Killed):
-            fit(folder, checkpoints=kept, log=lambda step, figures: (_ for _ in ()).throw(Killed) if step == 9 else None)
-        records = sorted(tmp_path.glob("*.json"))
-        assert [record.stem for record in records] == ["00000006", "00000008"]
-        newest = records[-1]
-        tensors = newest.with_suffix(".safetensors")
-        content = tensors.read_bytes()
-        if broken == "truncated":
-            tensors.write_bytes(content[: len(content) // 2])
-        elif broken == "altered":
-            tensors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        elif broken == "no record":
-            newest.unlink()
-        elif broken == "no tensors":
-            tensors.unlink()
-        else:
-            newest.write_text(newest.read_text()[:20])
-        found = kept.load()
-        assert found is not None
-        assert len(found[1]["losses"]) == 6
-        _, resumed = fit(folder, checkpoints=kept)
-        assert equal(resumed, expected), broken
-        shutil.rmtree(tmp_path)
-    assert kept.load() is None
+def cut_in_half(path: Path) -> None:
+    """Keep the first half of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flip_last_bit(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".safetensors", cut_in_half),
+        (".safetensors", flip_last_bit),
+        (".safetensors", Path.unlink),
+        (".json", Path.unlink),
+        (".json", cut_in_half),
+    ],
+)
+def test_a_damaged_checkpoint_is_skipped(folder: Path, tmp_path: Path, suffix: str, damage: Callable[[Path], None]) -> None:
+    _, expected_adapter = fit(folder)
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(Interrupted):
+        fit(folder, checkpoints=checkpoints, log=interrupt_at(9))
+    record_paths = sorted(tmp_path.glob("*.json"))
+    assert [path.stem for path in record_paths] == ["00000006", "00000008"]
+    damage(record_paths[-1].with_suffix(suffix))
+    checkpoint = checkpoints.load()
+    assert checkpoint is not None
+    assert len(checkpoint[1]["losses"]) == 6
+    _, adapter = fit(folder, checkpoints=checkpoints)
+    assert equal(adapter, expected_adapter)
+    shutil.rmtree(tmp_path)
+    assert checkpoints.load() is None
 
 
 def test_only_the_same_configuration_resumes() -> None:
     script = ROOT / "stages/train.py"
     name = fingerprint(script, SETTINGS, BLOCK, [1, 2])
     assert name == fingerprint(script, dataclasses.replace(SETTINGS), BLOCK, [1, 2])
-    others = [
+    other_names = [
         fingerprint(script, dataclasses.replace(SETTINGS, learning_rate=0.02), BLOCK, [1, 2]),
         fingerprint(script, SETTINGS, dataclasses.replace(BLOCK, r=8), [1, 2]),
         fingerprint(script, SETTINGS, BLOCK, [2, 1]),
     ]
-    assert len({name, *others}) == 4
+    assert len({name, *other_names}) == 4
 
 
-def test_losses_do_not_depend_on_how_a_step_is_divided(folder: Path) -> None:
-    losses = [torch.tensor(fit(folder, dataclasses.replace(SETTINGS, max_tokens=size), plain())[0].losses) for size in (20, 60, 10_000)]
+def test_losses_do_not_depend_on_the_size_of_packs(folder: Path) -> None:
+    losses = [
+        torch.tensor(fit(folder, dataclasses.replace(SETTINGS, max_tokens=max_tokens), plain())[0].losses)
+        for max_tokens in (20, 60, 10_000)
+    ]
     torch.testing.assert_close(losses[0], losses[2], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses[1], losses[2], rtol=1e-4, atol=1e-5)
 
 
-def test_the_first_losses_are_those_that_were_written_down(folder: Path) -> None:
+def test_the_first_losses_equal_the_recorded_ones(folder: Path) -> None:
     history, _ = fit(folder, block=plain())
-    assert history.losses[:5] == pytest.approx(TRAJECTORY, abs=2e-3)
+    assert history.losses[:5] == pytest.approx(FIRST_LOSSES, abs=2e-3)
     assert history.losses[-1] < history.losses[0] / 2
 
 
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_out_of_memory_halves_the_budget_and_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+def test_training_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
     expected = fit(folder, block=plain())[0]
-    real = loading.label_logits
+    label_logits = loading.label_logits
     limit = 85
 
-    def small(model: Any, pack: Any, labels: Any) -> torch.Tensor:
-        logits = real(model, pack, labels)
+    def limited_logits(model: Any, pack: Any, labels: Any) -> torch.Tensor:
+        logits = label_logits(model, pack, labels)
         if pack.input_ids.shape[1] > limit:
-            logits.sum().backward()  # gradients of a step that does not come to its end
+            logits.sum().backward()  # leaves gradients of a step that is not completed
             raise error
         return logits
 
-    monkeypatch.setattr(loop, "label_logits", small)
+    monkeypatch.setattr(loop, "label_logits", limited_logits)
     history, _ = fit(folder, block=plain())
     assert history.max_tokens <= limit < SETTINGS.max_tokens
     torch.testing.assert_close(torch.tensor(history.losses), torch.tensor(expected.losses), rtol=1e-4, atol=1e-5)
@@ -160,150 +178,162 @@ def test_out_of_memory_halves_the_budget_and_changes_nothing(folder: Path, monke
         fit(folder, block=plain())
 
 
-def test_scoring_survives_out_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, encoder = build(folder, "gemma3_text")
-    rows = [encoder.encode(*row) for row in TEXTS]
-    expected = scoring.score(model, rows, encoder.labels, 4096)
-    real = loading.label_logits
+def test_scoring_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = build(folder, "gemma3_text")
+    rows = [tokenizer.encode(*text) for text in TEXTS]
+    expected = scoring.score(model, rows, tokenizer.labels, 4096)
+    label_logits = loading.label_logits
 
-    def small(model: Any, pack: Any, labels: Any) -> torch.Tensor:
+    def limited_logits(model: Any, pack: Any, labels: Any) -> torch.Tensor:
         if pack.input_ids.shape[1] > 85:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return real(model, pack, labels)
+        return label_logits(model, pack, labels)
 
-    monkeypatch.setattr(scoring, "label_logits", small)
-    torch.testing.assert_close(torch.tensor(scoring.score(model, rows, encoder.labels, 4096)), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(scoring, "label_logits", limited_logits)
+    probability = scoring.score(model, rows, tokenizer.labels, 4096)
+    torch.testing.assert_close(torch.tensor(probability), torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
-def test_another_error_is_not_taken_for_one_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_mistaken_for_a_lack_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "label_logits", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         fit(folder)
 
 
-def test_the_best_adapter_is_kept_and_training_stops_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_stops_early_and_restores_the_best_adapter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aucs = iter([0.6, 0.8, 0.7, 0.8, 0.5, 0.9])
-    monkeypatch.setattr(loop, "quality", lambda *_: {"auc": next(aucs), "f1": 0.5})
+    monkeypatch.setattr(loop, "auc_and_f1", lambda *_: {"auc": next(aucs), "f1": 0.5})
     settings = dataclasses.replace(SETTINGS, eval_steps=2, early_stopping_patience=3)
-    history, found = fit(folder, settings, plain())
-    assert [one["auc"] for one in history.evaluations] == [0.6, 0.8, 0.7, 0.8, 0.5]
+    history, stopped_adapter = fit(folder, settings, plain())
+    assert [evaluation["auc"] for evaluation in history.evaluations] == [0.6, 0.8, 0.7, 0.8, 0.5]
     assert (len(history.losses), history.best_step) == (10, 4)
-    # Learning at a constant rate, four steps are four steps, however many were planned.
+    # With a constant learning rate, the first four steps do not depend on the number of steps that follow.
     constant = dataclasses.replace(SETTINGS, lr_scheduler_type="constant", warmup_ratio=0.0)
     aucs = iter([0.6, 0.8, *[0.1] * 20])
-    _, best = fit(folder, dataclasses.replace(constant, eval_steps=2), plain())
-    _, short = fit(folder, dataclasses.replace(constant, max_rows=sum(map(len, steps(constant)[:4]))), plain())
-    assert equal(best, short)
-    assert not equal(best, found)
+    _, best_adapter = fit(folder, dataclasses.replace(constant, eval_steps=2), plain())
+    _, adapter_of_four_steps = fit(folder, dataclasses.replace(constant, max_rows=sum(map(len, steps(constant)[:4]))), plain())
+    assert equal(best_adapter, adapter_of_four_steps)
+    assert not equal(best_adapter, stopped_adapter)
 
 
 def steps(settings: TrainSettings) -> list[list[int]]:
-    rows = [TokenRow((hash(row[1]) % 10**9,), (n,)) for n, row in enumerate(TEXTS)]
+    """Steps of a run on TEXTS. They depend only on which rows have the same query."""
+    rows = [TokenRow((hash(query) % 10**9,), (row_index,)) for row_index, (_, query, _) in enumerate(TEXTS)]
     return list(loop.step_order(rows, settings))
 
 
-def test_validation_with_one_label_says_what_to_set(folder: Path) -> None:
+def test_validation_rows_with_one_label_are_refused(folder: Path) -> None:
     adapted = loading.add_adapter(loading.load_base(folder, BLOCK), BLOCK, 0)
     rows = [TokenRow((1, 2), (3,))] * 2
     settings = dataclasses.replace(SETTINGS, eval_steps=1)
     with pytest.raises(UserError, match=r"train\.eval_steps to null"):
-        loop.train(adapted, LabelledRows(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, 0.1, validation=LabelledRows(rows, [1, 1]))
+        loop.Trainer(adapted, BLOCK, LabelledRows(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, LabelledRows(rows, [1, 1]))
 
 
-def test_loss_is_that_of_its_definition(folder: Path) -> None:
+def test_the_learning_rate_of_a_model_overrides_that_of_train(folder: Path) -> None:
+    expected, _ = fit(folder, block=plain())
+    overridden, _ = fit(folder, dataclasses.replace(SETTINGS, learning_rate=0.5), plain(learning_rate=SETTINGS.learning_rate))
+    assert overridden.losses == expected.losses
+
+
+def test_the_loss_is_the_weighted_smoothed_cross_entropy(folder: Path) -> None:
     settings = dataclasses.replace(SETTINGS, epochs=1, batch_size=100, class_weight="balanced", label_smoothing_factor=0.2)
     history, _ = fit(folder, settings, plain())
     model = loading.add_adapter(loading.load_base(folder, plain()), plain(), 0)
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
-    log_odds = torch.tensor(scoring.score(model, [encoder.encode(*row) for row in TEXTS], encoder.labels, 4096)).logit()
+    tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
+    log_odds = torch.tensor(scoring.score(model, [tokenizer.encode(*text) for text in TEXTS], tokenizer.labels, 4096)).logit()  # (rows,)
+    weights = torch.tensor([7 / 8, 7 / 6], dtype=torch.double)
     expected = 0.0
-    for label, value in zip(LABELS, log_odds, strict=True):
-        log_p = torch.nn.functional.logsigmoid(torch.stack([-value, value]))
-        weight = torch.tensor([7 / 8, 7 / 6], dtype=torch.double)
-        expected += float(-0.8 * weight[label] * log_p[label] - 0.1 * (weight * log_p).sum())
+    for label, row_log_odds in zip(LABELS, log_odds, strict=True):
+        log_probability = torch.nn.functional.logsigmoid(torch.stack([-row_log_odds, row_log_odds]))  # (2,)
+        expected += float(-0.8 * weights[label] * log_probability[label] - 0.1 * (weights * log_probability).sum())
     assert history.losses[0] == pytest.approx(expected / 7, rel=1e-4)
 
 
-def test_balanced_needs_both_labels() -> None:
+def test_balanced_class_weights_need_both_labels() -> None:
     assert loop.balanced_weights([0, 1, 1, 1]) == [2.0, 4 / 6]
     with pytest.raises(UserError, match="all rows of the training set have the same label"):
         loop.balanced_weights([1, 1])
 
 
-def test_each_variant_of_lora_does_its_own(folder: Path) -> None:
+def test_each_variant_of_lora_trains_differently(folder: Path) -> None:
     variants = [plain(), plain(use_rslora=True), plain(use_dora=True), plain(loraplus_lr_ratio=8.0)]
-    losses = [fit(folder, block=block)[0].losses for block in variants]
-    assert all(run[-1] < run[0] for run in losses)
-    assert len({round(run[-1], 6) for run in losses}) == 4
+    losses = [fit(folder, block=variant)[0].losses for variant in variants]
+    assert all(variant_losses[-1] < variant_losses[0] for variant_losses in losses)
+    assert len({round(variant_losses[-1], 6) for variant_losses in losses}) == 4
 
 
-def test_gradient_checkpointing_changes_nothing(folder: Path) -> None:
+def test_gradient_checkpointing_does_not_change_the_losses(folder: Path) -> None:
     losses = [fit(folder, block=plain(gradient_checkpointing=on))[0].losses for on in (False, True)]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-def test_the_rate_warms_up_and_ends_as_its_schedule_says(schedule: optimizer.Schedule) -> None:
-    shares = [optimizer.schedule_factor(step, 100, 0.1, schedule) for step in range(100)]
-    assert shares[:10] == sorted(shares[:10])
-    assert 0 < shares[0] < 0.1
-    assert shares[10] == 1
-    assert shares[-1] == 1 if schedule == "constant" else 0 < shares[-1] < 0.02
+def test_the_learning_rate_warms_up_and_follows_its_schedule(schedule: optimizer.Schedule) -> None:
+    factors = [optimizer.schedule_factor(step_index, 100, 0.1, schedule) for step_index in range(100)]
+    assert factors[:10] == sorted(factors[:10])
+    assert 0 < factors[0] < 0.1
+    assert factors[10] == 1
+    assert factors[-1] == 1 if schedule == "constant" else 0 < factors[-1] < 0.02
 
 
-def test_train_killed_and_started_again_writes_the_same_adapter(project: Project) -> None:
+def test_train_writes_the_same_adapter_after_it_was_killed(project: Project) -> None:
     project.change(train={"epochs": 40, "batch_size": 8, "save_steps": 5, "eval_steps": 20})
     run_to("train")
     adapter = Path("models/tiny/qc/adapter_model.safetensors")
-    expected = adapter.read_bytes()
-    curves = {path.name: path.read_bytes() for path in Path("plots/tiny/qc_training").rglob("*.tsv")}
+    expected_adapter, expected_curves = adapter.read_bytes(), read_curves()
     adapter.unlink()
     command = [sys.executable, "-m", "stages.train", "--task", "qc", "--model", "tiny"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    started = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(Path(".scratch/train").glob("*/*.json")) and started.poll() is None and time.monotonic() < deadline:
+    while not list(Path(".scratch/train").glob("*/*.json")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    started.send_signal(signal.SIGKILL)
-    ended = started.wait()
-    assert ended == -signal.SIGKILL, "it ended before it was killed"
+    process.send_signal(signal.SIGKILL)
+    exit_code = process.wait()
+    assert exit_code == -signal.SIGKILL, "the process ended before it was killed"
     assert not adapter.exists()
-    # Python lists the modules that it imports: the fingerprint of the run covers each one of this project.
-    done = subprocess.run([command[0], "-X", "importtime", *command[1:]], env=environment, check=True, capture_output=True, text=True)
-    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    loaded = {name for name in loaded if name.split(".")[0] in ("babelcart", "stages")}
+    # Python lists the modules that it imports. The fingerprint of the run must cover all modules of this project.
+    resumed = subprocess.run([command[0], "-X", "importtime", *command[1:]], env=environment, check=True, capture_output=True, text=True)
+    imported = {line.split("|")[-1].strip() for line in resumed.stderr.splitlines() if line.startswith("import time:")}
+    imported = {name for name in imported if name.split(".")[0] in ("babelcart", "stages")}
     covered = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in imported_modules(ROOT / "stages/train.py")}
-    assert len(loaded) > 10
-    assert loaded <= covered
-    assert adapter.read_bytes() == expected
-    assert {path.name: path.read_bytes() for path in Path("plots/tiny/qc_training").rglob("*.tsv")} == curves
-    # Until dvc has recorded the adapter, its last checkpoint is all there is of the work; then it is in nobody's way for long.
-    kept = list(Path(".scratch/train").glob("*/*.safetensors"))
-    assert len(kept) == 1
+    assert len(imported) > 10
+    assert imported <= covered
+    assert adapter.read_bytes() == expected_adapter
+    assert read_curves() == expected_curves
+    # The last checkpoint stays until DVC has recorded the adapter; the next finished run deletes it.
+    checkpoints = list(Path(".scratch/train").glob("*/*.safetensors"))
+    assert len(checkpoints) == 1
     project.change(train={"epochs": 1})
     run("train", "--task", "qc", "--model", "tiny")
-    assert not kept[0].exists(), "a finished run's checkpoint remains after another run"
+    assert not checkpoints[0].exists(), "the checkpoint of a finished run remains after another run"
+
+
+def read_curves() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path("plots/tiny/qc_training").rglob("*.tsv")}
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "qwen2"])
-def test_scoring_between_steps_leaves_a_quantised_model_trainable(tmp_path: Path, family: str) -> None:
-    """bitsandbytes repacks NF4 weights for inference on some CPUs, and what is repacked lets no gradient through."""
+def test_a_quantised_model_can_be_trained_after_scoring(tmp_path: Path, family: str) -> None:
+    """On some CPUs, bitsandbytes repacks NF4 weights for inference, and repacked weights do not support gradients."""
     build(tmp_path, family, adapter=False)
     block = plain(quantization="nf4", dtype="bfloat16")
     model = loading.add_adapter(loading.load_base(tmp_path, block), block, 0)
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(tmp_path), PROMPT)
-    pack = pack_rows([encoder.encode(*row) for row in TEXTS])
+    tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(tmp_path), PROMPT)
+    rows = [tokenizer.encode(*text) for text in TEXTS]
+    pack = pack_rows(rows)
 
     def gradients() -> list[torch.Tensor]:
         model.train()
         model.zero_grad()
-        loading.label_logits(model, pack, encoder.labels)[:, 1].sum().backward()
+        loading.label_logits(model, pack, tokenizer.labels)[:, 1].sum().backward()
         return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
     before = gradients()
-    scoring.score(model, [encoder.encode(*row) for row in TEXTS], encoder.labels, 4096)
+    scoring.score(model, rows, tokenizer.labels, 4096)
     after = gradients()
     assert len(before) == len(after) == sum(parameter.requires_grad for parameter in model.parameters())
     assert any(gradient.abs().max() > 0 for gradient in after)
-    for one, two in zip(before, after, strict=True):
-        torch.testing.assert_close(one, two)
+    for gradient_before, gradient_after in zip(before, after, strict=True):
+        torch.testing.assert_close(gradient_before, gradient_after)
