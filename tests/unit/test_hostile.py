@@ -306,7 +306,8 @@ def test_checkpoints_and_encoders_read_no_pickle(payload: bytes, tmp_path: Path)
     for step, ending in ((2, "pickle"), (3, "torch")):
         path = tmp_path / f"run/0000000{step}.safetensors"
         torch.save({"a": Payload()}, path) if ending == "torch" else path.write_bytes(payload)
-        path.with_suffix(".json").write_text(json.dumps({"sha256": checkpoints._checkpoint_hash(path, state := {"step": step}), "state": state}))
+        state = {"step": step}
+        path.with_suffix(".json").write_text(json.dumps({"sha256": checkpoints._checkpoint_hash(path, state), "state": state}))
     found = kept.load()
     assert found
     assert found[1] == {"step": 1}

@@ -1,4 +1,4 @@
-"""The code that a result depends on: every module that is imported, wherever the package lives, and no other."""
+"""`imported_modules` finds exactly the modules that a script imports, wherever the package is installed."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ TRAIN = Path("stages/train.py")
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the code that `imported_modules` believes to be part of."""
+    """A copy of the code. `imported_modules` finds the package there."""
     for name in ("babelcart", "stages"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(imports, "__file__", str(tmp_path / Path(imports.__file__).relative_to(ROOT)))
     return tmp_path
 
 
-def file_of(thing: object) -> str:
-    return Path(str(sys.modules[thing.__module__].__file__)).relative_to(ROOT).as_posix()
+def file_of(definition: object) -> str:
+    """File of a function or class, relative to the project."""
+    return Path(str(sys.modules[definition.__module__].__file__)).relative_to(ROOT).as_posix()
 
 
-def test_training_depends_on_the_code_that_decides_the_adapter() -> None:
-    found = imported_modules(ROOT / TRAIN)
-    parts: list[Callable[..., object]] = [
+def test_training_depends_on_the_code_that_affects_the_adapter() -> None:
+    modules = imported_modules(ROOT / TRAIN)
+    definitions: list[Callable[..., object]] = [
         loop.Trainer, loading.label_logits, loading.add_adapter, decoder.last_hidden, optimizer.MasterAdamW, optimizer.schedule_factor,
         prompts.PromptTokenizer, packing.pack_rows, scoring.score,
     ]  # fmt: skip
-    assert {file_of(part) for part in parts} <= found.keys()
-    assert {"stages/train.py", "babelcart/commands/cli.py", "babelcart/__init__.py"} <= found.keys()
-    assert not {"babelcart/report/charts.py", "babelcart/report/page.py", "babelcart/scores/metrics.py"} & found.keys()
-    assert all((ROOT / name).samefile(path) for name, path in found.items())
+    assert {file_of(definition) for definition in definitions} <= modules.keys()
+    assert {"stages/train.py", "babelcart/commands/cli.py", "babelcart/__init__.py"} <= modules.keys()
+    assert not {"babelcart/report/charts.py", "babelcart/report/page.py", "babelcart/scores/metrics.py"} & modules.keys()
+    assert all((ROOT / name).samefile(path) for name, path in modules.items())
 
 
-def test_the_fingerprint_moves_with_the_code_of_training_only(checkout: Path) -> None:
+def test_the_fingerprint_changes_only_with_the_code_of_training(checkout: Path) -> None:
     before = fingerprint(checkout / TRAIN, 1)
     for name in (file_of(loop.Trainer), file_of(optimizer.schedule_factor), file_of(loading.label_logits), "stages/train.py"):
         path = checkout / name
@@ -60,22 +61,22 @@ def test_the_fingerprint_moves_with_the_code_of_training_only(checkout: Path) ->
     assert fingerprint(checkout / TRAIN, 1) == before
 
 
-def test_two_checkouts_agree(checkout: Path) -> None:
-    here = fingerprint(checkout / TRAIN, 1)
+def test_two_checkouts_have_the_same_fingerprint(checkout: Path) -> None:
+    expected = fingerprint(checkout / TRAIN, 1)
     shutil.copytree(checkout / "babelcart", checkout / "elsewhere/babelcart")
     shutil.copytree(checkout / "stages", checkout / "elsewhere/stages")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imports, "__file__", str(checkout / "elsewhere" / Path(imports.__file__).relative_to(checkout)))
-        assert fingerprint(checkout / "elsewhere" / TRAIN, 1) == here
+        assert fingerprint(checkout / "elsewhere" / TRAIN, 1) == expected
 
 
-def test_the_installed_package_is_read_not_a_folder_next_to_the_script(checkout: Path) -> None:
+def test_the_installed_package_is_used_and_not_a_folder_next_to_the_script(checkout: Path) -> None:
     other = checkout / "other/stages"
     shutil.copytree(checkout / "stages", other)
-    found = imported_modules(other / "train.py")
-    assert found.keys() == imported_modules(checkout / TRAIN).keys()
-    assert {path.is_relative_to(other) for name, path in found.items() if name.startswith("stages/")} == {True}
-    assert {path.parts[: len(checkout.parts) + 1] for name, path in found.items() if name.startswith("babelcart/")} == {
+    modules = imported_modules(other / "train.py")
+    assert modules.keys() == imported_modules(checkout / TRAIN).keys()
+    assert {path.is_relative_to(other) for name, path in modules.items() if name.startswith("stages/")} == {True}
+    assert {path.parts[: len(checkout.parts) + 1] for name, path in modules.items() if name.startswith("babelcart/")} == {
         (*checkout.parts, "babelcart")
     }
 
@@ -104,8 +105,8 @@ def test_every_form_of_import_is_found(checkout: Path, code: str, names: set[str
     (checkout / "stages/neighbour.py").write_text("x = 1\n")
     script = checkout / "stages/script.py"
     script.write_text(code + "\n")
-    found = set(imported_modules(script)) - {"stages/script.py", "stages/__init__.py", "babelcart/__init__.py"}
-    assert found == {name if name.startswith("stages/") else f"babelcart/{name}" for name in names}
+    modules = set(imported_modules(script)) - {"stages/script.py", "stages/__init__.py", "babelcart/__init__.py"}
+    assert modules == {name if name.startswith("stages/") else f"babelcart/{name}" for name in names}
 
 
 @pytest.mark.parametrize(
