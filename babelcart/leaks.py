@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
 from babelcart.rows.text import fold, normalise, query_key
-from babelcart.translation.translation_memory import Entry
+from babelcart.translation.memory_files import Entry
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from babelcart.translation import gate, translation_memory
+from babelcart.translation import gate, memory_files
 
 ROOT = Path(__file__).parent.parent
 ERRORS_OF_A_KIND = 100
@@ -102,7 +102,7 @@ def verdicts(pairs: list[Pair], known: frozenset[str]) -> list[bool]:
     return refused
 
 
-def shared_words(entries: list[translation_memory.Entry]) -> frozenset[str]:
+def shared_words(entries: list[memory_files.Entry]) -> frozenset[str]:
     """Words that occur in at least three source languages, as the stage `translate` finds them."""
     languages: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
@@ -125,7 +125,7 @@ def false_alarm_rate(pairs: list[Pair], known: frozenset[str]) -> float:
 @click.command(help=__doc__)
 @click.argument("path", type=click.Path(exists=True, path_type=Path), default=ROOT / "data/memory.csv")
 def main(path: Path) -> None:
-    entries = list(translation_memory.read_csv(path))
+    entries = list(memory_files.read_csv(path))
     known = shared_words(entries)
     pairs = [entry[2:] for entry in entries if zlib.crc32(entry.text.encode()) % 2]
     false_alarms = false_alarm_rate(pairs, known)

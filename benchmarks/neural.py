@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT / "samples"))
 from generate import Shop, Writer  # noqa: E402
 
 from babelcart.core import config  # noqa: E402
-from babelcart.translation import augment, engines, gate  # noqa: E402
+from babelcart.translation import engines, gate  # noqa: E402
+from babelcart.translation.settings import TranslateSettings  # noqa: E402
 
 
 def queries(count: int) -> tuple[list[str], list[str]]:
@@ -45,7 +46,7 @@ def main(texts: int) -> None:
 
     os.chdir(ROOT)
     english, portuguese = queries(texts)
-    settings = config.load_section(augment.Translate)
+    settings = config.load_section(TranslateSettings)
     engine = engines.build("neural", settings.engines["neural"], Path(".scratch"), 60.0)
     translate = engine.client("en", "pt")
     translate(["red dress"])  # loads the model

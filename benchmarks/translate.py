@@ -27,7 +27,9 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from babelcart.translation import augment, engines, network, translation_memory  # noqa: E402
+from babelcart.translation import engines, memory_files, network, translation_memory  # noqa: E402
+from babelcart.translation.settings import TranslateSettings  # noqa: E402
+from babelcart.translation.translator import Answer, Source, Translator  # noqa: E402
 from tests.support.libre_server import TEXTS as WORDS  # noqa: E402
 from tests.support.libre_server import german, running  # noqa: E402
 
@@ -39,14 +41,14 @@ def babelcart_seconds(url: str, concurrency: int) -> float:
     """Time to translate `TEXTS` with Babelcart and an empty memory."""
     limits = network.RateLimits(concurrency=concurrency, per_second=0)
     block = engines.EngineSettings(kind="libre", base_url=url)
-    settings = augment.Translate(memory="", chain=("l",), engines={"l": block}, allow_network=True, network=limits)
+    settings = TranslateSettings(memory="", chain=("l",), engines={"l": block}, allow_network=True, network=limits)
     engine = engines.build("l", block, Path(), 20.0)
     with tempfile.TemporaryDirectory() as folder, translation_memory.Memory(Path(folder) / "m.sqlite") as store:
-        translator = augment.Translator(store, [augment.Source("l", engine.version, engine)], settings)
+        translator = Translator(store, [Source("l", engine.version, engine)], settings)
         start = time.perf_counter()
         answers = translator.translate(("en", "de"), TEXTS)
         seconds = time.perf_counter() - start
-    assert all(answer.translation == german(text) for text, answer in answers.items())
+    assert all(isinstance(answer, Answer) and answer.translation == german(text) for text, answer in answers.items())
     return seconds
 
 
@@ -96,10 +98,10 @@ def write_project(folder: Path, rows: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.to_parquet(path)
     entries = [
-        translation_memory.Entry("given", "", "en", "de", query, query.replace("garden hose number", "gartenschlauch nummer"))
+        memory_files.Entry("given", "", "en", "de", query, query.replace("garden hose number", "gartenschlauch nummer"))
         for query in queries
     ]
-    translation_memory.write_csv(folder / "data/memory.csv", entries)
+    memory_files.write_csv(folder / "data/memory.csv", entries)
 
 
 def stage(rows: int) -> tuple[float, float]:
@@ -138,11 +140,11 @@ def obey_rate_limit() -> None:
         start = time.perf_counter()
         block = engines.EngineSettings(kind="libre", base_url=server.url)
         client = engines.build("l", block, Path(), 20.0).client("en", "de")
-        answers = list(network.ask(lambda: lambda text: client([text])[0], TEXTS[:500], limits))
+        answers = list(network.RequestPool(lambda: lambda text: client([text])[0], TEXTS[:500], limits).responses())
         seconds = time.perf_counter() - start
-        assert all(answer for _, answer, _ in answers)
+        assert all(isinstance(answer, str) for _, answer in answers)
         rate = len(answers) / seconds
-        click.echo(f"server that allows 100 requests/s, per_second 95: {rate:.0f} texts/s, {server.refused} requests rejected")
+        click.echo(f"server that allows 100 requests/s, per_second 95: {rate:.0f} texts/s, {server.rejected} requests rejected")
 
 
 @click.command(help=__doc__)

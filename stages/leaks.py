@@ -15,7 +15,7 @@ from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import write_json, write_text
 from babelcart.rows.table import read_table
-from babelcart.translation import translation_memory
+from babelcart.translation import memory_files
 
 
 @cli.command
@@ -25,9 +25,7 @@ def main(task: str) -> None:
     held_out = {name: read_table(Path(f"build/translate/{task}/{name}.parquet")) for name in ("validation", "dev", "test")}
     counts = leaks.check_leaks(train, held_out, task)
     files = [Path(config.load("translate.memory", str)), Path(f"memory/{task}.csv")]
-    entries = chain.from_iterable(
-        translation_memory.read_tmx(path) if path.suffix == ".tmx" else translation_memory.read_csv(path) for path in files
-    )
+    entries = chain.from_iterable(map(memory_files.read_file, files))
     for name, number in leaks.known_by_translation(train, held_out, entries).items():
         counts[name]["known_in_another_language"] = number
     write_json(Path(f"metrics/leaks/{task}.json"), counts)

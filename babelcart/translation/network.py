@@ -1,9 +1,9 @@
-"""Manners towards a server that many share: bounded concurrency and rate, patience, and knowing when to stop.
+"""Send texts to a translation server: bounded concurrency and rate, retries, and a circuit breaker.
 
-A client is made for each thread: one that threads share gives a text another text's answer. Failures that may pass (429, 5xx,
-time-outs, resets, answers that cannot be read) are tried again after an exponential back-off with full jitter (Brooker,
-"Exponential Backoff And Jitter", AWS Architecture Blog, 2015), or when the server says so; too many in a row open a circuit
-breaker (Nygard, "Release It!", 2007), and the rest is left for the next run.
+Each thread has a client of its own, because a client shared by threads returns the answer of another text. Temporary failures (status
+429 or 5xx, timeouts, connection resets, unreadable answers) are retried after an exponential backoff with full jitter (Brooker,
+"Exponential Backoff And Jitter", AWS Architecture Blog, 2015), or at the time that the server names. Too many consecutive failures open
+a circuit breaker (Nygard, "Release It!", 2007): no more requests are sent, and the remaining texts are left for the next run.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from babelcart.core.config import bounded
 
-STOPPED = "stopped"
-
 
 class TemporaryFailure(Exception):
-    """A failure that may pass; `retry_after` is what the server asked for, in seconds."""
+    """A failure that a retry may fix; `retry_after` is the delay in seconds that the server requests, if any."""
 
     def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -29,144 +28,203 @@ class TemporaryFailure(Exception):
 
 
 class TextRefused(Exception):
-    """The server will not answer this text; another text may do."""
+    """The server cannot translate this text; it may translate others."""
 
 
 class EngineUnavailable(Exception):
-    """The server will answer no text: a wrong key, an unknown address."""
+    """The server cannot translate any text, for example because the key is wrong or the address unknown."""
 
 
 @dataclass(frozen=True)
 class RateLimits:
-    """How to ask an engine on the network."""
+    """Limits on the requests to an engine on the network."""
 
     concurrency: int = bounded(1, 256, default=8)
-    # Requests a second, over all threads; 0 for no limit.
+    # Requests per second of all threads together; 0 for no limit.
     per_second: float = bounded(0, 1e6, default=5.0)
-    # Seconds until an answer.
+    # Seconds to wait for an answer.
     timeout: float = bounded(0.01, 3600, default=20.0)
     retries: int = bounded(0, 100, default=5)
-    # Seconds: the first pause, the longest pause. A server that asks for more than the longest is left alone.
+    # Seconds: the first and the longest pause before a retry. A server that requests a longer pause is not asked again in this run.
     pause: float = bounded(0, 3600, default=0.5)
     max_pause: float = bounded(0, 86400, default=60.0)
-    # Failures in a row, over all threads, that open the circuit breaker.
+    # Consecutive failures of all threads together that open the circuit breaker.
     max_failures: int = bounded(1, 10_000, default=20)
 
 
-class TokenBucket:
-    """Lets `per_second` requests pass, none in a burst; a server's Retry-After holds back every thread."""
+class RateLimiter:
+    """Space requests evenly, without bursts.
+
+    Parameters
+    ----------
+    per_second : float
+        Requests per second; 0 for no limit.
+    """
 
     def __init__(self, per_second: float) -> None:
-        self._gap = 1 / per_second if per_second else 0.0
-        self._next = 0.0
+        self._interval = 1 / per_second if per_second else 0.0  # seconds
+        self._next_time = 0.0  # of time.monotonic()
         self._lock = threading.Lock()
 
     def wait(self, stop: threading.Event) -> None:
-        """Return when it is this thread's turn, or at once when `stop` is set."""
+        """Block until the calling thread may send a request, or until `stop` is set."""
         with self._lock:
-            turn = max(self._next, time.monotonic())
-            self._next = turn + self._gap
-        stop.wait(max(0.0, turn - time.monotonic()))
+            send_time = max(self._next_time, time.monotonic())
+            self._next_time = send_time + self._interval
+        stop.wait(max(0.0, send_time - time.monotonic()))
 
     def hold(self, seconds: float) -> None:
-        """Let nobody pass for `seconds`."""
+        """Block all threads for `seconds`, from now on."""
         with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
+            self._next_time = max(self._next_time, time.monotonic() + seconds)
 
 
-def ask(
-    make_client: Callable[[], Callable[[str], str]], texts: Sequence[str], manners: RateLimits, seed: int = 0
-) -> Iterator[tuple[str, str | None, str]]:
-    """Ask for every text once, many at a time.
+class CircuitBreaker:
+    """Count consecutive failures of all threads, and set `stop` when there are too many."""
+
+    def __init__(self, max_failures: int) -> None:
+        self.stop = threading.Event()
+        self.reason = ""
+        self._max_failures = max_failures
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    def record_success(self) -> None:
+        with self._lock:
+            self._failures = 0
+
+    def record_failure(self, reason: str, *, fatal: bool = False) -> None:
+        """Count a failure; a fatal one opens the breaker at once. `reason` of the breaker is that of the failure that opened it."""
+        with self._lock:
+            self._failures += 1
+            if fatal or self._failures >= self._max_failures:
+                self.reason = self.reason or reason
+                self.stop.set()
+
+
+class Failure(NamedTuple):
+    """The reason why a text has no translation; `stopped` if it was given up because the circuit breaker is open."""
+
+    reason: str
+    stopped: bool = False
+
+
+Response = str | Failure
+
+
+@dataclass
+class _Worker:
+    """A thread, its source of jitter, and the event that lets it continue after the caller has stored its last response."""
+
+    jitter: random.Random
+    stored: threading.Event = field(default_factory=threading.Event)
+
+
+class RequestPool:
+    """Translate many texts concurrently, with one request per text.
 
     Parameters
     ----------
     make_client : callable
-        Gives a client for one thread; a client answers one text or raises `Temporary`, `Refused` or `Broken`.
+        Makes the client of one thread. A client translates one text, or raises `TemporaryFailure`, `TextRefused` or
+        `EngineUnavailable`.
     texts : sequence of str
-        Distinct.
-
-    Yields
-    ------
-    tuple
-        Text, answer (None if there is none), and why not; each text once, as answers come in. A text that was not asked
-        because the breaker opened has a reason that begins with `STOPPED`.
+        Distinct texts.
+    limits : RateLimits
+    seed : int
+        Seed of the jitter.
     """
-    bucket, stop, closed = TokenBucket(manners.per_second), threading.Event(), threading.Event()
-    waiting = iter(texts)
-    answers: queue.SimpleQueue[tuple[tuple[str, str | None, str] | BaseException, threading.Event]] = queue.SimpleQueue()
-    lock = threading.Lock()
-    failures, last = 0, ""
 
-    def failed(reason: str, *, give_up: bool = False) -> None:
-        nonlocal failures, last
-        with lock:
-            failures += 1
-            if give_up or failures >= manners.max_failures:
-                last = last or reason
-                stop.set()
+    def __init__(self, make_client: Callable[[], Callable[[str], str]], texts: Sequence[str], limits: RateLimits, seed: int = 0) -> None:
+        self._make_client, self._texts, self._limits, self._seed = make_client, texts, limits, seed
+        self._limiter = RateLimiter(limits.per_second)
+        self._breaker = CircuitBreaker(limits.max_failures)
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._remaining = iter(texts)
+        self._responses: queue.SimpleQueue[tuple[_Worker, str, Response | BaseException]] = queue.SimpleQueue()
 
-    def answer(client: Callable[[str], str], text: str, jitter: random.Random) -> tuple[str, str | None, str]:
-        nonlocal failures
-        reason = ""
-        for attempt in range(manners.retries + 1):
-            bucket.wait(stop)
-            if stop.is_set():
-                break
-            try:
-                found = client(text)
-            except TextRefused as error:
-                return text, None, str(error)
-            except EngineUnavailable as error:
-                failed(str(error), give_up=True)
-                break
-            except TemporaryFailure as error:
-                reason, asked = str(error), error.retry_after
-                failed(reason, give_up=asked is not None and asked > manners.max_pause)
-                if asked is not None:
-                    bucket.hold(min(asked, manners.max_pause))
-                elif attempt < manners.retries:
-                    stop.wait(jitter.uniform(0, min(manners.max_pause, manners.pause * 2**attempt)))
-            else:
-                with lock:
-                    failures = 0
-                return text, found, ""
-        if stop.is_set():
-            return text, None, f"{STOPPED}: {last}"
-        return text, None, reason
+    def responses(self) -> Iterator[tuple[str, Response]]:
+        """Send every text once. A pool can be used only once.
 
-    def work(number: int, taken: threading.Event) -> None:
+        A thread sends its next request only after the caller has taken the next response. A caller that stores each response before it
+        takes the next one therefore loses, if it is killed, only the requests in flight.
+
+        Yields
+        ------
+        tuple
+            A text and its translation or failure, in the order in which responses arrive.
+
+        Raises
+        ------
+        EngineUnavailable
+            Or another exception of `make_client`.
+        """
+        worker_count = min(self._limits.concurrency, len(self._texts))
+        workers = [_Worker(random.Random(f"{self._seed} {worker_index}")) for worker_index in range(worker_count)]
+        threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in workers]
+        for thread in threads:
+            thread.start()
         try:
-            client, jitter = make_client(), random.Random(f"{seed} {number}")
-            while True:
-                with lock:
-                    text = next(waiting, None)
+            for _ in self._texts:
+                worker, text, response = self._responses.get()
+                if isinstance(response, BaseException):
+                    raise response
+                yield text, response
+                worker.stored.set()
+        finally:
+            self._breaker.stop.set()
+            self._closed.set()
+            for worker in workers:
+                worker.stored.set()
+            for thread in threads:
+                thread.join(timeout=self._limits.timeout)
+
+    def _work(self, worker: _Worker) -> None:
+        """Process texts in one thread, until none remains or the caller stops."""
+        try:
+            client = self._make_client()
+            while not self._closed.is_set():
+                with self._lock:
+                    text = next(self._remaining, None)
                 if text is None:
                     return
-                answers.put((answer(client, text, jitter), taken))
-                # No next request before the caller has kept this answer: a killed process loses what is in flight, no more.
-                taken.wait()
-                taken.clear()
-                if closed.is_set():
-                    return
-        except BaseException as error:  # shown where the answers are read, not lost in a thread
-            answers.put((error, taken))
+                self._responses.put((worker, text, self._request(client, text, worker.jitter)))
+                worker.stored.wait()
+                worker.stored.clear()
+        except BaseException as error:  # raised by `responses`, in the thread of the caller
+            self._responses.put((worker, "", error))
 
-    events = [threading.Event() for _ in range(min(manners.concurrency, len(texts)))]
-    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in enumerate(events)]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in range(len(texts)):
-            got, taken = answers.get()
-            if isinstance(got, BaseException):
-                raise got
-            yield got
-            taken.set()
-    finally:
-        stop.set()
-        closed.set()
-        for event in events:
-            event.set()
-        for thread in threads:
-            thread.join(timeout=manners.timeout)
+    def _request(self, client: Callable[[str], str], text: str, jitter: random.Random) -> Response:
+        """Send one text, with retries."""
+        reason = ""
+        for attempt in range(self._limits.retries + 1):
+            self._limiter.wait(self._breaker.stop)
+            if self._breaker.stop.is_set():
+                break
+            try:
+                translation = client(text)
+            except TextRefused as error:
+                return Failure(str(error))
+            except EngineUnavailable as error:
+                self._breaker.record_failure(str(error), fatal=True)
+                break
+            except TemporaryFailure as error:
+                reason = str(error)
+                self._back_off(error, attempt, jitter)
+            else:
+                self._breaker.record_success()
+                return translation
+        if self._breaker.stop.is_set():
+            return Failure(f"stopped: {self._breaker.reason}", stopped=True)
+        return Failure(reason)
+
+    def _back_off(self, failure: TemporaryFailure, attempt: int, jitter: random.Random) -> None:
+        """Record a temporary failure and wait before the next attempt."""
+        max_pause = self._limits.max_pause
+        delay = failure.retry_after
+        self._breaker.record_failure(str(failure), fatal=delay is not None and delay > max_pause)
+        if delay is not None:
+            self._limiter.hold(min(delay, max_pause))
+        elif attempt < self._limits.retries:
+            self._breaker.stop.wait(jitter.uniform(0, min(max_pause, self._limits.pause * 2**attempt)))

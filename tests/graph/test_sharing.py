@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from babelcart.commands import checks
 from babelcart.core.errors import UserError
-from babelcart.translation import translation_memory
+from babelcart.translation import memory_files, translation_memory
 from tests.support.processes import Repository
 from tests.support.project import Graph, Project, run
 from tests.support.servers import SECRET, SERVERS, Options
@@ -395,7 +395,7 @@ def test_memories_of_two_people_merge_without_loss(shared: Clone, colleague: Clo
     for person, texts in ((shared, ["garden hose", "dog bed"]), (colleague, ["evening dress", "dog bed"])):
         monkeypatch.chdir(person.folder)
         Path(".scratch").mkdir()
-        told[person] = [translation_memory.Entry("libre", "1", "en", "de", text, text[::-1]) for text in texts]
+        told[person] = [memory_files.Entry("libre", "1", "en", "de", text, text[::-1]) for text in texts]
         with translation_memory.Memory(Path(".scratch/memory.sqlite")) as store:
             store.add(told[person])
         run("memory", "export", f"memory-{person.folder.name}.csv")
@@ -411,7 +411,7 @@ def test_memories_of_two_people_merge_without_loss(shared: Clone, colleague: Clo
         run("memory", "export", "all.csv")
         merged.append((person.folder / "all.csv").read_bytes())
     assert merged[0] == merged[1]
-    assert set(translation_memory.read_csv(Path("all.csv"))) == {entry for entries in told.values() for entry in entries}
+    assert set(memory_files.read_csv(Path("all.csv"))) == {entry for entries in told.values() for entry in entries}
 
 
 def with_credentials(author: Clone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:

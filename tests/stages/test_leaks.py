@@ -11,7 +11,7 @@ import pytest
 
 from babelcart import leaks
 from babelcart.rows import text
-from babelcart.translation.translation_memory import Entry
+from babelcart.translation.memory_files import Entry
 from tests.support.project import Project, run, run_to
 
 TRAIN = Path("build/negatives/qc.parquet")

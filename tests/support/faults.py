@@ -237,7 +237,7 @@ def kill(before: Before, number: int, seed: int, expected: dict[str, str], serve
     while True:
         tree = before.tree.copy(before.tree.folder.with_name("killed"))
         if server:
-            server.told.clear()
+            server.correct_answers.clear()
         moment = chance.uniform(0, before.group if whom == "group" else before.alone)
         process = tree.start("dvc", "repro")
         tree.stage_started(process)
@@ -268,7 +268,7 @@ def kill(before: Before, number: int, seed: int, expected: dict[str, str], serve
         resumed = re.search(r"resuming after step (\d+)", said)
         result.lost = done - int(resumed[1] if resumed else 0)
     if server:
-        result.lost = sum(server.told.values()) - len(server.told)
+        result.lost = sum(server.correct_answers.values()) - len(server.correct_answers)
     return result
 
 

@@ -1,4 +1,4 @@
-"""A translation server on loopback that speaks LibreTranslate's protocol, and fails in every way that servers fail."""
+"""A translation server on loopback with LibreTranslate's protocol, which can produce every kind of server fault."""
 
 from __future__ import annotations
 
@@ -43,34 +43,70 @@ FAULTS = ("429", "429 wait", "500", "hang", "reset", "not json", "no field", "cu
 
 
 def german(text: str) -> str:
-    """The right answer: every text has another one. A number may follow the words."""
-    colour, noun, number = re.fullmatch(r"(\w+) (\D+?)( \d+)?", text).groups(default="")  # type: ignore[union-attr]
-    return f"{COLOURS[colour]} {NOUNS[noun]}{number}"
+    """The correct translation, different for each text. A number may follow the words."""
+    colour, noun, suffix = re.fullmatch(r"(\w+) (\D+?)( \d+)?", text).groups(default="")  # type: ignore[union-attr]
+    return f"{COLOURS[colour]} {NOUNS[noun]}{suffix}"
 
 
 class Server(ThreadingHTTPServer):
-    """Counts the right answers that left it (`told`), and the requests (`requests`)."""
+    """A server that counts its requests.
+
+    Attributes
+    ----------
+    requests : int
+    rejected : int
+        Requests over the limit `per_second`.
+    correct_answers : Counter
+        Text -> number of correct answers that were sent.
+    """
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, delay: float, faults: Sequence[str], share: float, per_second: float, seed: int, victims: int) -> None:
+    def __init__(self, delay: float, faults: Sequence[str], share: float, per_second: float, seed: int, faulty_texts: int) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.delay, self.faults, self.share, self.per_second = delay, faults, share, per_second
         self.random, self.lock = random.Random(seed), threading.Lock()
-        self.victims = victims
-        self.told: Counter[str] = Counter()
-        self.met: Counter[str] = Counter()
+        self.faulty_texts = faulty_texts
+        self.correct_answers: Counter[str] = Counter()
+        self.requests_by_text: Counter[str] = Counter()
         self.requests = 0
-        self.refused = 0
-        self.window: list[float] = []
+        self.rejected = 0
+        self.recent_requests: list[float] = []  # times within the last second
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    def choose_fault(self, text: str) -> tuple[str, str]:
+        """Count a request; return its fault ("" for none), and the text whose answer the fault "other" returns."""
+        self.requests += 1
+        fault = self.random.choice(self.faults) if self.faults and self.random.random() < self.share else ""
+        other_text = self.random.choice(TEXTS[self.faulty_texts :])
+        if self.faulty_texts and (text not in TEXTS[: self.faulty_texts] or self.requests_by_text[text]):
+            fault = ""
+        self.requests_by_text[text] += 1
+        now = time.monotonic()
+        self.recent_requests = [moment for moment in self.recent_requests if now - moment < 1]
+        if self.per_second and len(self.recent_requests) >= self.per_second:
+            self.rejected += 1
+            return "429", other_text
+        self.recent_requests.append(now)
+        return fault, other_text
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no error of the server."""
+        """Ignore errors of connections, which killed clients cause."""
+
+
+def _body(text: str, fault: str, other_text: str) -> bytes:
+    """The body of an answer with status 200."""
+    if fault == "not json":
+        return b"<html>busy</html>"
+    if fault == "no field":
+        return json.dumps({"error": "?"}).encode()
+    translation = german(text)
+    translations = {"other": german(other_text), "empty": "", "entities": translation.replace("ü", "&uuml;").replace(" ", "&#32;")}
+    return json.dumps({"translatedText": translations.get(fault, translation)}).encode()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -86,51 +122,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         server = self.server
-        asked = parse_qs(urlsplit(self.path).query)
+        text = parse_qs(urlsplit(self.path).query)["q"][0]
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        text = asked["q"][0]
         with server.lock:
-            server.requests += 1
-            fault = server.random.choice(server.faults) if server.faults and server.random.random() < server.share else ""
-            other = server.random.choice(TEXTS[server.victims :])
-            if server.victims and (text not in TEXTS[: server.victims] or server.met[text]):
-                fault = ""
-            server.met[text] += 1
-            now = time.monotonic()
-            server.window = [moment for moment in server.window if now - moment < 1]
-            if server.per_second and len(server.window) >= server.per_second:
-                fault = "429"
-                server.refused += 1
-            else:
-                server.window.append(now)
+            fault, other_text = server.choose_fault(text)
         time.sleep(server.delay)
         if fault == "hang":
             time.sleep(1.5)
             self.close_connection = True
-            return
-        if fault == "reset":
+        elif fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
-            return
-        if fault in ("429", "429 wait", "500"):
+        elif fault in ("429", "429 wait", "500"):
             self.answer(int(fault[:3]), b"{}", {"Retry-After": "0"} if "wait" in fault else {})
-            return
-        right = german(text)
-        body = {
-            "translatedText": {"other": german(other), "empty": "", "entities": right.replace("ü", "&uuml;").replace(" ", "&#32;")}.get(
-                fault, right
-            )
-        }
-        if fault == "no field":
-            body = {"error": "?"}  # status 200
-        content = json.dumps(body).encode()
-        if fault == "not json":
-            content = b"<html>busy</html>"
-        if fault in ("", "entities"):
-            with server.lock:
-                server.told[text] += 1
-        self.answer(200, content, {}, cut=fault == "cut")
+        else:
+            if fault in ("", "entities"):
+                with server.lock:
+                    server.correct_answers[text] += 1
+            self.answer(200, _body(text, fault, other_text), {}, cut=fault == "cut")
 
     def answer(self, status: int, content: bytes, headers: dict[str, str], cut: bool = False) -> None:
         self.send_response(status)
@@ -144,10 +154,24 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(
-    delay: float = 0.0, faults: Sequence[str] = (), share: float = 0.0, per_second: float = 0.0, seed: int = 0, victims: int = 0
+    delay: float = 0.0, faults: Sequence[str] = (), share: float = 0.0, per_second: float = 0.0, seed: int = 0, faulty_texts: int = 0
 ) -> Iterator[Server]:
-    """A server that ends with the block; with `victims`, only the first so many texts meet faults, at their first request."""
-    server = Server(delay, faults, share, per_second, seed, victims)
+    """Run a server until the end of the block.
+
+    Parameters
+    ----------
+    delay : float
+        Seconds before each answer.
+    faults : sequence of str
+        Kinds of faults, from `FAULTS`, that occur in the given `share` of the requests.
+    per_second : float
+        Rate limit; requests over it get status 429. 0 for no limit.
+    seed : int
+        Seed of the faults.
+    faulty_texts : int
+        If not 0, faults occur only for so many texts, the first of `TEXTS`, and only at their first request.
+    """
+    server = Server(delay, faults, share, per_second, seed, faulty_texts)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -170,17 +194,17 @@ FAST: dict[str, Any] = {
 
 
 def online(project: Project, url: str) -> None:
-    """The project's English train rows are 200 texts, translated by the server at `url`."""
+    """Set up a project with 200 English train rows, which the server at `url` translates."""
     rows = [
         {
-            "id": str(number),
+            "id": str(row_index),
             "task": "QC",
             "language": "en",
             "origin_query": text,
-            "category_path": f"a,b{number % 7}",
-            "label": str(number % 2),
+            "category_path": f"a,b{row_index % 7}",
+            "label": str(row_index % 2),
         }
-        for number, text in enumerate(TEXTS)
+        for row_index, text in enumerate(TEXTS)
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     Path("data/train_QC.txt").write_text(lines, encoding="utf-8")

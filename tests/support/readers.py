@@ -31,7 +31,8 @@ from babelcart.core.errors import UserError
 from babelcart.rows import readers
 from babelcart.rows.table import read_table
 from babelcart.scores import metrics
-from babelcart.translation import translation_memory
+from babelcart.translation import memory_files, translation_memory
+from babelcart.translation.translation_memory import EngineDirection
 from babelcart.weights import fetching, wheels
 from tests.support import mutations
 from tests.support.imports import ROOT
@@ -203,13 +204,13 @@ def _decoded() -> Iterator[None]:
 
 def _memories(folder: Path) -> Iterator[Reader]:
     given, tmx, store = folder / "data/memory.csv", folder / "fuzz.tmx", folder / "fuzz.sqlite"
-    entries = [entry._replace(engine="libre", version="1") for entry in translation_memory.read_csv(given)]
-    translation_memory.write_tmx(tmx, entries)
-    translation_memory.write_csv(folder / "full.csv", entries)
+    entries = [entry._replace(engine="libre", version="1") for entry in memory_files.read_csv(given)]
+    memory_files.write_tmx(tmx, entries)
+    memory_files.write_csv(folder / "full.csv", entries)
     with translation_memory.Memory(folder / "seed.sqlite") as made:
         made.add(entries)
-        made.add(entries[:2], doubtful=True)
-        made.add_identified("de", {"handyhülle": False})
+        made.add(entries[:2], unconfirmed=True)
+        made.add_language_verdicts("de", {"handyhülle": False})
 
     def read_store(content: bytes) -> None:
         for path in (store, Path(f"{store}-wal"), Path(f"{store}-shm")):
@@ -217,9 +218,9 @@ def _memories(folder: Path) -> Iterator[Reader]:
         store.write_bytes(content)
         with translation_memory.Memory(store) as found:
             texts = ["garden hose", "new"]
-            found.look_up("libre", "1", "en", "de", texts)
-            found.doubtful("libre", "1", "en", "de")
-            found.identified("de", texts)
+            found.look_up(EngineDirection("libre", "1", "en", "de"), texts)
+            found.unconfirmed(EngineDirection("libre", "1", "en", "de"))
+            found.language_verdicts("de", texts)
             found.counts()
             found.import_file(given)
             sorted(found.entries())
@@ -229,12 +230,10 @@ def _memories(folder: Path) -> Iterator[Reader]:
         "memory.csv",
         csvs,
         mutations.of_bytes,
-        _reads(folder / "fuzz_memory.csv", lambda path: list(translation_memory.read_csv(path))),
+        _reads(folder / "fuzz_memory.csv", lambda path: list(memory_files.read_csv(path))),
         11000,
     )
-    yield Reader(
-        "memory.tmx", [tmx.read_bytes()], mutations.of_bytes, _reads(tmx, lambda path: list(translation_memory.read_tmx(path))), 9000
-    )
+    yield Reader("memory.tmx", [tmx.read_bytes()], mutations.of_bytes, _reads(tmx, lambda path: list(memory_files.read_tmx(path))), 9000)
     yield Reader("memory.sqlite", [(folder / "seed.sqlite").read_bytes()], mutations.of_bytes, read_store, 1500)
 
 

@@ -34,7 +34,7 @@ from babelcart.scores import intervals
 from babelcart.scores.metrics import Decision
 from babelcart.spreadsheet import escape_formula, unescape_formula
 from babelcart.training import checkpoints
-from babelcart.translation import engines, translation_memory
+from babelcart.translation import engines, memory_files
 from babelcart.weights import fetching
 from babelcart.weights.wheels import Wheel, download, extract
 from tests.support.project import Graph, Project, run
@@ -77,10 +77,10 @@ def test_a_translation_memory_keeps_formulas_as_text(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     with Path("raw.csv").open("w", encoding="utf-8", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(translation_memory.HEADER)
+        writer.writerow(memory_files.HEADER)
         for number, formula in enumerate(FORMULAS[:4]):
             writer.writerow(("=1+1", "@2", "en", "de", f"{formula} {number}", formula))
-    before = {entry[4:] for entry in translation_memory.read_csv(Path("raw.csv"))}
+    before = {entry[4:] for entry in memory_files.read_csv(Path("raw.csv"))}
     assert ("+1+1 1", "+1+1") in before
     run("memory", "--store", "a.sqlite", "import", "raw.csv")
     run("memory", "--store", "a.sqlite", "export", "shared.csv")
@@ -89,7 +89,7 @@ def test_a_translation_memory_keeps_formulas_as_text(tmp_path: Path, monkeypatch
     run("memory", "--store", "b.sqlite", "import", "shared.csv")
     run("memory", "--store", "b.sqlite", "export", "again.csv")
     assert Path("again.csv").read_bytes() == Path("shared.csv").read_bytes()
-    assert {entry[4:] for entry in translation_memory.read_csv(Path("again.csv"))} == before
+    assert {entry[4:] for entry in memory_files.read_csv(Path("again.csv"))} == before
 
 
 ENTITIES = [
@@ -105,7 +105,7 @@ def test_a_memory_in_xml_neither_grows_nor_reads_other_files(tmp_path: Path, mon
     unit = '<tu><tuv xml:lang="en"><seg>&j;</seg></tuv><tuv xml:lang="de"><seg>x</seg></tuv></tu>'
     Path("m.tmx").write_text(f'<!DOCTYPE tmx [{entities}]><tmx version="1.4"><header srclang="en"/><body>{unit}</body></tmx>')
     with pytest.raises(UserError, match=r"m.tmx is not TMX: (limit on input amplification|undefined entity)"):
-        list(translation_memory.read_tmx(Path("m.tmx")))
+        list(memory_files.read_tmx(Path("m.tmx")))
 
 
 # Terminals and pages
@@ -137,7 +137,7 @@ def test_compare_and_memory_print_no_control_characters(tmp_path: Path, monkeypa
     assert "gnp" in said
     assert said == printable(said)
     with Path("m.csv").open("w", encoding="utf-8", newline="") as handle:
-        csv.writer(handle, quoting=csv.QUOTE_ALL).writerows([translation_memory.HEADER, (ESCAPES, "1", "en", "de", "a", "b")])
+        csv.writer(handle, quoting=csv.QUOTE_ALL).writerows([memory_files.HEADER, (ESCAPES, "1", "en", "de", "a", "b")])
     run("memory", "--store", "m.sqlite", "import", "m.csv")
     said = run("memory", "--store", "m.sqlite", "list").output
     assert "owned" in said

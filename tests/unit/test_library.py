@@ -19,7 +19,7 @@ from babelcart.core.errors import UserError
 from babelcart.rows import splits, text
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import metrics
-from babelcart.translation import translation_memory
+from babelcart.translation import memory_files
 from babelcart.weights import fetching, wheels
 
 QUERIES = st.sampled_from(["a", "A ", "b", "c c", "c  C", "ｄ", "d", "e", "nan"])
@@ -119,7 +119,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_broken_memory_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "memory.csv").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        list(translation_memory.read_csv(tmp_path / "memory.csv"))
+        list(memory_files.read_csv(tmp_path / "memory.csv"))
 
 
 def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""The section ``translate`` of params.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from babelcart.core.config import bounded
+from babelcart.translation.engines import LOCAL_MODEL, EngineSettings
+from babelcart.translation.network import RateLimits
+from babelcart.weights.wheels import check_local
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The rows of a task that are translated, and the languages that they are translated into."""
+
+    # Empty for all languages.
+    source_languages: tuple[str, ...] = ()
+    # null for the languages of dev (or of test, if dev is empty) that train lacks.
+    target_languages: tuple[str, ...] | None = None
+    # null for the mean number of rows of a native language.
+    rows_per_language: int | None = bounded(0, 2**53, default=None)
+    candidates: Literal["keep", "translate"] = "keep"
+
+
+@dataclass(frozen=True)
+class TranslateSettings:
+    """Settings of the stage ``translate``."""
+
+    SECTION: ClassVar[str] = "translate"
+
+    memory: str
+    qc: Expansion = field(default_factory=Expansion)
+    qi: Expansion = field(default_factory=Expansion)
+    pivot: str | None = None
+    # Names of blocks under engines, tried in this order for texts that the memory lacks.
+    chain: tuple[str, ...] = ()
+    engines: dict[str, EngineSettings] = field(default_factory=dict)
+    # Model folder of an engine that downloads none; a file, or null, if no engine of the chain needs it.
+    local_model: str | None = None
+    allow_network: bool = False
+    network: RateLimits = field(default_factory=RateLimits)
+    # Equal answers that a network engine must give before one is accepted; 2 for a server that may mix up requests.
+    agree: int = bounded(1, 3, default=1)
+    # Minimum share of the chosen rows of each language that must be translated.
+    min_coverage: float = bounded(0, 1, default=0.0)
+    seed: int = bounded(0, 2**63 - 1, default=0)
+
+    def __post_init__(self) -> None:
+        for name in self.chain:
+            if name not in self.engines:
+                raise ValueError(
+                    f"chain names the engine {name!r}; accepted: the blocks under engines: {', '.join(self.engines) or 'none'}"
+                )
+            if self.engines[name].local:
+                source = "packages" if self.engines[name].kind == "neural" else "repo and revision"
+                check_local(LOCAL_MODEL, self.local_model, f"{name} of chain", f"translate.engines.{name}: {source}")

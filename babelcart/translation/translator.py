@@ -1,0 +1,264 @@
+"""Find the translations of texts: in the memory first, then from the engines of the chain. Each must pass the quality gate."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from babelcart.rows.text import collapse_spaces, normalise
+from babelcart.translation import gate
+from babelcart.translation.engines import Engine
+from babelcart.translation.memory_files import Entry
+from babelcart.translation.network import EngineUnavailable, Failure, RequestPool
+from babelcart.translation.privacy import personal_data
+from babelcart.translation.settings import TranslateSettings
+from babelcart.translation.translation_memory import EngineDirection, Memory
+
+Direction = tuple[str, str]  # source and target language, ISO 639-1
+
+
+class Answer(NamedTuple):
+    """A translation that passed the quality gate, and the engine that made it."""
+
+    translation: str
+    engine: str
+
+
+class Refusal(NamedTuple):
+    """The reason why a text has no translation.
+
+    ``missing`` (no source has one), ``private``, ``too long``, ``empty``, ``contradictory``, a reason of the gate
+    (`babelcart.translation.gate.REASONS`), or the error of an engine.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """The entries of one engine and version in the memory, and the engine itself if it may be asked for more."""
+
+    name: str
+    version: str
+    engine: Engine | None = None
+
+
+@dataclass
+class EngineResults:
+    """Translations and refusals of one engine; the keys are texts in normal form."""
+
+    translations: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, Refusal] = field(default_factory=dict)
+
+
+class Translator:
+    """Translate texts with the memory and the engines of a chain.
+
+    Parameters
+    ----------
+    memory : Memory
+        Answers of engines are added as they arrive.
+    sources : sequence of Source
+        In order of preference.
+    settings : TranslateSettings
+    shared_words : collection of str
+        Words that several languages share, such as brands (see `gate.check_many`).
+    progress : callable
+        ``progress(iterable, total=..., desc=...)``, such as tqdm.
+
+    Attributes
+    ----------
+    used : set of Entry
+        The entries behind all answers of this translator.
+    answer_counts : Counter
+        Number of answers that each engine gave in this run, right or wrong.
+    unavailable : dict
+        Name of an engine -> error, for engines that failed and are not asked again in this run.
+    """
+
+    def __init__(
+        self, memory: Memory, sources: Sequence[Source], settings: TranslateSettings, shared_words: Collection[str] = (),
+        progress: Callable[..., Iterable[Any]] = lambda iterable, total, desc: iterable,
+    ) -> None:  # fmt: skip
+        self.memory, self.sources, self.settings, self.shared_words, self.progress = memory, sources, settings, shared_words, progress
+        self.used: set[Entry] = set()
+        self.answer_counts: Counter[str] = Counter()
+        self.unavailable: dict[str, str] = {}
+
+    def translate(self, direction: Direction, texts: Iterable[str]) -> dict[str, Answer | Refusal]:
+        """Translate distinct texts.
+
+        Parameters
+        ----------
+        direction : tuple of str
+            Source and target language.
+        texts : iterable of str
+            Texts with the same normal form (`babelcart.rows.text.normalise`) are translated once.
+
+        Returns
+        -------
+        dict
+            Text in normal form -> its translation, or the reason why it has none.
+        """
+        originals: dict[str, str] = {}  # normal form -> the text as written
+        for text in sorted(set(texts)):
+            originals.setdefault(normalise(text), text)
+        answers: dict[str, Answer] = {}
+        refusals = dict.fromkeys(originals, Refusal("missing"))
+        for source in self.sources:
+            pending = {key: text for key, text in originals.items() if key not in answers}
+            candidates = self._candidates(source, direction, pending)
+            refusals |= candidates.refusals
+            pairs = [(originals[key], translation) for key, translation in candidates.translations.items()]
+            verdicts = gate.check_many(*direction, pairs, self.shared_words, self._other_languages)
+            for (key, translation), reason in zip(candidates.translations.items(), verdicts, strict=True):
+                if reason is None:
+                    answers[key] = Answer(translation, source.name)
+                    self.used.add(Entry(source.name, source.version, *direction, key, translation))
+                else:
+                    refusals[key] = Refusal(reason)
+        return {key: answers.get(key, refusals[key]) for key in originals}
+
+    def _candidates(self, source: Source, direction: Direction, pending: Mapping[str, str]) -> EngineResults:
+        """Translations of one source, before the gate: those in the memory, then those of its engine."""
+        known = self.memory.look_up(EngineDirection(source.name, source.version, *direction), list(pending))
+        missing = {key: text for key, text in pending.items() if key not in known}
+        engine = source.engine
+        if (
+            engine is None
+            or not missing
+            or engine.name in self.unavailable
+            or not engine.supports(*direction)
+            or (engine.network and not self.settings.allow_network)
+        ):
+            return EngineResults(known)
+        accepted, refusals = _sendable(engine, missing)
+        if engine.network:
+            new = self._ask_network(engine, direction, accepted, known)
+        else:
+            new = EngineResults(self._run_locally(engine, direction, accepted))
+        return EngineResults(known | new.translations, refusals | new.refusals)
+
+    def _other_languages(self, target: str, texts: Sequence[str]) -> set[str]:
+        """`gate.other_languages`, with verdicts cached in the memory."""
+        verdicts = self.memory.language_verdicts(target, texts)
+        unknown = [text for text in texts if text not in verdicts]
+        if unknown:
+            in_other_language = gate.other_languages(target, unknown)
+            new_verdicts = {text: text in in_other_language for text in unknown}
+            self.memory.add_language_verdicts(target, new_verdicts)
+            verdicts |= new_verdicts
+        return {text for text, is_other in verdicts.items() if is_other}
+
+    def _ask_network(self, engine: Engine, direction: Direction, texts: Mapping[str, str], known: Mapping[str, str]) -> EngineResults:
+        """Ask an engine on the network. Its answers are stored at once, those in doubt as entries only after the engine repeated them."""
+        memory_key = EngineDirection(engine.name, engine.version, *direction)
+        interrupted = self.memory.unconfirmed(memory_key)
+        first_answers = {key: interrupted[key] for key in texts if key in interrupted}
+        refusals: dict[str, Refusal] = {}
+        new_texts = {key: text for key, text in texts.items() if key not in first_answers}
+        for key, response in self._request(engine, direction, new_texts, f"{engine.name} {'-'.join(direction)}"):
+            if isinstance(response, Refusal):
+                refusals[key] = response
+            else:
+                first_answers[key] = response
+                self.memory.add([Entry(*memory_key, key, response)], unconfirmed=True)
+        confirmation = self._confirm(engine, direction, {key: texts[key] for key in first_answers}, first_answers, known)
+        self.memory.confirm(memory_key, confirmation.translations, list(first_answers))
+        return EngineResults(confirmation.translations, refusals | confirmation.refusals)
+
+    def _confirm(
+        self, engine: Engine, direction: Direction, texts: Mapping[str, str], first_answers: Mapping[str, str], known: Mapping[str, str]
+    ) -> EngineResults:
+        """Ask again for answers in doubt, and accept those that the engine repeats.
+
+        A server, proxy or client that mixes up requests returns the answer of another text, so two texts have the same answer. Such
+        answers need two votes; all answers need as many as the setting `agree`.
+        """
+        required = self._required_votes(first_answers, known)
+        votes = {key: Counter({answer: 1}) for key, answer in first_answers.items()}
+        refusals: dict[str, Refusal] = {}
+        confirmed: dict[str, str] = {}
+        for _ in range(2 * self.settings.agree + 1):
+            leaders = {key: counter.most_common(1)[0] for key, counter in votes.items()}
+            confirmed = {key: answer for key, (answer, count) in leaders.items() if count >= required[key]}
+            in_doubt = {key: texts[key] for key in votes if key not in confirmed}
+            answered = False
+            for key, response in self._request(engine, direction, in_doubt, f"{engine.name} {'-'.join(direction)} again"):
+                if isinstance(response, Refusal):
+                    refusals[key] = response
+                else:
+                    votes[key][response] += 1
+                    answered = True
+            if not answered:
+                break
+        refusals |= {key: Refusal("contradictory") for key in votes if key not in confirmed and votes[key].total() > 1}
+        return EngineResults(confirmed, refusals)
+
+    def _required_votes(self, first_answers: Mapping[str, str], known: Mapping[str, str]) -> dict[str, int]:
+        texts_by_answer: defaultdict[str, set[str]] = defaultdict(set)
+        for key, answer in {**known, **first_answers}.items():
+            texts_by_answer[normalise(answer)].add(key)
+        return {
+            key: max(self.settings.agree, 2 if len(texts_by_answer[normalise(answer)]) > 1 else 1) for key, answer in first_answers.items()
+        }
+
+    def _request(
+        self, engine: Engine, direction: Direction, texts: Mapping[str, str], description: str
+    ) -> Iterator[tuple[str, str | Refusal]]:
+        """Send each text in a request of its own; yield its key and the translation or the reason why there is none."""
+        if not texts:
+            return
+        keys = {text: key for key, text in texts.items()}
+
+        def make_client() -> Callable[[str], str]:
+            translate = engine.client(*direction)
+            return lambda text: translate([text])[0]
+
+        pool = RequestPool(make_client, list(keys), self.settings.network, self.settings.seed)
+        try:
+            for text, response in self.progress(pool.responses(), total=len(keys), desc=description):
+                if isinstance(response, Failure):
+                    if response.stopped:
+                        self.unavailable[engine.name] = response.reason
+                    yield keys[text], Refusal(response.reason)
+                elif not response.strip():
+                    yield keys[text], Refusal("empty")
+                else:
+                    self.answer_counts[engine.name] += 1
+                    yield keys[text], collapse_spaces(response)
+        except EngineUnavailable as error:
+            self.unavailable[engine.name] = str(error)
+            for key in texts:
+                yield key, Refusal(str(error))
+
+    def _run_locally(self, engine: Engine, direction: Direction, texts: Mapping[str, str]) -> dict[str, str]:
+        """Translate with an engine on this machine, in batches of texts of similar length."""
+        if not texts:
+            return {}
+        translations: dict[str, str] = {}
+        ordered = sorted(texts, key=lambda key: (len(texts[key]), key))
+        batches = [ordered[start : start + engine.batch_size] for start in range(0, len(ordered), engine.batch_size)]
+        translate = engine.client(*direction)
+        for batch in self.progress(batches, total=len(batches), desc=f"{engine.name} {'-'.join(direction)}"):
+            answers = dict(zip(batch, map(collapse_spaces, translate([texts[key] for key in batch])), strict=True))
+            self.memory.add([Entry(engine.name, engine.version, *direction, key, answer) for key, answer in answers.items()])
+            self.answer_counts[engine.name] += len(answers)
+            translations |= answers
+        return translations
+
+
+def _sendable(engine: Engine, texts: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Refusal]]:
+    """Divide texts into those that may be sent to an engine and those that are refused."""
+    accepted: dict[str, str] = {}
+    refusals: dict[str, Refusal] = {}
+    for key, text in texts.items():
+        if len(text) > engine.max_characters:
+            refusals[key] = Refusal("too long")
+        elif engine.network and (kind := personal_data(text)):
+            refusals[key] = Refusal(f"private ({kind})")
+        else:
+            accepted[key] = text
+    return accepted, refusals
