@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from babelcart.core.errors import UserError, printable
 from babelcart.rows.table import RAW_COLUMNS
 from babelcart.scores.intervals import bootstrap, interval
-from babelcart.scores.metrics import Decision, scores
+from babelcart.scores.metrics import Decision, compute_scores
 from babelcart.scores.slices import slice_masks
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def compare_slices(
     found = []
     for (group, value), mask in masks.items():
         record: dict[str, object] = {"group": group, "value": value, "rows": int(mask.sum())}
-        scored = {name: scores(label[mask], sides[name][mask], limits[name][mask]) for name in sides}
+        scored = {name: compute_scores(label[mask], sides[name][mask], limits[name][mask]) for name in sides}
         for metric in ("f1", "auc"):
             if metric in scored["before"]:
                 change = scored["after"][metric] - scored["before"][metric]

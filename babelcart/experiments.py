@@ -115,7 +115,7 @@ class TaskResults:
             If the test rows differ from those of the other experiments.
         """
         from babelcart.scores.intervals import bootstrap
-        from babelcart.scores.metrics import best_threshold, scores
+        from babelcart.scores.metrics import best_threshold, compute_scores
 
         label = self.test["label"].to_numpy(int)
         result = CellScores({name: [] for name in self.masks}, {name: [] for name in self.masks})
@@ -127,7 +127,7 @@ class TaskResults:
             probability = test["probability"].to_numpy(float)
             drawn = bootstrap(label, probability, (probability >= threshold).astype(int), self.query, self.masks, draws)
             for name, mask in self.masks.items():
-                result.points[name].append(scores(label[mask], probability[mask], threshold))
+                result.points[name].append(compute_scores(label[mask], probability[mask], threshold))
                 result.draws[name].append(drawn[name])
         return result
 

@@ -36,7 +36,7 @@ def read(task: Task, model: str) -> page.TaskResults:
         validation=read_table(predictions / "validation.parquet", "probability", labelled=True),
         native_languages=read_json(Path(f"build/train_languages/{task}.json"), [str]),
         scores=scores,
-        parts=read_json(numbers / model / f"{task}_slices.json", {split: {...: {...: metrics.PART}}}),
+        parts=read_json(numbers / model / f"{task}_slices.json", {split: {...: {...: metrics.SLICE_SCORES}}}),
         ngram=read_json(numbers / f"ngram/{task}.json", metrics.SCORES),
         translation=read_json(numbers / f"translate/{task}.json", page.TRANSLATION),
         negatives=read_json(numbers / f"negatives/{task}.json", page.NEGATIVES),

@@ -21,7 +21,7 @@ from babelcart.scores import metrics
 @cli.model
 def main(task: str, model: str) -> None:
     settings, folder = config.load_section(metrics.Evaluate), Path("metrics") / model
-    decision = metrics.Decision.of(read_json(folder / f"{task}.json", metrics.SCORES))
+    decision = metrics.Decision.from_scores(read_json(folder / f"{task}.json", metrics.SCORES))
     table = read_table(Path(f"build/attack/{model}/{task}.parquet"))
     write_json(folder / f"{task}_attacks.json", resist.flip_rates(table, decision, settings.bootstrap_draws, settings.seed))
 

@@ -26,7 +26,7 @@ def main(model: str) -> None:
         files = {}
         for task in config.load("tasks", tuple[Task, ...]):
             predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"), "probability")
-            decision = metrics.Decision.of(read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES))
+            decision = metrics.Decision.from_scores(read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES))
             path = Path(name) / f"submit_{task.upper()}.txt"
             lines = submit.submission_lines(predictions, task, decision)
             write_text(path, "".join(line + "\n" for line in lines))

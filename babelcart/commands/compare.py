@@ -43,7 +43,7 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
         tables, decisions = [], []
         for revision in (before, after):
             tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet", "probability"))
-            decisions.append(metrics.Decision.of(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
+            decisions.append(metrics.Decision.from_scores(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
         rows = compare.pair_predictions(tables[0], tables[1], names)
         native = revisions.read_json(after, f"build/train_languages/{task}.json", [str])
         differences = compare.compare_slices(rows, decisions[0], decisions[1], native, task)

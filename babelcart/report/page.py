@@ -88,7 +88,7 @@ class TaskResults:
     @property
     def decision(self) -> Decision:
         """As `evaluate` chose it on validation."""
-        return Decision.of(self.scores)
+        return Decision.from_scores(self.scores)
 
 
 def best_labelled_split(scores: Mapping[str, Any]) -> str:

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What JSON of scores holds (`babelcart.core.shapes.check_shape`): of a part of the rows, of a split, and in all.
-PART = {
+SLICE_SCORES = {
     "rows": int, "positive_share": float, "floor_f1": float, "f1": float, "precision": float, "recall": float, "brier": float, "ece": float,
     "auc?": float, "f1_low?": float, "f1_high?": float, "auc_low?": float, "auc_high?": float,
 }  # fmt: skip
-SUMMARY = {
+SPLIT_SCORES = {
     "threshold": float, "thresholds?": {...: float}, "temperature?": float,
-    "overall": {**PART, "f1_at_half": float}, "seen?": PART, "unseen?": PART, "language": {...: PART},
+    "overall": {**SLICE_SCORES, "f1_at_half": float}, "seen?": SLICE_SCORES, "unseen?": SLICE_SCORES, "language": {...: SLICE_SCORES},
 }  # fmt: skip
-SCORES = {"validation": SUMMARY, "dev?": SUMMARY, "test?": SUMMARY}
+SCORES = {"validation": SPLIT_SCORES, "dev?": SPLIT_SCORES, "test?": SPLIT_SCORES}
 ANSWERS = {0: "not relevant", 1: "relevant"}
 
 
@@ -150,7 +150,7 @@ def expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> fl
     return float(((found["probability"] - found["share"]).abs() * found["rows"]).sum() / found["rows"].sum())
 
 
-def scores(label: np.ndarray, probability: np.ndarray, threshold: float | np.ndarray) -> dict[str, float]:
+def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float | np.ndarray) -> dict[str, float]:
     """F1 and its company for one set of rows.
 
     Parameters
@@ -217,7 +217,7 @@ class Decision:
     temperature: float | None = None
 
     @classmethod
-    def of(cls, scores: Mapping[str, Any]) -> Decision:
+    def from_scores(cls, scores: Mapping[str, Any]) -> Decision:
         """What `decide` chose, from metrics/MODEL/TASK.json."""
         chosen = scores["validation"]
         return cls(chosen["threshold"], chosen.get("thresholds", {}), chosen.get("temperature"))
@@ -279,9 +279,9 @@ def evaluate(
 
     def score(name: str) -> dict[str, float]:
         mask = masks[name]
-        found = scores(label[mask], probability[mask], thresholds[mask])
+        found = compute_scores(label[mask], probability[mask], thresholds[mask])
         if decision.temperature is not None:
-            calibrated = scores(label[mask], decision.calibrated(probability[mask]), thresholds[mask])
+            calibrated = compute_scores(label[mask], decision.calibrated(probability[mask]), thresholds[mask])
             found |= {key: calibrated[key] for key in ("brier", "ece")}
         for metric, values in drawn[name].items():
             if (ends := interval(values)) is not None and metric in found:
@@ -293,7 +293,7 @@ def evaluate(
         summary["temperature"] = decision.temperature
     if decision.languages:
         summary["thresholds"] = decision.languages
-    summary["overall"] = score("overall") | {"f1_at_half": scores(label, probability, 0.5)["f1"]}
+    summary["overall"] = score("overall") | {"f1_at_half": compute_scores(label, probability, 0.5)["f1"]}
     summary |= {value: score(f"languages\t{value}") for value in groups.pop("languages")}
     summary["language"] = {value: score(f"language\t{value}") for value in groups.pop("language")}
     return summary, {group: {value: score(f"{group}\t{value}") for value in values} for group, values in groups.items()}

@@ -12,7 +12,7 @@ import pytest
 
 from babelcart import compare
 from babelcart.core.errors import UserError
-from babelcart.scores.metrics import Decision, scores
+from babelcart.scores.metrics import Decision, compute_scores
 from tests.support.processes import call
 from tests.support.project import Project, run, run_to
 from tests.support.tables import table
@@ -25,7 +25,7 @@ def test_a_better_model_is_found_better() -> None:
     found = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=200)
     overall = found.iloc[0]
     for metric in ("f1", "auc"):
-        expected = [scores(side["label"].to_numpy(), side["probability"].to_numpy(), 0.5)[metric] for side in (rows, better)]
+        expected = [compute_scores(side["label"].to_numpy(), side["probability"].to_numpy(), 0.5)[metric] for side in (rows, better)]
         assert overall[f"{metric}_change"] == pytest.approx(expected[1] - expected[0])
         assert 0 < overall[f"{metric}_low"] < overall[f"{metric}_change"] < overall[f"{metric}_high"]
     changed = compare.flips(pairs, decision, decision)

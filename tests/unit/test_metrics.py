@@ -25,7 +25,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.3
 @given(ROWS, st.sampled_from([0.0, 0.3, 0.4, 1.0]))
 def test_scores_equal_scikit_learns(pairs: list[tuple[int, float]], threshold: float) -> None:
     label, probability = (np.array(column) for column in zip(*pairs, strict=True))
-    found, predicted = metrics.scores(label, probability, threshold), probability >= threshold
+    found, predicted = metrics.compute_scores(label, probability, threshold), probability >= threshold
     for name in ("f1", "precision", "recall"):
         assert found[name] == pytest.approx(getattr(sklearn, f"{name}_score")(label, predicted, zero_division=0), abs=1e-5)
     assert found["brier"] == pytest.approx(sklearn.brier_score_loss(label, probability, pos_label=1), abs=1e-5)
@@ -41,9 +41,9 @@ def test_scores_equal_scikit_learns(pairs: list[tuple[int, float]], threshold: f
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1, 1.1])
 def test_what_is_no_probability_is_refused(wrong: float) -> None:
     with pytest.raises(UserError, match="1 of 3 probabilities are not finite numbers from 0 to 1"):
-        metrics.scores(np.array([0, 1, 1]), np.array([0.1, wrong, 0.9]), 0.5)
+        metrics.compute_scores(np.array([0, 1, 1]), np.array([0.1, wrong, 0.9]), 0.5)
     with pytest.raises(UserError, match="no rows"):
-        metrics.scores(np.array([]), np.array([]), 0.5)
+        metrics.compute_scores(np.array([]), np.array([]), 0.5)
 
 
 @settings(max_examples=50, deadline=None)
@@ -134,8 +134,8 @@ def test_thresholds_of_languages_are_drawn_to_the_tasks() -> None:
     assert own.languages["de"] < task
     for language, part in rows.groupby("language"):
         label, probability = part["label"].to_numpy(), part["probability"].to_numpy()
-        best = metrics.scores(label, probability, metrics.best_threshold(label, probability))["f1"]
-        assert metrics.scores(label, probability, own.languages[str(language)])["f1"] == pytest.approx(best, abs=1e-5)
+        best = metrics.compute_scores(label, probability, metrics.best_threshold(label, probability))["f1"]
+        assert metrics.compute_scores(label, probability, own.languages[str(language)])["f1"] == pytest.approx(best, abs=1e-5)
         assert drawn.languages[str(language)] == pytest.approx(task, abs=1e-3)
     fixed = metrics.decide(rows, Evaluate(threshold=0.4, per_language=True))
     assert (fixed.threshold, fixed.languages) == (0.4, {})

@@ -60,5 +60,5 @@ def test_a_model_has_a_row_in_the_models_page(model: str) -> None:
 
 def test_every_metric_is_described_in_the_evaluation_page() -> None:
     page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
-    scores = metrics.scores(np.array([0, 1, 1, 0]), np.array([0.2, 0.9, 0.4, 0.6]), 0.5)
+    scores = metrics.compute_scores(np.array([0, 1, 1, 0]), np.array([0.2, 0.9, 0.4, 0.6]), 0.5)
     assert [name for name in scores if f"`{name}`" not in page] == []

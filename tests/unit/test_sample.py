@@ -85,7 +85,7 @@ def test_wording_alone_does_not_give_the_label(sample: Path, task: str) -> None:
     test["label"] = test["id"].map(labels)
     unseen = test[~test["language"].isin(train["language"].unique())]
     (probability,) = baseline.fit_predict(train, unseen)
-    assert metrics.scores(unseen["label"].to_numpy(), probability, 0.5)["auc"] < 0.65
+    assert metrics.compute_scores(unseen["label"].to_numpy(), probability, 0.5)["auc"] < 0.65
 
 
 def test_labels_follow_from_meaning() -> None:
