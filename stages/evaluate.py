@@ -31,7 +31,7 @@ def main(task: str, model: str) -> None:
                 tables[split] = table
     decision = metrics.decide(tables["validation"], settings)
     found = {name: metrics.evaluate(table, decision, native, settings, task) for name, table in tables.items()}
-    curves = metrics.curves(list(tables.values())[-1], decision)
+    curves = metrics.plot_tables(list(tables.values())[-1], decision)
     write_json(Path("metrics") / model / f"{task}.json", {name: summary for name, (summary, _) in found.items()})
     write_json(Path("metrics") / model / f"{task}_slices.json", {name: parts for name, (_, parts) in found.items()})
     for name, curve in curves.items():

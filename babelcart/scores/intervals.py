@@ -1,20 +1,83 @@
-"""95 % intervals of F1 and ROC AUC by the bootstrap, drawing queries instead of rows.
+"""95 % confidence intervals of F1 and ROC AUC from a bootstrap that draws queries instead of rows.
 
-Rows of one query stand or fall together, so the query is the unit that is drawn (cluster bootstrap: Davison and Hinkley, "Bootstrap
-Methods and their Application", 1997, section 3.8); the interval is between percentiles. All slices share the draws, and equal
-queries and seed give equal draws: differences of two models are paired. `tests/unit/test_metrics.py` simulates the coverage.
+Rows of one query are not independent, so queries are the sampling units (cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and
+their Application", 1997, section 3.8). The intervals are percentile intervals. All slices share the draws, and equal queries with an
+equal seed give equal draws, so that differences between two models are paired. `tests/unit/test_metrics.py` simulates the coverage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
-# Rows times draws that are held at once; bounds memory.
+Key = TypeVar("Key", bound=Hashable)
+
+# Upper bound of rows times draws in one batch, which bounds memory.
 MAX_CELLS = 2_000_000
+
+
+def query_keys(rows: pd.DataFrame) -> np.ndarray:
+    """Key of each row's query: its language and text, ``(rows,)`` of str. Rows with equal keys belong to one query.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Columns ``language`` and ``origin_query``.
+    """
+    return (rows["language"] + "\t" + rows["origin_query"]).to_numpy()
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Statistics of one slice from which F1 and AUC follow for any weights of the queries.
+
+    Attributes
+    ----------
+    counts : numpy.ndarray
+        ``(queries, 3)`` float64: true positives, predicted positives and actual positives of each query.
+    query_index : numpy.ndarray
+        ``(slice rows,)`` int: the query of each row, in descending order of probability.
+    positive : numpy.ndarray
+        ``(slice rows,)`` float64 of 0 and 1: the labels, in the same order.
+    run_starts : numpy.ndarray
+        ``(distinct probabilities,)`` int: the first row of each run of equal probabilities.
+    """
+
+    counts: np.ndarray
+    query_index: np.ndarray
+    positive: np.ndarray
+    run_starts: np.ndarray
+
+    def f1(self, weights: np.ndarray) -> np.ndarray:
+        """F1 in each draw, ``(draws,)`` float64; `weights` is ``(draws, queries)``, how often each query was drawn."""
+        import numpy as np
+
+        true_positives, predicted_positives, actual_positives = (weights @ self.counts).T  # (draws,) each
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return 2 * true_positives / (predicted_positives + actual_positives)
+
+    def auc(self, weights: np.ndarray) -> np.ndarray:
+        """Weighted ROC AUC in each draw, ``(draws,)`` float64; `weights` as in `f1`."""
+        import numpy as np
+
+        if not len(self.positive):
+            return np.full(len(weights), np.nan)
+        row_weights = weights[:, self.query_index]  # (draws, slice rows)
+        positives = row_weights * self.positive
+        negatives = row_weights - positives
+        if len(self.run_starts) < len(self.positive):
+            positives = np.add.reduceat(positives, self.run_starts, axis=1)  # (draws, distinct probabilities)
+            negatives = np.add.reduceat(negatives, self.run_starts, axis=1)
+        total_negatives = negatives.sum(axis=1)
+        # Negatives ranked below each positive; those with the same probability count half.
+        negatives_below = total_negatives[:, None] - np.cumsum(negatives, axis=1) + negatives / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.einsum("ij,ij->i", positives, negatives_below) / (positives.sum(axis=1) * total_negatives)
 
 
 def bootstrap(
@@ -22,11 +85,11 @@ def bootstrap(
     probability: np.ndarray,
     predicted: np.ndarray,
     query: np.ndarray,
-    slices: Mapping[str, np.ndarray],
+    slices: Mapping[Key, np.ndarray],
     draws: int = 1000,
     seed: int = 0,
-) -> dict[str, dict[str, np.ndarray]]:
-    """F1 and AUC of every slice in every draw.
+) -> dict[Key, dict[str, np.ndarray]]:
+    """F1 and AUC of each slice in each bootstrap draw.
 
     Parameters
     ----------
@@ -35,79 +98,88 @@ def bootstrap(
     probability : numpy.ndarray
         ``(rows,)`` float.
     query : numpy.ndarray
-        ``(rows,)`` of any values; rows with equal ones are drawn together.
-    slices : mapping of str to numpy.ndarray
-        ``(rows,)`` bool masks.
+        ``(rows,)`` of any type, such as `query_keys`. Rows with equal values are drawn together.
+    slices : mapping
+        Boolean masks, ``(rows,)``, by any key.
+    draws : int
+        Number of draws.
+    seed : int
+        Seed of the draws.
 
     Returns
     -------
     dict
-        By slice, ``f1`` and ``auc``: ``(draws,)`` float64, NaN where a draw leaves them undefined.
+        ``f1`` and ``auc`` by slice: ``(draws,)`` float64, NaN where a draw leaves them undefined.
     """
     import numpy as np
     import pandas as pd
 
-    codes, known = pd.factorize(query)
+    query_index, queries = pd.factorize(query)
     descending = np.argsort(-probability, kind="stable")
-    counted = np.zeros((len(known), len(slices), 3))
-    ranked = []
-    for number, mask in enumerate(slices.values()):
-        for part, chosen in enumerate((label * predicted, predicted, label)):
-            counted[:, number, part] = np.bincount(codes[mask], weights=chosen[mask].astype(float), minlength=len(known))
-        rows = descending[mask[descending]]
-        ties = np.flatnonzero(np.append(True, np.diff(probability[rows]) != 0)[: len(rows)])
-        ranked.append((codes[rows], label[rows].astype(float), ties))
+    statistics: dict[Key, _Slice] = {}
+    for key, mask in slices.items():
+        counts = [
+            np.bincount(query_index[mask], weights=values[mask].astype(float), minlength=len(queries))
+            for values in (label * predicted, predicted, label)
+        ]
+        ranked = descending[mask[descending]]  # (slice rows,)
+        run_starts = np.flatnonzero(np.append(True, np.diff(probability[ranked]) != 0)[: len(ranked)])
+        statistics[key] = _Slice(np.stack(counts, axis=1), query_index[ranked], label[ranked].astype(float), run_starts)
+
+    drawn = {key: {"f1": np.full(draws, np.nan), "auc": np.full(draws, np.nan)} for key in slices}
     generator = np.random.default_rng(seed)
-    found = {name: {"f1": np.full(draws, np.nan), "auc": np.full(draws, np.nan)} for name in slices}
-    step = max(1, MAX_CELLS // max(1, len(label)))
-    for start in range(0, draws, step):
-        size = min(step, draws - start)
-        weights = np.stack(
-            [np.bincount(generator.integers(len(known), size=len(known)), minlength=len(known)) for _ in range(size)]
-        ).astype(float)
-        sums = (weights @ counted.reshape(len(known), -1)).reshape(size, len(slices), 3)
-        for number, (name, (code, positive, ties)) in enumerate(zip(slices, ranked, strict=True)):
-            hits, said, there = sums[:, number].T
-            with np.errstate(invalid="ignore", divide="ignore"):
-                found[name]["f1"][start : start + size] = 2 * hits / (said + there)
-                found[name]["auc"][start : start + size] = _auc(weights[:, code], positive, ties)
-    return found
+    batch_size = max(1, MAX_CELLS // max(1, len(label)))
+    for start in range(0, draws, batch_size):
+        batch = slice(start, min(start + batch_size, draws))
+        weights = np.stack([_draw_weights(generator, len(queries)) for _ in range(batch.stop - start)])  # (batch, queries)
+        for key, slice_statistics in statistics.items():
+            drawn[key]["f1"][batch] = slice_statistics.f1(weights)
+            drawn[key]["auc"][batch] = slice_statistics.auc(weights)
+    return drawn
+
+
+def _draw_weights(generator: np.random.Generator, queries: int) -> np.ndarray:
+    """Draw as many queries as there are, with replacement; return how often each was drawn, ``(queries,)`` float64."""
+    import numpy as np
+
+    return np.bincount(generator.integers(queries, size=queries), minlength=queries).astype(float)
 
 
 def bootstrap_means(values: np.ndarray, query: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """``(draws,)`` means of `values`, whose rows of one `query` are drawn together."""
+    """Mean of some values in each bootstrap draw.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        ``(rows,)`` float.
+    query : numpy.ndarray
+        ``(rows,)`` of any type. Rows with equal values are drawn together.
+    draws : int
+        Number of draws.
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(draws,)`` float64.
+    """
     import numpy as np
     import pandas as pd
 
-    codes, known = pd.factorize(query)
-    sums, rows = np.bincount(codes, weights=values), np.bincount(codes)
+    query_index, queries = pd.factorize(query)
+    sums, rows = np.bincount(query_index, weights=values), np.bincount(query_index)  # (queries,) each
     generator = np.random.default_rng(seed)
-    drawn = (generator.integers(len(known), size=len(known)) for _ in range(draws))
-    return np.array([sums[one].sum() / rows[one].sum() for one in drawn])
-
-
-def _auc(weights: np.ndarray, positive: np.ndarray, ties: np.ndarray) -> np.ndarray:
-    """Weighted AUC, a draw a row of `weights`, columns in descending order of the score; `ties` begin a new score each."""
-    import numpy as np
-
-    if not len(positive):
-        return np.full(len(weights), np.nan)
-    ups = weights * positive
-    downs = weights - ups
-    if len(ties) < len(positive):
-        ups, downs = np.add.reduceat(ups, ties, axis=1), np.add.reduceat(downs, ties, axis=1)
-    total = downs.sum(axis=1)
-    # Negatives below each positive, those at the same score by half.
-    below = total[:, None] - np.cumsum(downs, axis=1) + downs / 2
-    return np.einsum("ij,ij->i", ups, below) / (ups.sum(axis=1) * total)
+    drawn_queries = (generator.integers(len(queries), size=len(queries)) for _ in range(draws))
+    return np.array([sums[drawn].sum() / rows[drawn].sum() for drawn in drawn_queries])
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """The 2.5 % and 97.5 % percentiles of draws; None if more than a hundredth of them are undefined."""
+    """The 2.5 % and 97.5 % percentiles of bootstrap draws, or None if more than 1 % of the draws are undefined (NaN)."""
     import numpy as np
 
-    good = values[np.isfinite(values)]
-    if not len(values) or len(good) < 0.99 * len(values):
+    defined = values[np.isfinite(values)]
+    if not len(values) or len(defined) < 0.99 * len(values):
         return None
-    low, high = np.quantile(good, [0.025, 0.975])
+    low, high = np.quantile(defined, [0.025, 0.975])
     return float(low), float(high)

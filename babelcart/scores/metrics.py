@@ -1,21 +1,23 @@
-"""Scores of predictions: F1 first, always beside the floor that needs no model. Imports no torch."""
+"""Metrics of predictions. F1 comes first, always next to its floor, which needs no model. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.scores.intervals import bootstrap, interval
-from babelcart.scores.slices import slice_masks
+from babelcart.scores.intervals import bootstrap, interval, query_keys
+from babelcart.scores.slices import slice_masks, with_overall
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# What JSON of scores holds (`babelcart.core.shapes.check_shape`): of a part of the rows, of a split, and in all.
+Key = TypeVar("Key", bound=Hashable)
+
+# Shapes of the JSON of scores, for `babelcart.core.shapes.check_shape`: of a slice, of a split, and of a file.
 SLICE_SCORES = {
     "rows": int, "positive_share": float, "floor_f1": float, "f1": float, "precision": float, "recall": float, "brier": float, "ece": float,
     "auc?": float, "f1_low?": float, "f1_high?": float, "auc_low?": float, "auc_high?": float,
@@ -26,6 +28,8 @@ SPLIT_SCORES = {
 }  # fmt: skip
 SCORES = {"validation": SPLIT_SCORES, "dev?": SPLIT_SCORES, "test?": SPLIT_SCORES}
 ANSWERS = {0: "not relevant", 1: "relevant"}
+# Names of (label, prediction).
+OUTCOMES = {(1, 1): "true_positive", (0, 1): "false_positive", (1, 0): "false_negative", (0, 0): "true_negative"}
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,48 @@ class Evaluate:
     seed: int = bounded(0, 2**63 - 1, default=0)
 
 
-def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
-    """The threshold with the highest F1; rows with ``probability >= threshold`` are predicted relevant.
+def f1_curve(label: np.ndarray, probability: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """F1 at each of several thresholds. Rows with ``probability >= threshold`` are predicted relevant.
 
-    Between two scores the middle is taken, so that a rounding of a score does not flip a row.
+    Parameters
+    ----------
+    label : numpy.ndarray
+        ``(rows,)`` of 0 and 1.
+    probability : numpy.ndarray
+        ``(rows,)`` in [0, 1].
+    thresholds : numpy.ndarray
+        ``(thresholds,)``, in any order.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(thresholds,)`` float64; 0 where neither a label nor a prediction is positive.
+    """
+    import numpy as np
+
+    ascending = np.argsort(probability, kind="stable")
+    # True positives if the predicted positives are the rows from each position of the ascending order on.
+    true_positives_from = np.append(np.cumsum(label[ascending][::-1])[::-1], 0)  # (rows + 1,)
+    first_predicted = np.searchsorted(probability[ascending], thresholds, side="left")  # (thresholds,)
+    return _f1(true_positives_from[first_predicted], len(label) - first_predicted, label.sum())
+
+
+def _f1(true_positives: np.ndarray | int, predicted_positives: np.ndarray, actual_positives: np.ndarray) -> np.ndarray:
+    """F1 from counts; 0 where there are neither predicted nor actual positives."""
+    import numpy as np
+
+    return 2 * true_positives / np.maximum(predicted_positives + actual_positives, 1)
+
+
+def floor_f1(positive_share: float) -> float:
+    """F1 of always answering "relevant", for a share of relevant rows."""
+    return 2 * positive_share / (1 + positive_share)
+
+
+def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
+    """The threshold with the highest F1; the highest of several. Rows with ``probability >= threshold`` are predicted relevant.
+
+    The threshold is the midpoint of two adjacent probabilities, so that a rounding error does not flip a prediction.
 
     Parameters
     ----------
@@ -62,115 +104,140 @@ def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
     import numpy as np
 
     label, probability = np.asarray(label), np.asarray(probability, dtype=float)
-    positives = int(label.sum())
-    if not positives:
+    if not label.sum():
         raise UserError(f"no threshold can be chosen: none of the {len(label)} validation rows is relevant")
-    ordered = np.argsort(-probability, kind="stable")
-    scores = probability[ordered]
-    hits = np.cumsum(label[ordered])
-    # Only where the score changes can a threshold stand.
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-    f1 = 2 * hits[ends] / (ends + 1 + positives)
-    best = ends[int(np.argmax(f1))]
-    below = scores[best + 1] if best + 1 < len(scores) else 0.0
-    middle = float((scores[best] + below) / 2)
-    return middle if middle > below else float(scores[best])
+    descending = np.unique(probability)[::-1]
+    best = int(np.argmax(f1_curve(label, probability, descending)))
+    next_lower = descending[best + 1] if best + 1 < len(descending) else 0.0
+    midpoint = float((descending[best] + next_lower) / 2)
+    return midpoint if midpoint > next_lower else float(descending[best])
 
 
 def language_thresholds(validation: pd.DataFrame, shrink_rows: int) -> dict[str, float]:
-    """A threshold for each language, drawn towards the task's where its validation rows are few.
+    """A threshold for each language, shrunk towards the task's threshold where the language has few validation rows.
 
-    It maximises ``(n F1_language(t) + k F1_task(t)) / (n + k)`` for the ``n`` rows of the language and ``k = shrink_rows``: with few
-    rows the curve of the whole task decides, with many their own.
+    It maximises ``(n F1_language(t) + k F1_task(t)) / (n + k)``, where ``n`` is the number of rows of the language and
+    ``k = shrink_rows``. With few rows, the F1 curve of the task decides; with many, that of the language.
 
     Parameters
     ----------
     validation : pandas.DataFrame
-        Columns ``language``, ``label``, ``probability``.
+        Columns ``language``, ``label`` and ``probability``.
+    shrink_rows : int
+        Weight of the task's F1 curve, in rows.
+
+    Returns
+    -------
+    dict of str to float
+        Thresholds by language.
     """
     import numpy as np
 
     label, probability = validation["label"].to_numpy(int), validation["probability"].to_numpy(float)
     distinct = np.unique(probability)
-    at = np.append(distinct[:1], (distinct[1:] + distinct[:-1]) / 2)
-    whole = _f1_curve(label, probability, at)
-    found = {}
+    candidates = np.append(distinct[:1], (distinct[1:] + distinct[:-1]) / 2)  # the lowest probability, and all midpoints
+    task_f1 = f1_curve(label, probability, candidates)
+    thresholds = {}
     for language, rows in validation.groupby("language"):
-        own = _f1_curve(rows["label"].to_numpy(int), rows["probability"].to_numpy(float), at)
-        found[str(language)] = round(float(at[int(np.argmax(len(rows) * own + shrink_rows * whole))]), 6)
-    return found
-
-
-def _f1_curve(label: np.ndarray, probability: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """F1 at each threshold."""
-    import numpy as np
-
-    ordered = np.argsort(probability, kind="stable")
-    hits = np.append(np.cumsum(label[ordered][::-1])[::-1], 0)
-    first = np.searchsorted(probability[ordered], at, side="left")
-    return 2 * hits[first] / np.maximum(len(label) - first + label.sum(), 1)
+        language_f1 = f1_curve(rows["label"].to_numpy(int), rows["probability"].to_numpy(float), candidates)
+        best = int(np.argmax(len(rows) * language_f1 + shrink_rows * task_f1))
+        thresholds[str(language)] = round(float(candidates[best]), 6)
+    return thresholds
 
 
 def temperature(label: np.ndarray, probability: np.ndarray) -> float:
-    """What the logits are to be divided by for the least log loss (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+    """The divisor of the logits that minimises the log loss (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+
+    Parameters
+    ----------
+    label : numpy.ndarray
+        ``(rows,)`` of 0 and 1.
+    probability : numpy.ndarray
+        ``(rows,)`` in [0, 1].
+    """
     import numpy as np
     from scipy.optimize import minimize_scalar
 
     logit = _logit(probability)
     sign = np.where(np.asarray(label) == 1, -1.0, 1.0)
-    found = minimize_scalar(lambda log: np.logaddexp(0, sign * logit / np.exp(log)).mean(), bounds=(-4, 4), method="bounded")
-    return float(np.exp(found.x))
+
+    def log_loss(log_temperature: float) -> float:
+        return np.logaddexp(0, sign * logit / np.exp(log_temperature)).mean()
+
+    return float(np.exp(minimize_scalar(log_loss, bounds=(-4, 4), method="bounded").x))
 
 
 def _logit(probability: np.ndarray) -> np.ndarray:
+    """Logits of probabilities, which are clipped to [1e-7, 1 - 1e-7]."""
     import numpy as np
 
-    inside = np.clip(probability, 1e-7, 1 - 1e-7)
-    return np.log(inside) - np.log1p(-inside)
+    clipped = np.clip(probability, 1e-7, 1 - 1e-7)
+    return np.log(clipped) - np.log1p(-clipped)
 
 
 def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 15) -> pd.DataFrame:
-    """Mean probability and share of relevant rows in bins of about equal size: ``probability``, ``share``, ``rows``.
+    """Mean probability and share of relevant rows in bins of about equal size.
 
-    Equal scores stay in one bin, so there may be fewer than `bins`.
+    Parameters
+    ----------
+    label : numpy.ndarray
+        ``(rows,)`` of 0 and 1.
+    probability : numpy.ndarray
+        ``(rows,)`` in [0, 1].
+    bins : int
+        Number of bins. Equal probabilities stay in one bin, so there may be fewer.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``probability``, ``share`` and ``rows``, one row for each bin.
     """
     import numpy as np
     import pandas as pd
 
     edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
-    number = np.searchsorted(edges, probability, side="right")
-    table = pd.DataFrame({"number": number, "probability": probability, "share": label})
-    found = table.groupby("number").agg(probability=("probability", "mean"), share=("share", "mean"), rows=("share", "size"))
-    return found.reset_index(drop=True)
+    rows = pd.DataFrame({"bin": np.searchsorted(edges, probability, side="right"), "probability": probability, "share": label})
+    table = rows.groupby("bin").agg(probability=("probability", "mean"), share=("share", "mean"), rows=("share", "size"))
+    return table.reset_index(drop=True)
 
 
 def expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
-    """The mean distance of probability and share in 15 bins of equal size (Nixon et al., "Measuring Calibration", 2019)."""
-    found = calibration_bins(label, probability)
-    return float(((found["probability"] - found["share"]).abs() * found["rows"]).sum() / found["rows"].sum())
-
-
-def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float | np.ndarray) -> dict[str, float]:
-    """F1 and its company for one set of rows.
+    """Mean difference of probability and share of relevant rows, in 15 bins of equal size (Nixon et al., "Measuring Calibration", 2019).
 
     Parameters
     ----------
-    label, probability : numpy.ndarray
-        ``(rows,)``, at least one row.
+    label : numpy.ndarray
+        ``(rows,)`` of 0 and 1.
+    probability : numpy.ndarray
+        ``(rows,)`` in [0, 1].
+    """
+    bins = calibration_bins(label, probability)
+    return float(((bins["probability"] - bins["share"]).abs() * bins["rows"]).sum() / bins["rows"].sum())
+
+
+def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float | np.ndarray) -> dict[str, float]:
+    """F1 and the other metrics of one set of rows.
+
+    Parameters
+    ----------
+    label : numpy.ndarray
+        ``(rows,)`` of 0 and 1, at least one row.
+    probability : numpy.ndarray
+        ``(rows,)`` in [0, 1].
     threshold : float or numpy.ndarray
-        One, or one a row.
+        One threshold, or ``(rows,)``, one for each row.
 
     Returns
     -------
     dict
-        ``rows``, ``positive_share``, ``floor_f1`` (F1 of always answering "relevant"), ``f1``, ``precision``, ``recall``,
-        ``brier``, ``ece`` (`expected_calibration_error`), and ``auc`` and ``average_precision`` where both labels occur.
-        Precision without any predicted positive is 0, as in scikit-learn.
+        ``rows``, ``positive_share``, ``floor_f1`` (`floor_f1`), ``f1``, ``precision``, ``recall``, ``brier`` and ``ece``
+        (`expected_calibration_error`); ``auc`` and ``average_precision`` if both labels occur. Precision without predicted positives
+        is 0, as in scikit-learn. Rounded to 5 digits.
 
     Raises
     ------
     UserError
-        If there is no row, or a probability is not in [0, 1].
+        If there are no rows, or a probability is not in [0, 1].
     """
     import numpy as np
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support, roc_auc_score
@@ -178,38 +245,38 @@ def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float 
     label, probability = np.asarray(label, dtype=int), np.asarray(probability, dtype=float)
     if not len(label):
         raise UserError("there are no rows to score")
-    if wrong := int((~((probability >= 0) & (probability <= 1))).sum()):
-        raise UserError(f"{wrong} of {len(probability)} probabilities are not finite numbers from 0 to 1; predict again")
+    if invalid := int((~((probability >= 0) & (probability <= 1))).sum()):
+        raise UserError(f"{invalid} of {len(probability)} probabilities are not finite numbers from 0 to 1; predict again")
     precision, recall, f1, _ = precision_recall_fscore_support(label, probability >= threshold, average="binary", zero_division=0)
-    share = float(label.mean())
-    found = {
+    positive_share = float(label.mean())
+    scores = {
         "rows": len(label),
-        "positive_share": share,
-        "floor_f1": 2 * share / (1 + share),
+        "positive_share": positive_share,
+        "floor_f1": floor_f1(positive_share),
         "f1": float(f1),
         "precision": float(precision),
         "recall": float(recall),
         "brier": float(np.mean((probability - label) ** 2)),
         "ece": expected_calibration_error(label, probability),
     }
-    if 0 < share < 1:
-        found["auc"] = float(roc_auc_score(label, probability))
-        found["average_precision"] = float(average_precision_score(label, probability))
-    return {name: round(value, 5) for name, value in found.items()}
+    if 0 < positive_share < 1:
+        scores["auc"] = float(roc_auc_score(label, probability))
+        scores["average_precision"] = float(average_precision_score(label, probability))
+    return {name: round(score, 5) for name, score in scores.items()}
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen on validation: when a probability means "relevant", and how it is calibrated.
+    """Thresholds and calibration, as chosen on validation rows.
 
     Attributes
     ----------
     threshold : float
-        Of the task.
-    languages : dict
-        Thresholds of languages that have their own.
+        The task's threshold: rows with ``probability >= threshold`` are predicted relevant.
+    languages : dict of str to float
+        Thresholds of the languages that have their own.
     temperature : float, optional
-        The logits are divided by it before Brier score and calibration error; F1 and AUC do not depend on it.
+        Divisor of the logits before the Brier score and the calibration error are computed. F1 and AUC do not depend on it.
     """
 
     threshold: float
@@ -218,120 +285,168 @@ class Decision:
 
     @classmethod
     def from_scores(cls, scores: Mapping[str, Any]) -> Decision:
-        """What `decide` chose, from metrics/MODEL/TASK.json."""
-        chosen = scores["validation"]
-        return cls(chosen["threshold"], chosen.get("thresholds", {}), chosen.get("temperature"))
+        """Read the decision from the scores of a task, the content of metrics/MODEL/TASK.json."""
+        validation = scores["validation"]
+        return cls(validation["threshold"], validation.get("thresholds", {}), validation.get("temperature"))
 
     def thresholds(self, language: pd.Series) -> np.ndarray:
-        """The threshold of each row."""
+        """The threshold of each row, ``(rows,)`` float64, by its language."""
         return language.map(self.languages).fillna(self.threshold).to_numpy(float)
 
+    def predict(self, rows: pd.DataFrame) -> np.ndarray:
+        """Whether each row is predicted relevant, ``(rows,)`` bool, from the columns ``language`` and ``probability``."""
+        return rows["probability"].to_numpy(float) >= self.thresholds(rows["language"])
+
     def calibrated(self, probability: np.ndarray) -> np.ndarray:
-        """Probabilities after temperature scaling."""
+        """Probabilities after temperature scaling, ``(rows,)`` float64."""
         import numpy as np
 
         return probability if self.temperature is None else 1 / (1 + np.exp(-_logit(probability) / self.temperature))
 
 
 def decide(validation: pd.DataFrame, settings: Evaluate) -> Decision:
-    """Choose thresholds and temperature on validation rows (``language``, ``label``, ``probability``)."""
+    """Choose thresholds and temperature on validation rows.
+
+    Parameters
+    ----------
+    validation : pandas.DataFrame
+        Columns ``language``, ``label`` and ``probability``; every label known.
+    settings : Evaluate
+
+    Raises
+    ------
+    UserError
+        If the threshold with the best F1 is required and no row is relevant.
+    """
     label, probability = validation["label"].to_numpy(int), validation["probability"].to_numpy(float)
     if settings.threshold != "best_f1":
         threshold, languages = float(settings.threshold), {}
     else:
         threshold = best_threshold(label, probability)
         languages = language_thresholds(validation, settings.shrink_rows) if settings.per_language else {}
-    found = round(temperature(label, probability), 5) if settings.calibrate else None
-    return Decision(round(threshold, 6), languages, found)
+    return Decision(round(threshold, 6), languages, round(temperature(label, probability), 5) if settings.calibrate else None)
 
 
 def evaluate(
     predictions: pd.DataFrame, decision: Decision, native_languages: Sequence[str], settings: Evaluate, task: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of labelled predictions.
+    """Scores of labelled predictions, overall and by slice.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
-        Columns ``language``, ``origin_query``, ``candidate``, ``label``, ``probability``; every label known.
+        Columns ``language``, ``origin_query``, ``candidate``, ``label`` and ``probability``; every label known.
     decision : Decision
-        From `decide`, on validation.
+        Thresholds and calibration, from `decide` on validation rows.
     native_languages : sequence of str
-        Languages with labelled rows in train; the others are "unseen".
+        Languages with labelled rows in train. The others are "unseen".
+    settings : Evaluate
+    task : {"qc", "qi"}
 
     Returns
     -------
     summary : dict
-        ``threshold``, then the `scores` of ``overall``, ``seen``, ``unseen`` (where there are rows) and each language, with
-        ``f1_low``, ``f1_high``, ``auc_low``, ``auc_high`` where there are enough queries; overall also ``f1_at_half``.
-    parts : dict
+        ``threshold`` (and ``temperature`` and ``thresholds`` if they were chosen), and the scores of ``overall``, ``seen`` and
+        ``unseen`` languages (if there are such rows) and each ``language``: those of `compute_scores`, with ``f1_low``, ``f1_high``,
+        ``auc_low`` and ``auc_high`` if there are enough queries. ``overall`` also has ``f1_at_half``, F1 at a threshold of 0.5.
+    slices : dict
         The same scores for every other group of `babelcart.scores.slices`.
     """
-    import numpy as np
-
-    label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
-    thresholds = decision.thresholds(predictions["language"])
     groups = slice_masks(predictions, native_languages, task)
-    masks = {"overall": np.ones(len(predictions), dtype=bool)}
-    masks |= {f"{group}\t{value}": mask for group, values in groups.items() for value, mask in values.items()}
-    queries = (predictions["language"] + "\t" + predictions["origin_query"]).to_numpy()
-    drawn = bootstrap(label, probability, (probability >= thresholds).astype(int), queries, masks, settings.bootstrap_draws, settings.seed)
-
-    def score(name: str) -> dict[str, float]:
-        mask = masks[name]
-        found = compute_scores(label[mask], probability[mask], thresholds[mask])
-        if decision.temperature is not None:
-            calibrated = compute_scores(label[mask], decision.calibrated(probability[mask]), thresholds[mask])
-            found |= {key: calibrated[key] for key in ("brier", "ece")}
-        for metric, values in drawn[name].items():
-            if (ends := interval(values)) is not None and metric in found:
-                found |= {f"{metric}_low": round(ends[0], 5), f"{metric}_high": round(ends[1], 5)}
-        return found
-
+    scores = _score_slices(predictions, decision, with_overall(groups, len(predictions)), settings)
+    label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
     summary: dict[str, Any] = {"threshold": decision.threshold}
     if decision.temperature is not None:
         summary["temperature"] = decision.temperature
     if decision.languages:
         summary["thresholds"] = decision.languages
-    summary["overall"] = score("overall") | {"f1_at_half": compute_scores(label, probability, 0.5)["f1"]}
-    summary |= {value: score(f"languages\t{value}") for value in groups.pop("languages")}
-    summary["language"] = {value: score(f"language\t{value}") for value in groups.pop("language")}
-    return summary, {group: {value: score(f"{group}\t{value}") for value in values} for group, values in groups.items()}
+    summary["overall"] = scores["overall", "all"] | {"f1_at_half": compute_scores(label, probability, 0.5)["f1"]}
+    summary |= {value: scores["languages", value] for value in groups.pop("languages")}
+    summary["language"] = {value: scores["language", value] for value in groups.pop("language")}
+    return summary, {group: {value: scores[group, value] for value in values} for group, values in groups.items()}
 
 
-def curves(predictions: pd.DataFrame, decision: Decision) -> dict[str, pd.DataFrame]:
-    """What `dvc plots` draws of labelled predictions: ``precision_recall``, ``calibration``, ``languages``, ``confusion``."""
+def _score_slices(
+    predictions: pd.DataFrame, decision: Decision, masks: Mapping[Key, np.ndarray], settings: Evaluate
+) -> dict[Key, dict[str, float]]:
+    """Scores of each slice, with the ends of the intervals of F1 and AUC that are defined."""
+    label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
+    thresholds, predicted = decision.thresholds(predictions["language"]), decision.predict(predictions).astype(int)
+    drawn = bootstrap(label, probability, predicted, query_keys(predictions), masks, settings.bootstrap_draws, settings.seed)
+    slice_scores = {}
+    for key, mask in masks.items():
+        scores = compute_scores(label[mask], probability[mask], thresholds[mask])
+        if decision.temperature is not None:
+            calibrated = compute_scores(label[mask], decision.calibrated(probability[mask]), thresholds[mask])
+            scores |= {name: calibrated[name] for name in ("brier", "ece")}
+        for metric, values in drawn[key].items():
+            if metric in scores and (ends := interval(values)):
+                scores |= {f"{metric}_low": round(ends[0], 5), f"{metric}_high": round(ends[1], 5)}
+        slice_scores[key] = scores
+    return slice_scores
+
+
+def plot_tables(predictions: pd.DataFrame, decision: Decision) -> dict[str, pd.DataFrame]:
+    """Tables that `dvc plots` draws, by name of the plot.
+
+    Parameters
+    ----------
+    predictions : pandas.DataFrame
+        Columns ``language``, ``label`` and ``probability``; every label known.
+    decision : Decision
+
+    Returns
+    -------
+    dict of str to pandas.DataFrame
+        ``precision_recall`` (`precision_recall`), ``calibration`` (`calibration_bins`), ``languages`` (scores and confusion counts of
+        each language) and ``confusion`` (rows by language, label and prediction).
+    """
     import pandas as pd
 
     label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
-    predicted = (probability >= decision.thresholds(predictions["language"])).astype(int)
+    predicted = decision.predict(predictions).astype(int)
     answers = pd.DataFrame({"language": predictions["language"], "actual": label, "predicted": predicted})
-    counted = answers.groupby(["language", "actual", "predicted"]).size().rename("rows").reset_index()
-    names = {(1, 1): "true_positive", (0, 1): "false_positive", (1, 0): "false_negative", (0, 0): "true_negative"}
-    languages = []
-    for language, rows in answers.groupby("language"):
-        counts = {name: int(((rows["actual"] == a) & (rows["predicted"] == p)).sum()) for (a, p), name in names.items()}
-        share = rows["actual"].mean()
-        f1 = 2 * counts["true_positive"] / max(1, rows["actual"].sum() + rows["predicted"].sum())
-        languages.append(
-            {"language": language, "rows": len(rows), "f1": round(f1, 5), "floor_f1": round(2 * share / (1 + share), 5), **counts}
-        )
+    confusion = answers.groupby(["language", "actual", "predicted"]).size().rename("rows").reset_index()
     return {
         "precision_recall": precision_recall(label, probability),
         "calibration": calibration_bins(label, decision.calibrated(probability)).round(5),
-        "languages": pd.DataFrame(languages),
-        "confusion": counted.replace({"actual": ANSWERS, "predicted": ANSWERS}),
+        "languages": pd.DataFrame([{"language": language, **_confusion_scores(rows)} for language, rows in answers.groupby("language")]),
+        "confusion": confusion.replace({"actual": ANSWERS, "predicted": ANSWERS}),
     }
 
 
+def _confusion_scores(answers: pd.DataFrame) -> dict[str, float]:
+    """Rows, F1, floor and confusion counts from the columns ``actual`` and ``predicted``, of 0 and 1."""
+    counts = {
+        name: int(((answers["actual"] == label) & (answers["predicted"] == prediction)).sum())
+        for (label, prediction), name in OUTCOMES.items()
+    }
+    f1 = _f1(counts["true_positive"], answers["predicted"].sum(), answers["actual"].sum())
+    return {"rows": len(answers), "f1": float(f1.round(5)), "floor_f1": round(floor_f1(answers["actual"].mean()), 5), **counts}
+
+
 def precision_recall(label: np.ndarray, probability: np.ndarray, points: int = 101) -> pd.DataFrame:
-    """The precision-recall curve at evenly spaced recalls, small enough for git: columns ``recall``, ``precision``."""
+    """The precision-recall curve at evenly spaced recalls, which keeps the file small enough for git.
+
+    Parameters
+    ----------
+    label : numpy.ndarray
+        ``(rows,)`` of 0 and 1.
+    probability : numpy.ndarray
+        ``(rows,)`` in [0, 1].
+    points : int
+        Number of recalls from 0 to 1.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``recall`` and ``precision``, the highest precision at this recall or a higher one (interpolated precision).
+    """
     import numpy as np
     import pandas as pd
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(label, probability)
-    # Best precision at that recall or more, as in interpolated precision.
-    at = np.linspace(0, 1, points)
-    best = np.maximum.accumulate(precision)[np.searchsorted(-recall, -at, side="right") - 1]
-    return pd.DataFrame({"recall": at.round(4), "precision": best.round(5)})
+    grid = np.linspace(0, 1, points)
+    highest = np.maximum.accumulate(precision)[np.searchsorted(-recall, -grid, side="right") - 1]
+    return pd.DataFrame({"recall": grid.round(4), "precision": highest.round(5)})

@@ -1,8 +1,8 @@
-"""Parts of the test rows that are scored apart. Each group covers every row once."""
+"""Slices: parts of the test rows that are scored separately. The slices of one group cover every row exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from babelcart.rows.taxonomy import levels
@@ -11,26 +11,27 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-# A top category with fewer rows is counted under "other".
-LEAST_ROWS = 50
+# Top categories with fewer rows are merged into "other".
+MIN_CATEGORY_ROWS = 50
 
 
 def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str], task: str) -> dict[str, dict[str, np.ndarray]]:
-    """Masks by group and value.
+    """Masks of the rows of each slice, by group and by value.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        ``language``, ``origin_query``, ``candidate``; with ``origin`` (native or translated) that is a group too.
+        Columns ``language``, ``origin_query`` and ``candidate``. If the column ``origin`` (native or translated) exists, it is a group
+        too.
     native_languages : sequence of str
         Languages with labelled rows in train.
     task : {"qc", "qi"}
-        The top category is a group of QC.
+        The top category is a group of QC only.
 
     Returns
     -------
     dict of dict of numpy.ndarray
-        ``(rows,)`` bool.
+        ``(rows,)`` bool. The values of a group are in alphabetical order.
     """
     import numpy as np
     import pandas as pd
@@ -46,6 +47,14 @@ def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str], task: str) 
     if "origin" in rows:
         groups["origin"] = rows["origin"]
     if task == "qc":
-        top = rows["candidate"].map(lambda path: levels(path)[0])
-        groups["top_category"] = top.where(top.map(top.value_counts()) >= LEAST_ROWS, "other")
+        top_category = rows["candidate"].map(lambda path: levels(path)[0])
+        groups["top_category"] = top_category.where(top_category.map(top_category.value_counts()) >= MIN_CATEGORY_ROWS, "other")
     return {name: {value: (column == value).to_numpy() for value in sorted(column.unique())} for name, column in groups.items()}
+
+
+def with_overall(groups: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[tuple[str, str], np.ndarray]:
+    """The masks of `slice_masks` by (group, value), after a mask of all rows under ("overall", "all")."""
+    import numpy as np
+
+    masks = {("overall", "all"): np.ones(rows, dtype=bool)}
+    return masks | {(group, value): mask for group, values in groups.items() for value, mask in values.items()}

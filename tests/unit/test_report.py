@@ -53,7 +53,7 @@ def outcome(rows: int = 400, task: str = "qc", **change: Any) -> page.TaskResult
     )
     decision = metrics.decide(table, SETTINGS)
     scores, parts = metrics.evaluate(table, decision, ["en"], SETTINGS, task)
-    curves = metrics.curves(table, decision)
+    curves = metrics.plot_tables(table, decision)
     quantiles = dict.fromkeys(("q05", "q25", "q50", "q75", "q95"), 0.1)
     made = {
         "task": task,
