@@ -21,8 +21,8 @@ Key = TypeVar("Key", bound=Hashable)
 MAX_CELLS = 2_000_000
 
 
-def query_keys(rows: pd.DataFrame) -> np.ndarray:
-    """Key of each row's query: its language and text, ``(rows,)`` of str. Rows with equal keys belong to one query.
+def sampling_units(rows: pd.DataFrame) -> np.ndarray:
+    """The query that each row belongs to, as `bootstrap` draws them: language and text, ``(rows,)`` of str.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def bootstrap(
     probability : numpy.ndarray
         ``(rows,)`` float.
     query : numpy.ndarray
-        ``(rows,)`` of any type, such as `query_keys`. Rows with equal values are drawn together.
+        ``(rows,)`` of any type, such as `sampling_units`. Rows with equal values are drawn together.
     slices : mapping
         Boolean masks, ``(rows,)``, by any key.
     draws : int

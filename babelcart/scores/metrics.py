@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.scores.intervals import bootstrap, interval, query_keys
+from babelcart.scores.intervals import bootstrap, interval, sampling_units
 from babelcart.scores.slices import slice_masks, with_overall
 
 if TYPE_CHECKING:
@@ -372,7 +372,7 @@ def _score_slices(
     """Scores of each slice, with the ends of the intervals of F1 and AUC that are defined."""
     label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
     thresholds, predicted = decision.thresholds(predictions["language"]), decision.predict(predictions).astype(int)
-    drawn = bootstrap(label, probability, predicted, query_keys(predictions), masks, settings.bootstrap_draws, settings.seed)
+    drawn = bootstrap(label, probability, predicted, sampling_units(predictions), masks, settings.bootstrap_draws, settings.seed)
     slice_scores = {}
     for key, mask in masks.items():
         scores = compute_scores(label[mask], probability[mask], thresholds[mask])
