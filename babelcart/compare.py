@@ -1,4 +1,4 @@
-"""Two models on the same rows: how far apart they are, and whether that is more than chance."""
+"""Compare two models on the same rows: differences of their scores with confidence intervals, and the rows whose answer flipped."""
 
 from __future__ import annotations
 
@@ -6,123 +6,171 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from babelcart.core.errors import UserError, printable
-from babelcart.rows.table import RAW_COLUMNS
-from babelcart.scores.intervals import bootstrap, interval
+from babelcart.scores.intervals import bootstrap, interval, sampling_units
 from babelcart.scores.metrics import Decision, compute_scores
-from babelcart.scores.slices import slice_masks
+from babelcart.scores.slices import slice_masks, with_overall
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
-KEY = list(RAW_COLUMNS)
+KEY = ["id", "language", "origin_query", "candidate", "label"]
+METRICS = ("f1", "auc")
 
 
 def pair_predictions(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str, str] = ("the first", "the second")) -> pd.DataFrame:
-    """The rows of both with their two probabilities, ``before`` and ``after``.
-
-    Raises
-    ------
-    UserError
-        If they are not the same rows with the same labels: scores of different rows are not to be compared.
-    """
-    both = before[[*KEY, "probability"]].merge(
-        after[[*KEY, "probability"]], on=KEY, how="outer", suffixes=("_before", "_after"), indicator=True
-    )
-    if (other := both["_merge"] != "both").any():
-        row = both[other].iloc[0]
-        where = names[0] if row["_merge"] == "left_only" else names[1]
-        raise UserError(
-            f"{names[0]} and {names[1]} were not scored on the same rows: {int(other.sum())} rows stand in one of them alone, the first "
-            f"(id {row['id']!r}, {row['language']}, {row['origin_query']!r}, {row['candidate']!r}, label {row['label']}) in {where}; "
-            "compare revisions with the same data and split"
-        )
-    if both["label"].isna().any():
-        raise UserError("the labels of these rows are not known; compare a split with labels")
-    return both.drop(columns="_merge").rename(columns={"probability_before": "before", "probability_after": "after"})
-
-
-def compare_slices(
-    rows: pd.DataFrame, before: Decision, after: Decision, native_languages: Sequence[str], task: str, draws: int = 1000
-) -> pd.DataFrame:
-    """F1 and AUC of both by slice, their differences, and 95 % intervals of the differences.
+    """Join the predictions of two models row by row.
 
     Parameters
     ----------
-    rows : pandas.DataFrame
-        From `pair`.
-    before, after : Decision
-        Each is judged at its own thresholds.
+    before, after : pandas.DataFrame
+        Columns ``id``, ``language``, ``origin_query``, ``candidate``, ``label`` and ``probability``.
+    names : tuple of str
+        Names of the models in messages.
 
     Returns
     -------
     pandas.DataFrame
-        ``group``, ``value``, ``rows``, and of both metrics ``*_before``, ``*_after``, ``*_change``, ``*_low``, ``*_high`` (missing
-        where undefined). Paired bootstrap by query: both are scored on the same draws.
+        The columns of a row, and the two probabilities as ``before`` and ``after``.
+
+    Raises
+    ------
+    UserError
+        If the rows or their labels differ, because scores of different rows cannot be compared, or if a label is unknown.
     """
-    import numpy as np
-    import pandas as pd
-
-    label = rows["label"].to_numpy(int)
-    sides = {name: rows[name].to_numpy(float) for name in ("before", "after")}
-    limits = {"before": before.thresholds(rows["language"]), "after": after.thresholds(rows["language"])}
-    masks = {("overall", "all"): np.ones(len(rows), dtype=bool)}
-    masks |= {(group, value): mask for group, values in slice_masks(rows, native_languages, task).items() for value, mask in values.items()}
-    named = {"\t".join(key): mask for key, mask in masks.items()}
-    query = (rows["language"] + "\t" + rows["origin_query"]).to_numpy()
-    drawn = {
-        name: bootstrap(label, sides[name], (sides[name] >= limits[name]).astype(int), query, named, draws) for name in ("before", "after")
-    }
-    found = []
-    for (group, value), mask in masks.items():
-        record: dict[str, object] = {"group": group, "value": value, "rows": int(mask.sum())}
-        scored = {name: compute_scores(label[mask], sides[name][mask], limits[name][mask]) for name in sides}
-        for metric in ("f1", "auc"):
-            if metric in scored["before"]:
-                change = scored["after"][metric] - scored["before"][metric]
-                record |= {f"{metric}_{name}": scored[name][metric] for name in sides} | {f"{metric}_change": change}
-                values = drawn["after"]["\t".join((group, value))][metric] - drawn["before"]["\t".join((group, value))][metric]
-                record[f"{metric}_low"], record[f"{metric}_high"] = interval(values) or (float("nan"), float("nan"))
-        found.append(record)
-    return pd.DataFrame(found)
+    pairs = before[[*KEY, "probability"]].merge(
+        after[[*KEY, "probability"]], on=KEY, how="outer", suffixes=("_before", "_after"), indicator=True
+    )
+    if (unpaired := pairs["_merge"] != "both").any():
+        row = pairs[unpaired].iloc[0]
+        name = names[0] if row["_merge"] == "left_only" else names[1]
+        raise UserError(
+            f"{names[0]} and {names[1]} were not scored on the same rows: {int(unpaired.sum())} rows occur in only one of them. "
+            f"The first is id {row['id']!r}, {row['language']}, {row['origin_query']!r}, {row['candidate']!r}, label {row['label']}, "
+            f"in {name}; compare revisions with the same data and split"
+        )
+    if pairs["label"].isna().any():
+        raise UserError("the labels of these rows are not known; compare a split with labels")
+    return pairs.drop(columns="_merge").rename(columns={"probability_before": "before", "probability_after": "after"})
 
 
-def flips(rows: pd.DataFrame, before: Decision, after: Decision) -> pd.DataFrame:
-    """Rows whose answer changed, the surest first: ``mended`` is True where it was wrong and is right now."""
-    was = rows["before"].to_numpy(float) >= before.thresholds(rows["language"])
-    now = rows["after"].to_numpy(float) >= after.thresholds(rows["language"])
-    found = rows.assign(mended=now == (rows["label"].astype(int) == 1))[was != now]
-    moved = (found["after"] - found["before"]).abs()
-    return found.loc[moved.sort_values(ascending=False, kind="stable").index]
+def compare_slices(
+    pairs: pd.DataFrame, before: Decision, after: Decision, native_languages: Sequence[str], task: str, draws: int = 1000
+) -> pd.DataFrame:
+    """F1 and AUC of both models by slice, with 95 % confidence intervals of the differences.
 
-
-def mcnemar(mended: int, broken: int) -> float:
-    """The exact two-sided p of McNemar's test (1947): as many answers mended as broken by chance?"""
-    from scipy.stats import binomtest
-
-    return float(binomtest(mended, mended + broken).pvalue) if mended + broken else 1.0
-
-
-def describe(found: pd.DataFrame, changed: pd.DataFrame, most: int) -> list[str]:
-    """Lines for people: the whole, the slices whose interval leaves 0 out, and at most `most` flipped rows of each kind.
+    The bootstrap is paired and draws queries: both models are scored on the same draws.
 
     Parameters
     ----------
-    found, changed : pandas.DataFrame
-        From `compare` and `flips`.
+    pairs : pandas.DataFrame
+        From `pair_predictions`.
+    before, after : Decision
+        Thresholds of each model; each is scored at its own.
+    native_languages : sequence of str
+        Languages with labelled rows in train.
+    task : {"qc", "qi"}
+    draws : int
+        Number of bootstrap draws.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each slice, the first for all rows: ``group``, ``value``, ``rows``, and for both metrics ``*_before``, ``*_after``,
+        ``*_change``, ``*_low`` and ``*_high`` (missing where undefined).
+    """
+    import pandas as pd
+
+    label = pairs["label"].to_numpy(int)
+    masks = with_overall(slice_masks(pairs, native_languages, task), len(pairs))
+    scores, drawn = {}, {}
+    for side, decision in (("before", before), ("after", after)):
+        probability, thresholds = pairs[side].to_numpy(float), decision.thresholds(pairs["language"])
+        scores[side] = {key: compute_scores(label[mask], probability[mask], thresholds[mask]) for key, mask in masks.items()}
+        drawn[side] = bootstrap(label, probability, (probability >= thresholds).astype(int), sampling_units(pairs), masks, draws)
+    records = []
+    for (group, value), mask in masks.items():
+        key = (group, value)
+        record: dict[str, object] = {"group": group, "value": value, "rows": int(mask.sum())}
+        for metric in METRICS:
+            if metric in scores["before"][key]:
+                differences = drawn["after"][key][metric] - drawn["before"][key][metric]
+                record |= _difference(metric, scores["before"][key][metric], scores["after"][key][metric], differences)
+        records.append(record)
+    return pd.DataFrame(records)
+
+
+def _difference(metric: str, before: float, after: float, drawn: np.ndarray) -> dict[str, float]:
+    """The columns of one metric; `drawn` are the differences in each bootstrap draw, ``(draws,)``."""
+    low, high = interval(drawn) or (float("nan"), float("nan"))
+    return {
+        f"{metric}_before": before,
+        f"{metric}_after": after,
+        f"{metric}_change": after - before,
+        f"{metric}_low": low,
+        f"{metric}_high": high,
+    }
+
+
+def flips(pairs: pd.DataFrame, before: Decision, after: Decision) -> pd.DataFrame:
+    """The rows whose answer differs, with the largest change of probability first.
+
+    Parameters
+    ----------
+    pairs : pandas.DataFrame
+        From `pair_predictions`.
+    before, after : Decision
+        Thresholds of each model.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `pairs`, and ``mended``: True if the answer was wrong and is now right, False if it was right and is now wrong.
+    """
+    answer_before = pairs["before"].to_numpy(float) >= before.thresholds(pairs["language"])
+    answer_after = pairs["after"].to_numpy(float) >= after.thresholds(pairs["language"])
+    flipped = pairs.assign(mended=answer_after == (pairs["label"].astype(int) == 1))[answer_before != answer_after]
+    change = (flipped["after"] - flipped["before"]).abs()
+    return flipped.loc[change.sort_values(ascending=False, kind="stable").index]
+
+
+def mcnemar(fixed: int, broken: int) -> float:
+    """Exact two-sided p-value of McNemar's test (1947) of the hypothesis that fixed and broken answers are equally likely.
+
+    Parameters
+    ----------
+    fixed, broken : int
+        Number of answers that only the second model, and only the first model, gets right.
+    """
+    from scipy.stats import binomtest
+
+    return float(binomtest(fixed, fixed + broken).pvalue) if fixed + broken else 1.0
+
+
+def describe(differences: pd.DataFrame, flipped: pd.DataFrame, max_rows: int) -> list[str]:
+    """Lines to print: the overall scores, the slices whose interval excludes 0, and flipped rows.
+
+    Parameters
+    ----------
+    differences : pandas.DataFrame
+        From `compare_slices`.
+    flipped : pandas.DataFrame
+        From `flips`.
+    max_rows : int
+        How many fixed rows, and how many broken rows, to print at most.
     """
     lines = []
-    for metric in ("f1", "auc"):
-        for number, row in found.iterrows():
+    for metric in METRICS:
+        for slice_index, row in differences.iterrows():
             low, high = row[f"{metric}_low"], row[f"{metric}_high"]
-            if number == 0 or low > 0 or high < 0:
-                name = "overall" if number == 0 else f"{row['group']} {row['value']}, {row['rows']} rows"
-                pair = f"{row[f'{metric}_before']:.4f} -> {row[f'{metric}_after']:.4f}, {row[f'{metric}_change']:+.4f}"
-                lines.append(f"{metric.upper():4}{name}: {pair} ({low:+.4f} to {high:+.4f})")
-    mended = int(changed["mended"].sum())
-    broken = len(changed) - mended
-    lines.append(f"flipped: {mended} mended, {broken} broken; McNemar's p {mcnemar(mended, broken):.3g}")
-    for name, part in (("mended", changed[changed["mended"]]), ("broken", changed[~changed["mended"]])):
-        for flip in part.head(most).itertuples():
-            text = f"{flip.language} {flip.origin_query!r} | {flip.candidate!r}, label {flip.label}"
-            lines.append(f"  {name}: {text}: {flip.before:.3f} -> {flip.after:.3f}")
+            if slice_index == 0 or low > 0 or high < 0:
+                name = "overall" if slice_index == 0 else f"{row['group']} {row['value']}, {row['rows']} rows"
+                change = f"{row[f'{metric}_before']:.4f} -> {row[f'{metric}_after']:.4f}, {row[f'{metric}_change']:+.4f}"
+                lines.append(f"{metric.upper():4}{name}: {change} ({low:+.4f} to {high:+.4f})")
+    fixed, broken = flipped[flipped["mended"]], flipped[~flipped["mended"]]
+    lines.append(f"flipped: {len(fixed)} fixed, {len(broken)} broken; McNemar's p {mcnemar(len(fixed), len(broken)):.3g}")
+    for name, rows in (("fixed", fixed), ("broken", broken)):
+        for row in rows.head(max_rows).itertuples():
+            text = f"{row.language} {row.origin_query!r} | {row.candidate!r}, label {row.label}"
+            lines.append(f"  {name}: {text}: {row.before:.3f} -> {row.after:.3f}")
     return [printable(line) for line in lines]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+# Sections of params.yaml whose ``seed`` varies.
 SEEDED = ("translate", "negatives", "train")
 METRICS = ("f1", "auc")
 HEADER = ("task", "test rows", "model", "cell", "F1", "difference", "by seed", "precision", "recall", "AUC", "difference")
@@ -31,7 +32,17 @@ HEADER = ("task", "test rows", "model", "cell", "F1", "difference", "by seed", "
 
 @dataclass(frozen=True)
 class Job:
-    """One experiment: a cell with a task, a model and a seed."""
+    """One experiment: a cell with a task, a model and a seed.
+
+    Attributes
+    ----------
+    task, model, cell : str
+        Names of the task, the model and the cell.
+    seed : int
+        Seed of all stages in `SEEDED`.
+    changes : dict
+        All settings that differ from params.yaml: dotted keys and their values.
+    """
 
     task: str
     model: str
@@ -49,9 +60,15 @@ class Job:
 def jobs(spec: Mapping[str, Any]) -> list[Job]:
     """All experiments of a specification, ordered so that those with equal ``translate`` settings follow each other.
 
-    `translate` has no run-cache, because its memory persists; its output is reused only from the experiment before.
+    The stage `translate` has no run-cache, because its translation memory persists. Its output is reused only if the experiment before
+    had the same settings.
+
+    Parameters
+    ----------
+    spec : mapping
+        A specification, see the docstring of this module.
     """
-    result = []
+    ordered = []
     for seed in spec["seeds"]:
         for task in spec["tasks"]:
             cells = [(name, {**spec.get("base", {}), **changes}) for name, changes in spec["cells"].items()]
@@ -59,35 +76,43 @@ def jobs(spec: Mapping[str, Any]) -> list[Job]:
             for cell, changes in cells:
                 for model in spec["models"]:
                     seeds = {f"{section}.seed": seed for section in SEEDED}
-                    result.append(Job(task, model, cell, seed, {**changes, "tasks": [task], "run": [model], **seeds}))
-    return result
+                    ordered.append(Job(task, model, cell, seed, {**changes, "tasks": [task], "run": [model], **seeds}))
+    return ordered
 
 
 @dataclass(frozen=True)
 class CellScores:
-    """Scores of one cell with one model: by subset, a list with one entry per seed."""
+    """Scores of one cell with one model.
 
-    points: dict[str, list[dict[str, float]]]
-    draws: dict[str, list[dict[str, np.ndarray]]]  # metric -> (draws,)
+    Attributes
+    ----------
+    by_seed : dict
+        By subset, the scores of each seed.
+    draws : dict
+        By subset, the bootstrap draws of each seed: ``(draws,)`` by metric.
+    """
+
+    by_seed: dict[str, list[dict[str, float]]]
+    draws: dict[str, list[dict[str, np.ndarray]]]
 
     def mean(self, subset: str, metric: str) -> float:
-        """Mean over the seeds, in points."""
-        return statistics.fmean(100 * scores[metric] for scores in self.points[subset])
+        """Mean over the seeds, in points (hundredths)."""
+        return statistics.fmean(100 * scores[metric] for scores in self.by_seed[subset])
 
     def mean_draws(self, subset: str, metric: str) -> np.ndarray:
-        """Means over the seeds of each bootstrap draw, ``(draws,)``, in points."""
+        """Mean over the seeds in each bootstrap draw, ``(draws,)``, in points."""
         import numpy as np
 
         return 100 * np.mean([draws[metric] for draws in self.draws[subset]], axis=0)
 
 
-class TaskResults:
+class TaskPredictions:
     """Predictions of all experiments of one task.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
-        Prediction tables of the task's experiments, with the columns ``model``, ``cell``, ``seed`` and ``part`` (validation or test).
+        Prediction tables of the task's experiments, with the columns ``model``, ``cell``, ``seed`` and ``split`` (validation or test).
     subsets : mapping
         Name -> languages; an empty list selects all rows.
     """
@@ -97,9 +122,10 @@ class TaskResults:
 
         from babelcart.rows.text import normalise
 
-        groups = predictions.groupby(["model", "cell", "seed", "part"], sort=False)
+        groups = predictions.groupby(["model", "cell", "seed", "split"], sort=False)
         self.tables = {key: table.reset_index(drop=True) for key, table in groups}
-        self.test = next(table for (*_, part), table in self.tables.items() if part == "test")
+        self.test = next(table for (*_, split), table in self.tables.items() if split == "test")
+        # Queries with the same normal form are drawn together, in all languages.
         self.query = np.array([normalise(query) for query in self.test["origin_query"]])
         self.masks = {
             name: self.test["language"].isin(languages).to_numpy() if languages else np.ones(len(self.test), dtype=bool)
@@ -108,6 +134,14 @@ class TaskResults:
 
     def score(self, model: str, cell: str, seeds: list[int], draws: int) -> CellScores:
         """Score the test rows of a cell at the thresholds chosen on its validation rows.
+
+        Parameters
+        ----------
+        model, cell : str
+            Names of the model and the cell.
+        seeds : list of int
+        draws : int
+            Number of bootstrap draws.
 
         Raises
         ------
@@ -118,7 +152,7 @@ class TaskResults:
         from babelcart.scores.metrics import best_threshold, compute_scores
 
         label = self.test["label"].to_numpy(int)
-        result = CellScores({name: [] for name in self.masks}, {name: [] for name in self.masks})
+        cell_scores = CellScores({name: [] for name in self.masks}, {name: [] for name in self.masks})
         for seed in seeds:
             validation, test = self.tables[model, cell, seed, "validation"], self.tables[model, cell, seed, "test"]
             if not test["id"].equals(self.test["id"]):
@@ -127,9 +161,9 @@ class TaskResults:
             probability = test["probability"].to_numpy(float)
             drawn = bootstrap(label, probability, (probability >= threshold).astype(int), self.query, self.masks, draws)
             for name, mask in self.masks.items():
-                result.points[name].append(compute_scores(label[mask], probability[mask], threshold))
-                result.draws[name].append(drawn[name])
-        return result
+                cell_scores.by_seed[name].append(compute_scores(label[mask], probability[mask], threshold))
+                cell_scores.draws[name].append(drawn[name])
+        return cell_scores
 
 
 def table(predictions: pd.DataFrame, spec: Mapping[str, Any], draws: int) -> list[str]:
@@ -138,7 +172,7 @@ def table(predictions: pd.DataFrame, spec: Mapping[str, Any], draws: int) -> lis
     Parameters
     ----------
     predictions : pandas.DataFrame
-        Prediction tables with the columns ``task``, ``model``, ``cell``, ``seed`` and ``part``.
+        Prediction tables with the columns ``task``, ``model``, ``cell``, ``seed`` and ``split``.
     spec : mapping
         The specification of the experiments.
     draws : int
@@ -146,11 +180,11 @@ def table(predictions: pd.DataFrame, spec: Mapping[str, Any], draws: int) -> lis
     """
     lines = [f"| {' | '.join(HEADER)} |", "|---" * len(HEADER) + "|"]
     for task in spec["tasks"]:
-        results = TaskResults(predictions[predictions["task"] == task], spec["subsets"][task])
+        task_predictions = TaskPredictions(predictions[predictions["task"] == task], spec["subsets"][task])
         for model in spec["models"]:
-            cells = {cell: results.score(model, cell, spec["seeds"], draws) for cell in spec["cells"]}
+            cells = {cell: task_predictions.score(model, cell, spec["seeds"], draws) for cell in spec["cells"]}
             reference = next(iter(cells.values()))
-            for subset, mask in results.masks.items():
+            for subset, mask in task_predictions.masks.items():
                 for cell, scores in cells.items():
                     row = f"{task.upper()} | {subset}, {mask.sum():,} | {model} | {cell}"
                     lines.append(f"| {row} | {_score_columns(scores, reference, subset)} |")
@@ -166,7 +200,7 @@ def _score_columns(scores: CellScores, reference: CellScores, subset: str) -> st
         if scores is not reference:
             difference = drawn - reference.mean_draws(subset, metric)
             columns[metric] += f"{mean - reference.mean(subset, metric):+.1f}{_interval(difference, '+.1f')}"
-    by_seed = ", ".join(f"{100 * point['f1']:.1f}" for point in scores.points[subset])
+    by_seed = ", ".join(f"{100 * seed_scores['f1']:.1f}" for seed_scores in scores.by_seed[subset])
     return f"{columns['f1']} | {by_seed} | {scores.mean(subset, 'precision'):.1f} | {scores.mean(subset, 'recall'):.1f} | {columns['auc']}"
 
 

@@ -1,10 +1,10 @@
-"""The competition's submission: JSON lines of predictions, checked against the rows they answer, zipped flat."""
+"""The competition's submission: predictions as JSON lines, checked against the rows to answer, in a zip archive without folders."""
 
 from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -29,73 +29,94 @@ class Submit:
 
 
 def submission_lines(predictions: pd.DataFrame, task: str, decision: Decision) -> list[str]:
-    """One JSON object a row: id, language as the files write it, query, candidate, and the prediction 0 or 1.
+    """One JSON object for each row: id, language tag as in the input files, query, candidate, and the prediction 0 or 1.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
-        ``id``, ``language``, ``language_tag``, ``origin_query``, ``candidate``, ``probability``.
+        Columns ``id``, ``language``, ``language_tag``, ``origin_query``, ``candidate`` and ``probability``.
+    task : {"qc", "qi"}
     decision : Decision
-        The thresholds that validation chose.
+        Thresholds, as chosen on validation.
     """
     lines = []
-    for row, threshold in zip(predictions.itertuples(), decision.thresholds(predictions["language"]), strict=True):
-        record = {**raw_row(row, task), "prediction": int(row.probability >= threshold)}
-        lines.append(json.dumps(record, ensure_ascii=False))
+    for row, relevant in zip(predictions.itertuples(), decision.predict(predictions), strict=True):
+        lines.append(json.dumps({**raw_row(row, task), "prediction": int(relevant)}, ensure_ascii=False))
     return lines
 
 
 def check_submission(path: Path, task: str, expected: pd.DataFrame) -> None:
-    """Refuse a submission file that does not answer exactly the expected rows.
+    """Check that a submission file answers exactly the expected rows.
 
     Parameters
     ----------
     path : Path
-        A ``submit_QC.txt`` or ``submit_QI.txt``.
+        A file ``submit_QC.txt`` or ``submit_QI.txt``.
+    task : {"qc", "qi"}
     expected : pandas.DataFrame
-        The rows to answer: ``id``, ``language_tag``, ``origin_query``, ``candidate``.
+        The rows to answer: ``id``, ``language_tag``, ``origin_query`` and ``candidate``.
 
     Raises
     ------
     UserError
-        Names the line: not JSON, a field missing or changed, a prediction that is not 0 or 1, an id that is foreign or
-        stands twice; or the ids that are missing.
+        If a line is not JSON, lacks a field or has another one, differs from its row, has a prediction other than 0 or 1, or has an id
+        that is unknown or repeated (the message names the line), or if rows are not answered (the message names the first id).
     """
-    rows = {row.id: row for row in expected.itertuples()}
+    rows = {row.id: raw_row(row, task) for row in expected.itertuples()}
     fields = [*raw_fields(task), "prediction"]
-    seen: dict[str, int] = {}
+    line_of_id: dict[str, int] = {}
     with path.open(encoding="utf-8", errors="surrogateescape") as handle:
-        for number, line in enumerate(handle, 1):
+        for line_number, line in enumerate(handle, 1):
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path.name}, line {number}: not JSON ({error})") from None
-            if not isinstance(record, dict) or sorted(record) != sorted(fields):
-                raise UserError(f"{path.name}, line {number}: expected the fields {', '.join(fields)}; found {line.strip()[:80]!r}")
-            identifier = record["id"]
-            if not isinstance(identifier, str) or identifier not in rows:
-                raise UserError(f"{path.name}, line {number}: id {short_repr(identifier)} is not one of the {len(rows)} rows to answer")
-            if identifier in seen:
-                raise UserError(f"{path.name}, line {number}: id {identifier!r} stands already in line {seen[identifier]}")
-            seen[identifier] = number
-            row = rows[identifier]
-            for name, value in raw_row(row, task).items():
-                if record[name] != value:
-                    raise UserError(
-                        f"{path.name}, line {number}: {name} of id {identifier!r} is {short_repr(record[name])}; the row has {value!r}"
-                    )
-            if type(record["prediction"]) is not int or record["prediction"] not in (0, 1):
-                raise UserError(f"{path.name}, line {number}: prediction is {short_repr(record['prediction'])}; accepted: 0 or 1")
-    missing = [identifier for identifier in rows if identifier not in seen]
+                identifier = _check_line(line, fields, rows)
+            except ValueError as error:
+                raise UserError(f"{path.name}, line {line_number}: {error}") from None
+            if identifier in line_of_id:
+                raise UserError(f"{path.name}, line {line_number}: id {identifier!r} already occurs in line {line_of_id[identifier]}")
+            line_of_id[identifier] = line_number
+    missing = [identifier for identifier in rows if identifier not in line_of_id]
     if missing:
         raise UserError(f"{path.name}: {len(missing)} of {len(rows)} rows are not answered, the first has id {missing[0]!r}")
 
 
+def _check_line(line: str, fields: Sequence[str], rows: Mapping[str, Mapping[str, str]]) -> str:
+    """Check one line against the row of its id, and return the id.
+
+    Raises
+    ------
+    ValueError
+        If the line is wrong; the message says what was found and what is accepted.
+    """
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from None
+    if not isinstance(record, dict) or sorted(record) != sorted(fields):
+        raise ValueError(f"expected the fields {', '.join(fields)}; found {line.strip()[:80]!r}")
+    identifier, prediction = record["id"], record["prediction"]
+    if not isinstance(identifier, str) or identifier not in rows:
+        raise ValueError(f"id {short_repr(identifier)} is not one of the {len(rows)} rows to answer")
+    for name, expected in rows[identifier].items():
+        if record[name] != expected:
+            raise ValueError(f"{name} of id {identifier!r} is {short_repr(record[name])}; the row has {expected!r}")
+    if type(prediction) is not int or prediction not in (0, 1):
+        raise ValueError(f"prediction is {short_repr(prediction)}; accepted: 0 or 1")
+    return identifier
+
+
 def zip_files(files: Mapping[str, Path], target: Path) -> None:
-    """Zip files flat; equal contents give equal bytes."""
+    """Write files to a zip archive without folders; equal contents give equal bytes.
+
+    Parameters
+    ----------
+    files : mapping of str to Path
+        Files by their name in the archive.
+    target : Path
+        The archive.
+    """
     with atomic_write(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
-            # A fixed date: the archive depends on nothing but the contents.
+            # A fixed date, so that the archive depends only on the contents.
             entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16

@@ -34,25 +34,25 @@ from babelcart.scores import metrics
 @click.option("--task", "tasks", type=click.Choice(TASKS), multiple=True, help="Task to compare. Default: `tasks` of params.yaml.")
 @click.option("--model", callback=lambda *args: args[2] and cli.model_name(args[2]), help="Model to compare. Default: the first in `run`.")
 @click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True, help="Rows to compare.")
-@click.option("--flipped", default=5, show_default=True, help="Number of flipped rows to print of each kind.")
+@click.option("--flipped", default=5, show_default=True, help="Number of fixed and of broken rows to print.")
 @click.option("--out", type=click.Path(path_type=Path), help="CSV file for all flipped rows; spreadsheet formulas are escaped.")
 def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | None, split: str, flipped: int, out: Path | None) -> None:
+    if out and len(tasks) != 1:
+        raise UserError("--out holds the rows of one task; name it with --task")
     model = model or config.load("run", tuple[str, ...])[0]
     names = (before, after or "the workspace")
     for task in tasks or config.load("tasks", tuple[str, ...]):
-        tables, decisions = [], []
+        predictions, decisions = [], []
         for revision in (before, after):
-            tables.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet", "probability"))
+            predictions.append(revisions.read_table(revision, f"predictions/{model}/{task}/{split}.parquet", "probability"))
             decisions.append(metrics.Decision.from_scores(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
-        rows = compare.pair_predictions(tables[0], tables[1], names)
-        native = revisions.read_json(after, f"build/train_languages/{task}.json", [str])
-        differences = compare.compare_slices(rows, decisions[0], decisions[1], native, task)
-        changed = compare.flips(rows, decisions[0], decisions[1])
-        click.echo(f"{task}, {model}, {len(rows)} rows of {split}: {names[0]} -> {names[1]}")
+        pairs = compare.pair_predictions(predictions[0], predictions[1], names)
+        native_languages = revisions.read_json(after, f"build/train_languages/{task}.json", [str])
+        differences = compare.compare_slices(pairs, decisions[0], decisions[1], native_languages, task)
+        changed = compare.flips(pairs, decisions[0], decisions[1])
+        click.echo(f"{task}, {model}, {len(pairs)} rows of {split}: {names[0]} -> {names[1]}")
         click.echo("".join(f"  {line}\n" for line in compare.describe(differences, changed, flipped)), nl=False)
         if out:
-            if len(tasks) != 1:
-                raise UserError("--out holds the rows of one task; name it with --task")
             texts = {name: changed[name].map(spreadsheet.escape_formula) for name in ("id", "language", "origin_query", "candidate")}
             with atomic_write(out) as path:
                 changed.assign(**texts).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)

@@ -76,17 +76,25 @@ def clone(root: Path, commit: str, folder: Path) -> None:
     if not (folder / ".dvc").exists():
         call("git", "clone", "--quiet", "--no-checkout", str(root), str(folder), folder=root)
     call("git", "fetch", "--quiet", str(root), "HEAD", folder=folder)
-    # Left behind by an experiment that was stopped.
+    # An experiment that was stopped leaves these references behind.
     for ref in call("git", "for-each-ref", "--format=%(refname)", "refs/exps/exec", "refs/exps/stash", folder=folder).split():
         call("git", "update-ref", "-d", ref, folder=folder)
     call("git", "checkout", "--quiet", "--force", "--detach", commit, folder=folder)
     dvc("cache", "dir", "--local", dvc("cache", "dir", folder=root).strip(), folder=folder)
-    # --force, because a stage that was killed may have left an output that DVC has not saved.
+    # --force, because a stage that was killed may leave an output that DVC has not saved.
     dvc("checkout", "--quiet", "--force", "--allow-missing", folder=folder)
 
 
 def edit(folder: Path, changes: dict[str, Any]) -> None:
-    """Write the committed params.yaml of a clone with other settings."""
+    """Write params.yaml in a clone: the committed one with some settings changed.
+
+    Parameters
+    ----------
+    folder : Path
+        The clone.
+    changes : dict
+        Dotted keys and their values.
+    """
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -115,14 +123,40 @@ def unavailable(models: set[str], folder: Path) -> set[str]:
     return missing
 
 
-def run(root: Path, jobs: list[Job], folder: Path) -> tuple[list[Job], pd.DataFrame, str]:
-    """Run the experiments that have not been run yet, in `folder`.
+def run_job(job: Job, folder: Path) -> dict[str, Any]:
+    """Run one experiment in a clone.
 
     Returns
     -------
-    tuple
-        The experiments without those of unavailable models; their predictions, with the columns task, model, cell, seed and part; a
-        description of the cost.
+    dict
+        ``seconds`` that it took, and the names of the ``stages`` that ran.
+    """
+    edit(folder, job.changes)
+    start = time.monotonic()
+    output = dvc("exp", "run", "--name", job.name, f"evaluate@{job.task}-{job.model}", folder=folder)
+    return {"seconds": round(time.monotonic() - start), "stages": re.findall(r"Running stage '([^']+)'", output)}
+
+
+def run(root: Path, jobs: list[Job], folder: Path) -> tuple[list[Job], pd.DataFrame, str]:
+    """Run the experiments that have not been run yet.
+
+    Parameters
+    ----------
+    root : Path
+        The project.
+    jobs : list of Job
+        All experiments of a specification.
+    folder : Path
+        Holds the clone in which the experiments run, and a log of their cost.
+
+    Returns
+    -------
+    jobs : list of Job
+        The experiments without those of unavailable models.
+    predictions : pandas.DataFrame
+        Their predictions, from `read_predictions`.
+    cost : str
+        A description of the cost.
     """
     from tqdm import tqdm
 
@@ -137,32 +171,41 @@ def run(root: Path, jobs: list[Job], folder: Path) -> tuple[list[Job], pd.DataFr
         if not jobs:
             raise UserError("none of the models is available; see the reasons above")
         for job in tqdm([job for job in todo if job.model not in missing], desc=folder.name, unit="experiment", disable=None):
-            edit(clone_folder, job.changes)
-            start = time.monotonic()
-            output = dvc("exp", "run", "--name", job.name, f"evaluate@{job.task}-{job.model}", folder=clone_folder)
-            before = runs.get(job.name, {"seconds": 0, "stages": []})
-            stages = before["stages"] + re.findall(r"Running stage '([^']+)'", output)
-            runs[job.name] = {"seconds": before["seconds"] + round(time.monotonic() - start), "stages": stages}
+            cost, earlier = run_job(job, clone_folder), runs.get(job.name, {"seconds": 0, "stages": []})
+            runs[job.name] = {key: earlier[key] + cost[key] for key in cost}
             write_json(log, runs)
             call("git", "fetch", "--quiet", str(clone_folder), f"{refs}/{job.name}:{refs}/{job.name}", folder=root)
     logged = [runs[job.name] for job in jobs if job.name in runs]
     minutes, stage_count = sum(entry["seconds"] for entry in logged) / 60, sum(len(entry["stages"]) for entry in logged)
-    cost = f"{len(jobs)} experiments, {stage_count} stages run, {minutes:.0f} minutes"
-    return jobs, read_predictions(root, jobs, refs), cost
+    return jobs, read_predictions(root, jobs, refs), f"{len(jobs)} experiments, {stage_count} stages run, {minutes:.0f} minutes"
 
 
 def read_predictions(root: Path, jobs: list[Job], refs: str) -> pd.DataFrame:
-    """Read the validation and test predictions of finished experiments; adds the columns task, model, cell, seed and part."""
+    """Read the validation and test predictions of finished experiments.
+
+    Parameters
+    ----------
+    root : Path
+        The project.
+    jobs : list of Job
+    refs : str
+        Prefix of the git references of the experiments.
+
+    Returns
+    -------
+    pandas.DataFrame
+        All predictions, with the columns ``task``, ``model``, ``cell``, ``seed`` and ``split`` added.
+    """
     import pandas as pd
     from dvc.api import DVCFileSystem
 
     tables = []
     for job in jobs:
         files = DVCFileSystem(str(root), rev=call("git", "rev-parse", f"{refs}/{job.name}", folder=root).strip())
-        for part in ("validation", "test"):
-            with files.open(f"predictions/{job.model}/{job.task}/{part}.parquet") as handle:
+        for split in ("validation", "test"):
+            with files.open(f"predictions/{job.model}/{job.task}/{split}.parquet") as handle:
                 table = pd.read_parquet(handle)
-            tables.append(table.assign(task=job.task, model=job.model, cell=job.cell, seed=job.seed, part=part))
+            tables.append(table.assign(task=job.task, model=job.model, cell=job.cell, seed=job.seed, split=split))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -200,8 +243,8 @@ def main(path: Path, only: tuple[str, ...], models: tuple[str, ...], data: Path 
     folders = {name: root / ".scratch/experiments" / f"{path.stem}-{name}" for name in specs}
     specs = {name: with_data(name, spec, data, folders[name] / "work") for name, spec in specs.items()}  # before anything runs
     for name, spec in specs.items():
-        wanted = experiments.jobs({**spec, "models": list(models) or spec["models"]})
-        jobs, predictions, cost = run(root, wanted, folders[name])
+        planned = experiments.jobs({**spec, "models": list(models) or spec["models"]})
+        jobs, predictions, cost = run(root, planned, folders[name])
         available = list(dict.fromkeys(job.model for job in jobs))
         click.echo(f"\n{name}: {len(spec['seeds'])} seeds, {cost}\n")
         click.echo("\n".join(experiments.table(predictions, {**spec, "models": available}, draws)))

@@ -72,7 +72,7 @@ def predictions() -> pd.DataFrame:
 
 SPOILED = [
     ("a foreign id", lambda lines: [lines[0].replace('"1"', '"7"'), lines[1]], "line 1: id '7' is not one of the 2 rows"),
-    ("an id twice", lambda lines: [lines[0], lines[0]], "line 2: id '1' stands already in line 1"),
+    ("an id twice", lambda lines: [lines[0], lines[0]], "line 2: id '1' already occurs in line 1"),
     ("an id missing", lambda lines: lines[:1], "1 of 2 rows are not answered, the first has id '2'"),
     ("another query", lambda lines: [lines[0].replace("áo", "ao"), lines[1]], "line 1: origin_query of id '1' is 'ao'"),
     ("ISO language", lambda lines: [lines[0].replace('"vn"', '"vi"'), lines[1]], "line 1: language of id '1' is 'vi'"),
