@@ -1,4 +1,4 @@
-"""Negative sampling: rows of label 0 that look like natural ones, easy or hard, and are never a hidden positive."""
+"""Negative sampling: add rows of label 0, easy or hard, whose candidate is never a known positive of the query."""
 
 from __future__ import annotations
 
@@ -20,37 +20,41 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+# Reasons to refuse a candidate. known: the query already has it; relative: an ancestor, a descendant or (as the settings say) a sibling of
+# a positive; copy: nearly the title of a positive; similar: its similarity to the query or to a positive is too high.
 REASONS = ("known", "relative", "copy", "similar")
+# Candidates drawn for one easy negative; the first that is not refused is taken.
+EASY_DRAWS = 64
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How negatives of one task are made: ``negatives.qc`` and ``negatives.qi`` of params.yaml."""
+    """Settings of one task: ``negatives.qc`` and ``negatives.qi`` of params.yaml."""
 
-    # none; easy: far from the query and from each of its positives; hard: near it, but under its positives; mixed: of both.
+    # none; easy: dissimilar to the query and to its positives; hard: similar to the query, less than its positives; mixed: both.
     strategy: Literal["none", "easy", "hard", "mixed"] = "easy"
-    # Make until label 0 has this share of the rows ("minority-class creation"); null: `per_query` for every query.
+    # Sample until label 0 has this share of the rows ("minority-class creation"); null: sample `per_query` for each query.
     target_share: float | None = bounded(0, 0.95, default=None)
     per_query: int = bounded(0, 1000, default=1)
     max_per_query: int = bounded(0, 1000, default=4)
-    # mixed: share of hard ones.
+    # mixed: share of hard negatives.
     hard_share: float = bounded(0, 1, default=0.5)
-    # easy: highest similarity to the query and to each positive.
+    # easy: maximum similarity to the query and to each positive.
     easy_ceiling: float = bounded(-1, 1, default=0.3)
-    # hard: places in the order of similarity to the query, positives left out, first is 1; and how far under each positive.
+    # hard: ranks by similarity to the query, from 1, refused candidates excluded; and the minimum distance below each positive.
     first_rank: int = bounded(1, 10**6, default=5)
     last_rank: int = bounded(1, 10**6, default=60)
     margin: float = bounded(0, 1, default=0.05)
     # QC: whether categories with the same parent as a positive may be negatives.
     siblings: bool = True
-    # QI: titles that share this much of their words with a positive are copies of it (Jaccard).
+    # QI: titles whose word overlap (Jaccard) with a positive reaches this are treated as copies of it.
     copy_overlap: float = bounded(0, 1, default=0.8)
 
     def __post_init__(self) -> None:
         if self.last_rank < self.first_rank:
-            raise ValueError(f"last_rank is {self.last_rank}, under first_rank {self.first_rank}")
+            raise ValueError(f"last_rank is {self.last_rank}; accepted: at least first_rank, {self.first_rank}")
         if self.target_share is None and self.per_query > self.max_per_query:
-            raise ValueError(f"per_query is {self.per_query}, over max_per_query {self.max_per_query}")
+            raise ValueError(f"per_query is {self.per_query}; accepted: at most max_per_query, {self.max_per_query}")
 
     @property
     def neighbours(self) -> int | None:
@@ -70,9 +74,9 @@ class NegativesSettings:
     qc: SamplingSettings = field(default_factory=SamplingSettings)
     qi: SamplingSettings = field(default_factory=SamplingSettings)
     encoder: EncoderSettings = field(default_factory=lambda: EncoderSettings(kind="lexical"))
-    # Folder of the encoder's model if that is not downloaded; a file, or null, if it is.
+    # Folder of the encoder's model if it is not downloaded; otherwise a file, or null.
     local_model: str | None = None
-    # More candidates than this are searched with an approximate index.
+    # Number of candidates above which an approximate index replaces exact search.
     exact_limit: int = bounded(1, 10**9, default=1_000_000)
     seed: int = bounded(0, 2**63 - 1, default=0)
 
@@ -81,59 +85,74 @@ class NegativesSettings:
             check_local(LOCAL_MODEL, self.local_model, "the encoder", "negatives.encoder: model and revision")
 
 
-class _Rules:
-    """What may never be a negative of a group of queries: a query and its translations."""
+class CandidateRules:
+    """Rules that decide which candidates may be negatives of a group of queries (a query and its translations).
+
+    Attributes
+    ----------
+    known : dict of str to set of str
+        Normal forms of all candidates of each group, sampled negatives included.
+    positives : dict of str to list of str
+        Relevant candidates of each group.
+    """
 
     def __init__(self, rows: pd.DataFrame, task: str, settings: SamplingSettings) -> None:
         self.task, self.settings = task, settings
         self.known: dict[str, set[str]] = defaultdict(set)
         self.positives: dict[str, list[str]] = defaultdict(list)
         for group, candidate, label in zip(rows["group"], rows["candidate"], rows["label"], strict=True):
-            self.known[group].add(normalise(candidate))
+            self.add_known(group, candidate)
             if label == 1 and candidate not in self.positives[group]:
                 self.positives[group].append(candidate)
 
-    def refuse(self, group: str, candidate: str) -> str | None:
+    def add_known(self, group: str, candidate: str) -> None:
+        self.known[group].add(normalise(candidate))
+
+    def refusal(self, group: str, candidate: str) -> str | None:
+        """The reason, one of `REASONS`, for which the group must not get this candidate as a negative; None if it may."""
         if normalise(candidate) in self.known[group]:
             return "known"
         for positive in self.positives[group]:
-            if self.task == "qc":
-                if taxonomy.related(candidate, positive):
-                    return "relative"
-                if not self.settings.siblings and taxonomy.levels(candidate)[:-1] == taxonomy.levels(positive)[:-1]:
-                    return "relative"
-            elif word_overlap(candidate, positive) >= self.settings.copy_overlap:
+            if self.task == "qc" and self._related(candidate, positive):
+                return "relative"
+            if self.task == "qi" and word_overlap(candidate, positive) >= self.settings.copy_overlap:
                 return "copy"
         return None
 
+    def _related(self, candidate: str, positive: str) -> bool:
+        if taxonomy.related(candidate, positive):
+            return True
+        return not self.settings.siblings and taxonomy.levels(candidate)[:-1] == taxonomy.levels(positive)[:-1]
+
 
 def word_overlap(first: str, second: str) -> float:
-    """Jaccard overlap of the words of two titles; 1 for two without words.
+    """Jaccard overlap of the words of two titles; 1 if neither has words.
 
     Examples
     --------
-    >>> overlap("Red Dog Bed", "bed, dog, red"), overlap("red dog bed", "red cat bed")
+    >>> word_overlap("Red Dog Bed", "bed, dog, red"), word_overlap("red dog bed", "red cat bed")
     (1.0, 0.5)
     """
-    a, b = (set(re.findall(r"\w+", normalise(text))) for text in (first, second))
-    return len(a & b) / len(a | b) if a | b else 1.0
+    first_words, second_words = (set(re.findall(r"\w+", normalise(text))) for text in (first, second))
+    union = first_words | second_words
+    return len(first_words & second_words) / len(union) if union else 1.0
 
 
 def quotas(sizes: Sequence[int], total: int) -> list[int]:
-    """`total` divided in proportion to `sizes`, by largest remainder; the sum is exact."""
-    whole = sum(sizes)
-    if not whole:
+    """Divide `total` in proportion to `sizes` by the largest remainder method; the quotas add up to `total`."""
+    size_sum = sum(sizes)
+    if not size_sum:
         return [0] * len(sizes)
-    exact = [total * size / whole for size in sizes]
-    found = [math.floor(share) for share in exact]
-    order = sorted(range(len(sizes)), key=lambda n: (found[n] - exact[n], n))
-    for number in order[: total - sum(found)]:
-        found[number] += 1
-    return found
+    exact = [total * size / size_sum for size in sizes]
+    rounded = [math.floor(share) for share in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda index: (rounded[index] - exact[index], index))
+    for index in by_remainder[: total - sum(rounded)]:
+        rounded[index] += 1
+    return rounded
 
 
 def negatives_needed(rows: pd.DataFrame, settings: SamplingSettings) -> int | None:
-    """How many negatives bring label 0 to `target_share`; 0 if none are to be sampled, None if `per_query` decides."""
+    """The number of negatives that brings label 0 to `target_share`; 0 if none are to be sampled, None if `per_query` decides."""
     if settings.strategy == "none" or rows.empty:
         return 0
     if settings.target_share is None:
@@ -145,169 +164,230 @@ def negatives_needed(rows: pd.DataFrame, settings: SamplingSettings) -> int | No
 def sample_negatives(
     rows: pd.DataFrame, task: str, settings: SamplingSettings, seed: int, vectors: Vectors | None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Make negatives for the queries of a training set from its own candidates.
+    """Sample negatives for the queries of a training set from its own candidates.
 
-    Easy ones are drawn as often as a candidate stands in natural negatives, hard ones from a window of the query's nearest, with
-    the same weights, so that a candidate does not give its label away. Languages, and native and translated rows, get shares in
-    proportion to their rows; queries with many natural negatives come first. Hard negatives stay under ``pos - |pos| * margin`` for each
-    positive `pos` of the query (NV-Retriever: Moreira et al., 2024; the absolute value keeps the ceiling below a negative `pos`).
+    Each stratum (a language, native or translated rows) gets a share of the negatives in proportion to its rows. See `NegativeSampler`
+    for the way in which queries and candidates are drawn.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        Train rows with ``group``, ``language``, ``origin``; nothing else is drawn from.
-    task : str
-        ``qc`` or ``qi``.
+        The training set, with the columns ``group``, ``language`` and ``origin``. Queries and candidates come from these rows only.
+    task : {"qc", "qi"}
+    settings : SamplingSettings
+    seed : int
     vectors : Vectors or None
-        Needed unless the strategy is ``none``.
+        Vectors of `rows`, with `SamplingSettings.neighbours` neighbours; may be None if `negatives_needed` is 0.
 
     Returns
     -------
-    tuple
-        The sampled rows (``origin`` "easy" or "hard", in a stable order), and counts: ``asked``; ``made`` by kind; ``short``, asked
-        but not made; ``failed``, tries that found no candidate; ``refused``, the candidates of all tries by reason.
+    sampled : pandas.DataFrame
+        The sampled rows in a deterministic order, with the columns of `rows`; ``origin`` is "easy" or "hard".
+    counts : dict
+        ``asked``: negatives requested; ``made``: negatives sampled, by kind; ``short``: requested but not sampled; ``failed``: attempts
+        that accepted no candidate; ``refused``: candidates refused in all attempts, by reason.
     """
-    import numpy as np
-    import pandas as pd
-
-    counts: dict[str, Any] = {"asked": 0, "made": {"easy": 0, "hard": 0}, "short": 0, "failed": 0, "refused": dict.fromkeys(REASONS, 0)}
-    empty = rows.iloc[:0]
     total = negatives_needed(rows, settings)
     if total == 0:
-        return empty, counts
+        return rows.iloc[:0], _zero_counts()
     assert vectors is not None
-    rules = _Rules(rows, task, settings)
-    candidates = sorted(set(rows["candidate"]))
-    natural = Counter(rows["candidate"][rows["label"] == 0])
-    # One is added, so that a candidate that is never a natural negative can be drawn too.
-    weight = np.array([natural[candidate] + 1.0 for candidate in candidates])
-    vector_rows = np.array([vectors.candidates[candidate] for candidate in candidates])
-    place = {int(row): number for number, row in enumerate(vector_rows)}
-    made: list[dict[str, Any]] = []
+    sampler = NegativeSampler(rows, task, settings, seed, vectors)
+    stratum_names = rows["language"] + "\0" + (rows["origin"] == "translated").astype(str)
+    strata = [rows[stratum_names == name] for name in sorted(stratum_names.unique())]
+    shares: Sequence[int | None] = [None] * len(strata) if total is None else quotas([len(stratum) for stratum in strata], total)
+    for stratum, share in zip(strata, shares, strict=True):
+        sampler.sample_stratum(stratum, share)
+    return sampler.to_frame(), sampler.counts
 
-    stratum = rows["language"] + "\0" + (rows["origin"] == "translated").astype(str)
-    names = sorted(stratum.unique())
-    sizes = [int((stratum == name).sum()) for name in names]
-    shares = quotas(sizes, total) if total is not None else [None] * len(names)
-    generator = np.random.default_rng(seed)
-    cumulative = np.cumsum(weight) / weight.sum()
 
-    for name, share in zip(names, shares, strict=True):
-        mine = rows[stratum == name]
-        units = mine.drop_duplicates("origin_query")
-        per_query = settings.max_per_query if share is not None else settings.per_query
-        asked = share if share is not None else per_query * len(units)
-        counts["asked"] += asked
-        # Queries come in the proportions in which they have natural negatives (Efraimidis and Spirakis, 2006: weighted order).
-        own = mine.groupby("origin_query")["label"].agg(lambda labels: int((labels == 0).sum()))
-        chance = np.array([own[query] + 0.5 for query in units["origin_query"]])
-        records = units.to_dict("records")
-        left = asked
-        for _ in range(per_query):
-            if not left:
+def _zero_counts() -> dict[str, Any]:
+    return {"asked": 0, "made": {"easy": 0, "hard": 0}, "short": 0, "failed": 0, "refused": dict.fromkeys(REASONS, 0)}
+
+
+class NegativeSampler:
+    """Draws negatives for the queries of one training set.
+
+    Queries are drawn in proportion to their natural negatives, and candidates in proportion to how often they are natural negatives,
+    so that neither reveals the label of a sampled row. An easy negative is drawn from all candidates. A hard negative is drawn from a
+    window of the query's nearest candidates; its similarity to the query is at most ``pos - |pos| * margin`` for the similarity ``pos``
+    of each positive (positive-aware mining: Moreira et al., "NV-Retriever", 2024; with the absolute value, the limit also lies below a
+    negative ``pos``).
+
+    Attributes
+    ----------
+    counts : dict
+        As `sample_negatives` returns them.
+    candidates : list of str
+        The distinct candidates, in the order of ``vectors.candidate_vectors``.
+    weights : numpy.ndarray
+        ``(candidates,)`` float64: natural negatives with this candidate, plus 1, so that every candidate can be drawn.
+    """
+
+    def __init__(self, rows: pd.DataFrame, task: str, settings: SamplingSettings, seed: int, vectors: Vectors) -> None:
+        import numpy as np
+
+        self.rows, self.settings, self.vectors = rows, settings, vectors
+        self.rules = CandidateRules(rows, task, settings)
+        self.generator = np.random.default_rng(seed)
+        self.counts = _zero_counts()
+        self.sampled: list[dict[str, Any]] = []
+        self.candidates = list(vectors.candidates)
+        natural = Counter(rows["candidate"][rows["label"] == 0])
+        self.weights = np.array([natural[candidate] + 1.0 for candidate in self.candidates])  # (candidates,)
+        self.cumulative = np.cumsum(self.weights) / self.weights.sum()  # (candidates,)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The sampled rows, with the columns and dtypes of the training set."""
+        import pandas as pd
+
+        if not self.sampled:
+            return self.rows.iloc[:0]
+        return pd.DataFrame(self.sampled, columns=self.rows.columns).astype(self.rows.dtypes.to_dict())
+
+    def sample_stratum(self, stratum: pd.DataFrame, quota: int | None) -> None:
+        """Sample `quota` negatives for the queries of some rows, at most one for each query in a round.
+
+        Parameters
+        ----------
+        stratum : pandas.DataFrame
+            Rows of the training set.
+        quota : int or None
+            None: `per_query` negatives for each query.
+        """
+        queries = stratum.drop_duplicates("origin_query").to_dict("records")
+        rounds = self.settings.per_query if quota is None else self.settings.max_per_query
+        remaining = rounds * len(queries) if quota is None else quota
+        self.counts["asked"] += remaining
+        natural = (stratum["label"] == 0).groupby(stratum["origin_query"]).sum()
+        query_weights = [natural[query["origin_query"]] + 0.5 for query in queries]
+        for _ in range(rounds):
+            if remaining:
+                remaining -= self._sample_round(queries, query_weights, remaining)
+        self.counts["short"] += remaining
+
+    def _sample_round(self, queries: Sequence[dict[str, Any]], query_weights: Sequence[float], limit: int) -> int:
+        """Sample one negative for each query, in a weighted random order, until `limit` are sampled; return their number."""
+        import numpy as np
+
+        # A weighted permutation without replacement: Efraimidis and Spirakis, 2006.
+        order = np.argsort(-np.log(self.generator.random(len(queries))) / np.array(query_weights), kind="stable")
+        sampled = 0
+        for query_index in order:
+            if sampled == limit:
                 break
-            order = np.argsort(-np.log(generator.random(len(records))) / chance, kind="stable")
-            for number in order:
-                if not left:
+            sampled += self._sample_one(queries[int(query_index)])
+        return sampled
+
+    def _sample_one(self, query: dict[str, Any]) -> bool:
+        """Sample one negative for the query of a row; return whether a candidate was accepted."""
+        kind = self.settings.strategy
+        if kind == "mixed":
+            kind = "hard" if self.generator.random() < self.settings.hard_share else "easy"
+        candidate = self._draw_hard(query) if kind == "hard" else self._draw_easy(query)
+        if candidate is None:
+            self.counts["failed"] += 1
+            return False
+        self.rules.add_known(query["group"], candidate)
+        row_id = f"{query['id']}-{kind}{len(self.sampled)}"
+        self.sampled.append({**query, "id": row_id, "candidate": candidate, "label": 0, "origin": kind})
+        self.counts["made"][kind] += 1
+        return True
+
+    def _draw_easy(self, query: dict[str, Any]) -> str | None:
+        """Draw a candidate whose similarity to the query and to each of its positives is at most `easy_ceiling`."""
+        import numpy as np
+
+        uniform = self.generator.random(EASY_DRAWS)
+        drawn = np.minimum(np.searchsorted(self.cumulative, uniform, side="right"), len(self.candidates) - 1)  # (EASY_DRAWS,)
+        references = np.vstack([self._query_vector(query)[None], self._positive_vectors(query)])  # (1 + positives, dimensions)
+        highest = (self.vectors.candidate_vectors[drawn] @ references.T).max(axis=1)  # (EASY_DRAWS,)
+        for candidate_index, similarity in zip(drawn, highest, strict=True):
+            candidate = self.candidates[candidate_index]
+            reason = "similar" if similarity > self.settings.easy_ceiling else self.rules.refusal(query["group"], candidate)
+            if reason is None:
+                return candidate
+            self.counts["refused"][reason] += 1
+        return None
+
+    def _draw_hard(self, query: dict[str, Any]) -> str | None:
+        """Draw a candidate from the query's nearest ones that are less similar to it than its positives are."""
+        window = self._hard_window(query)
+        if not window:
+            return None
+        probabilities = self.weights[window] / self.weights[window].sum()
+        return self.candidates[window[int(self.generator.choice(len(window), p=probabilities))]]
+
+    def _hard_window(self, query: dict[str, Any]) -> list[int]:
+        """Indices of the accepted candidates from `first_rank` to `last_rank`; the rank counts candidates that the rules accept."""
+        query_vector, ceiling = self._query_vector(query), self._hard_ceiling(query)
+        window: list[int] = []
+        rank = 0
+        for candidate_index in self.vectors.neighbours[self.vectors.queries[query["origin_query"]]]:
+            if candidate_index < 0:
+                break
+            reason = self.rules.refusal(query["group"], self.candidates[candidate_index])
+            if reason is None:
+                rank += 1
+                if rank > self.settings.last_rank:
                     break
-                unit = records[int(number)]
-                kind = settings.strategy
-                if kind == "mixed":
-                    kind = "hard" if generator.random() < settings.hard_share else "easy"
-                found = (
-                    _hard(unit, rules, settings, vectors, candidates, place, weight, generator, counts["refused"])
-                    if kind == "hard"
-                    else _easy(unit, rules, settings, vectors, candidates, vector_rows, cumulative, generator, counts["refused"])
-                )
-                if found is None:
-                    counts["failed"] += 1
+                if rank < self.settings.first_rank:
                     continue
-                rules.known[unit["group"]].add(normalise(found))
-                made.append({**unit, "id": f"{unit['id']}-{kind}{len(made)}", "candidate": found, "label": 0, "origin": kind})
-                counts["made"][kind] += 1
-                left -= 1
-        counts["short"] += left
-    return pd.DataFrame(made, columns=rows.columns).astype(rows.dtypes.to_dict()) if made else empty, counts
+                if float(self.vectors.candidate_vectors[candidate_index] @ query_vector) > ceiling:
+                    reason = "similar"
+            if reason is None:
+                window.append(int(candidate_index))
+            else:
+                self.counts["refused"][reason] += 1
+        return window
+
+    def _hard_ceiling(self, query: dict[str, Any]) -> float:
+        """The highest similarity to the query that a hard negative may have."""
+        import numpy as np
+
+        similarities = self._positive_vectors(query) @ self._query_vector(query)  # (positives,)
+        return float((similarities - np.abs(similarities) * self.settings.margin).min()) if len(similarities) else math.inf
+
+    def _query_vector(self, query: dict[str, Any]) -> np.ndarray:
+        """``(dimensions,)``."""
+        return self.vectors.query_vectors[self.vectors.queries[query["origin_query"]]]
+
+    def _positive_vectors(self, query: dict[str, Any]) -> np.ndarray:
+        """``(positives, dimensions)``: the known positives of the query and of its translations."""
+        return self.vectors.of_candidates(self.rules.positives[query["group"]])
 
 
 def shortfall(counts: dict[str, Any], task: str, settings: SamplingSettings) -> str | None:
-    """Why fewer negatives were made than asked for, and which setting to change; None if none is short.
+    """Explain why fewer negatives were sampled than requested, and which setting to change.
 
     Parameters
     ----------
     counts : dict
-        What `sample` returned.
+        As `sample_negatives` returns them.
+    task : {"qc", "qi"}
+    settings : SamplingSettings
+
+    Returns
+    -------
+    str or None
+        None if all requested negatives were sampled.
     """
     if not counts["short"]:
         return None
+    key = f"negatives.{task}."
+    raise_ceiling = f"raise {key}easy_ceiling"
+    lower_margin = f"lower {key}margin or raise {key}last_rank"
     reason = max(REASONS, key=lambda name: counts["refused"][name])
     if 2 * counts["failed"] < counts["short"]:
-        why, change = "every query has as many as it may have", "max_per_query"
+        cause, remedy = "every query has its maximum number of negatives", f"raise {key}max_per_query"
     elif reason == "similar":
-        why = "most candidates that were drawn are too similar"
-        change = {"easy": "easy_ceiling", "hard": "margin (lower) or last_rank (raise)"}.get(settings.strategy, "easy_ceiling or margin")
+        cause = "most of the drawn candidates are too similar to the query or to a positive"
+        remedy = {"easy": raise_ceiling, "hard": lower_margin}.get(settings.strategy, f"{raise_ceiling}, or {lower_margin}")
     elif reason == "copy":
-        why, change = "most candidates that were drawn are copies of a positive", "copy_overlap"
+        cause, remedy = "most of the drawn candidates are copies of a positive", f"raise {key}copy_overlap"
     elif reason == "relative" and not settings.siblings:
-        why, change = "most candidates that were drawn are relatives of a positive", "siblings"
+        cause, remedy = "most of the drawn candidates are relatives of a positive", f"set {key}siblings to true"
     else:
-        why, change = "there are too few candidates that no query knows: more rows of train would help", "target_share or per_query (lower)"
-    asked, made = counts["asked"], counts["asked"] - counts["short"]
-    return f"{made:,} of {asked:,} negatives were made: {why}; params.yaml: negatives.{task}.{change} decides"
-
-
-def _positive_vectors(unit: dict[str, Any], rules: _Rules, vectors: Vectors) -> np.ndarray:
-    """``(positives, dimensions)``: the known positives of a query and of its translations."""
-    return vectors.candidate_vectors[[vectors.candidates[positive] for positive in rules.positives[unit["group"]]]]
-
-
-def _easy(
-    unit: dict[str, Any], rules: _Rules, settings: SamplingSettings, vectors: Vectors, candidates: list[str], vector_rows: np.ndarray,
-    cumulative: np.ndarray, generator: np.random.Generator, refused: dict[str, int],
-) -> str | None:  # fmt: skip
-    import numpy as np
-
-    drawn = np.minimum(np.searchsorted(cumulative, generator.random(64), side="right"), len(candidates) - 1)
-    query = vectors.query_vectors[vectors.queries[unit["origin_query"]]]
-    against = np.vstack([query[None], _positive_vectors(unit, rules, vectors)])
-    nearest = (vectors.candidate_vectors[vector_rows[drawn]] @ against.T).max(axis=1)
-    for number, similarity in zip(drawn, nearest, strict=True):
-        reason = "similar" if similarity > settings.easy_ceiling else rules.refuse(unit["group"], candidates[number])
-        if reason is None:
-            return candidates[number]
-        refused[reason] += 1
-    return None
-
-
-def _hard(
-    unit: dict[str, Any], rules: _Rules, settings: SamplingSettings, vectors: Vectors, candidates: list[str], place: dict[int, int],
-    weight: np.ndarray, generator: np.random.Generator, refused: dict[str, int],
-) -> str | None:  # fmt: skip
-    import numpy as np
-
-    query_row = vectors.queries[unit["origin_query"]]
-    positives = _positive_vectors(unit, rules, vectors) @ vectors.query_vectors[query_row]
-    ceiling = float((positives - np.abs(positives) * settings.margin).min()) if len(positives) else np.inf
-    window: list[int] = []
-    rank = 0
-    for row in vectors.neighbours[query_row]:
-        if row < 0:
-            break
-        number = place[int(row)]
-        reason = rules.refuse(unit["group"], candidates[number])
-        if reason is not None:
-            refused[reason] += 1
-            continue
-        rank += 1
-        if rank > settings.last_rank:
-            break
-        if rank < settings.first_rank:
-            continue
-        if float(vectors.candidate_vectors[row] @ vectors.query_vectors[query_row]) > ceiling:
-            refused["similar"] += 1
-            continue
-        window.append(number)
-    if not window:
-        return None
-    chance = weight[window] / weight[window].sum()
-    return candidates[window[int(generator.choice(len(window), p=chance))]]
+        cause = "there are too few candidates that the queries do not have yet"
+        remedy = f"add training rows, or lower {key}target_share or {key}per_query"
+    requested, sampled = counts["asked"], counts["asked"] - counts["short"]
+    return f"only {sampled:,} of {requested:,} negatives were sampled: {cause}; to change this, {remedy} in params.yaml"
