@@ -13,6 +13,7 @@ import click
 from babelcart import resist
 from babelcart.commands import cli
 from babelcart.core.files import read_json
+from babelcart.core.graph import metrics_folders
 from babelcart.core.tasks import TASKS
 from babelcart.scores import metrics
 
