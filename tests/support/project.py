@@ -85,7 +85,7 @@ class Graph(Repository):
         self.project = project
         for name in ("babelcart", "stages"):
             shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        for name in (".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, self.folder)
         self("git", "init", "--quiet", "--initial-branch=main")
         self("git", "config", "user.email", "test@localhost")
@@ -110,7 +110,8 @@ class Graph(Repository):
 def make_project(folder: Path) -> Project:
     made = Project(folder)
     folder.mkdir()
-    shutil.copy(ROOT / "params.yaml", folder)
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder)
     made.change(
         run=["tiny"],
         translate={"min_coverage": 0.0},
