@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
+from babelcart.embedding.search import no_progress
 from babelcart.weights.wheels import Wheel, check_hub, download, extract, local_folder, local_version
 
 if TYPE_CHECKING:
@@ -289,11 +290,6 @@ class Lexical:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """``(texts, dimensions)`` float32 of length 1."""
         return _unit(self.svd.transform(self.vectorizer.transform(texts)))
-
-
-def no_progress(steps: Iterable[Any], total: int, desc: str) -> Iterable[Any]:
-    """Iterate without showing progress; takes the arguments of tqdm."""
-    return steps
 
 
 def embed_texts(

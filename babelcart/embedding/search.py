@@ -1,9 +1,10 @@
-"""Exact nearest neighbours by blocked matrix products, in bounded memory; beyond a limit, an approximate index.
+"""Exact nearest neighbours by blocked matrix products, in bounded memory; an approximate index for very large sets of candidates.
 
-Scores are computed block by block in the type that the machine multiplies fastest, often bfloat16. How far such a score can be
-from the true one is known from the rounding of the vectors, so whatever could be among the nearest is kept and computed again
-in float32: the result is exact, and nearly all of the time is the fast product's. Ties go to the lower number, and a score
-is summed in the same way wherever it is computed: the result depends on the vectors alone, not on blocks, threads or type.
+Scores are first computed block by block in the data type that this machine multiplies fastest, often bfloat16. The rounding of the
+vectors bounds the error of such a coarse score. Every candidate that could be one of the nearest within this bound is scored again in
+float32. So the result is exact, although nearly all of the time is spent in the fast product. Of equal scores, the lower candidate index
+comes first, and every float32 score is summed in the same order: the result depends on the vectors only, not on blocks, threads or data
+type.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from babelcart.core.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+# Pairs of a query and a candidate that are scored in float32 at once; bounds memory.
+SCORE_CHUNK = 16_384
+
+
+def no_progress(steps: Iterable[Any], total: int, desc: str) -> Iterable[Any]:
+    """Iterate without showing progress; takes the arguments of tqdm."""
+    return steps
 
 
 def nearest(
@@ -28,162 +37,241 @@ def nearest(
     query_block: int = 1024,
     candidate_block: int = 8192,
     coarse: str | None = None,
-    progress: Callable[..., Iterable[Any]] = lambda found, total, desc: found,
+    progress: Callable[..., Iterable[Any]] = no_progress,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` candidates with the highest inner product, for each query.
+    """Find the `count` candidates with the highest inner product for each query.
 
     Parameters
     ----------
     queries, candidates : numpy.ndarray
         ``(rows, dimensions)`` float32, finite.
     count : int
-        Cut to the number of candidates.
+        Reduced to the number of candidates if there are fewer.
     query_block, candidate_block : int
-        Rows of a block; memory is at most ``4 * query_block * candidate_block`` bytes and the candidates once more, beside the result.
-    coarse : str, optional
-        ``float32`` or ``bfloat16`` for the first look; default: what is faster here. It does not change the result.
+        Rows of a block. In addition to the result, the search needs at most ``4 * query_block * candidate_block`` bytes and one more copy
+        of the candidates.
+    coarse : {"float32", "bfloat16"}, optional
+        Data type of the first pass; default: the faster one on this machine. It does not change the result.
+    progress : callable
+        Called as ``progress(iterable, total=..., desc=...)``, as tqdm is.
 
     Returns
     -------
-    tuple
-        ``(queries, count)`` int64 candidate numbers and float32 scores, highest first.
+    indices : numpy.ndarray
+        ``(queries, count)`` int64 indices of candidates, highest score first.
+    scores : numpy.ndarray
+        ``(queries, count)`` float32.
     """
     import numpy as np
     import torch
 
     count = min(count, len(candidates))
-    numbers = np.empty((len(queries), count), dtype=np.int64)
+    indices = np.empty((len(queries), count), dtype=np.int64)
     scores = np.empty((len(queries), count), dtype=np.float32)
     if not count or not len(queries):
-        return numbers, scores
+        return indices, scores
     dtype = getattr(torch, coarse) if coarse else fastest_search()
-    index = _Index(torch.from_numpy(np.ascontiguousarray(candidates, dtype=np.float32)), dtype, candidate_block)
+    index = _CandidateIndex(torch.from_numpy(np.ascontiguousarray(candidates, dtype=np.float32)), dtype, candidate_block)
     starts = range(0, len(queries), query_block)
     with torch.inference_mode():
         for start in progress(starts, total=len(starts), desc="search"):
-            mine = torch.from_numpy(np.ascontiguousarray(queries[start : start + query_block], dtype=np.float32))
-            where, best = index.search(mine, count)
-            numbers[start : start + len(mine)], scores[start : start + len(mine)] = where.numpy(), best.numpy()
-    return numbers, scores
+            block = torch.from_numpy(np.ascontiguousarray(queries[start : start + query_block], dtype=np.float32))
+            best = index.search(block, count)
+            indices[start : start + len(block)], scores[start : start + len(block)] = best.indices.numpy(), best.scores.numpy()
+    return indices, scores
 
 
-class _Index:
-    """Candidates in a coarse type, and how far a coarse score may be from the true one."""
+class _Best(NamedTuple):
+    """The best candidates of each query so far: ``(queries, count)`` scores, highest first, and indices; -inf and -1 if there are fewer."""
+
+    scores: torch.Tensor
+    indices: torch.Tensor
+
+
+class _Rounded(NamedTuple):
+    """Vectors in a coarser data type."""
+
+    vectors: torch.Tensor  # (rows, dimensions), coarse
+    error: torch.Tensor  # (rows,) length of the difference to the original vector
+    norm: torch.Tensor  # (rows,) length of the original vector
+
+
+class _CandidateIndex:
+    """Candidates in a coarse data type, searched in blocks.
+
+    Parameters
+    ----------
+    candidates : torch.Tensor
+        ``(candidates, dimensions)`` float32.
+    dtype : torch.dtype
+        Data type of the coarse scores.
+    block : int
+        Candidates of one block.
+    """
 
     def __init__(self, candidates: torch.Tensor, dtype: torch.dtype, block: int) -> None:
         self.candidates, self.dtype, self.block = candidates, dtype, block
-        self.rough, self.error, self.norm = _rounded(candidates, dtype)
+        self.coarse = _round(candidates, dtype)
         self.buffer: torch.Tensor | None = None
 
-    def search(self, mine: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Numbers and scores of the `count` nearest of each query, highest first."""
+    def search(self, queries: torch.Tensor, count: int) -> _Best:
+        """Find the `count` nearest candidates of each query; ``(queries, count)`` exact float32 scores and indices."""
         import torch
 
-        rough, error, norm = _rounded(mine, self.dtype)
-        # |qc - q'c'| <= |q - q'||c| + |q'||c - c'| (Cauchy-Schwarz), and the sum's own rounding (Higham, 2002, eq. 3.5).
-        bound = error * self.norm.max() + (norm + error) * self.error.max()
-        bound = bound + 2 * mine.shape[1] * torch.finfo(torch.float32).eps * norm * self.norm.max()
-        kept = min(2 * count + 32, len(self.candidates))
-        best = torch.full((len(mine), kept), -torch.inf)
-        where = torch.full((len(mine), kept), -1, dtype=torch.int64)
-        for offset, product in self.products(rough):
-            if offset == 0 and product.shape[1] > kept:
-                floor = torch.topk(product, kept).values[:, -1].float()
+        coarse_queries = _round(queries, self.dtype)
+        bound = self._error_bound(coarse_queries, queries.shape[1])
+        best = self._coarse_best(coarse_queries.vectors, bound, count)
+        pairs = self._possible_pairs(coarse_queries.vectors, best, bound, count)
+        # Ascending candidates for each query, as _merge needs them.
+        query_rows, columns = pairs[:, torch.argsort(pairs[0] * len(self.candidates) + pairs[1])]
+        return _merge(_no_best(len(queries), count), query_rows, columns, _exact_scores(queries, self.candidates, query_rows, columns))
+
+    def _error_bound(self, queries: _Rounded, dimensions: int) -> torch.Tensor:
+        """``(queries,)``: the largest difference between a coarse score, before it is rounded, and the exact score."""
+        import torch
+
+        # |qc - q'c'| <= |q - q'||c| + |q'||c - c'| (Cauchy-Schwarz), and the rounding of the sum itself (Higham, 2002, eq. 3.5).
+        longest = self.coarse.norm.max()
+        bound = queries.error * longest + (queries.norm + queries.error) * self.coarse.error.max()
+        return bound + 2 * dimensions * torch.finfo(torch.float32).eps * queries.norm * longest
+
+    def _coarse_best(self, queries: torch.Tensor, bound: torch.Tensor, count: int) -> _Best:
+        """The best coarse scores of each query; more than `count` of them, since the exact scores may have another order."""
+        import torch
+
+        size = min(2 * count + 32, len(self.candidates))
+        best = _no_best(len(queries), size)
+        for offset, scores in self._products(queries):
+            if offset == 0 and scores.shape[1] > size:
+                floor = torch.topk(scores, size).values[:, -1].float()
             else:
-                floor = torch.maximum(best[:, -1], self.floor(best[:, count - 1], bound))
-            rows, columns = (product >= floor.to(self.dtype)[:, None]).nonzero(as_tuple=True)
-            best, where = _merge(best, where, rows, columns + offset, product[rows, columns].float())
-        # True scores of all that may be among the nearest. Where more may be than were kept, all are looked at once more.
-        floor = self.floor(best[:, count - 1], bound)
-        full = (best[:, -1] >= floor) & (kept < len(self.candidates))
-        possible = (best >= floor[:, None]) & ~full[:, None]
-        rows, places = possible.nonzero(as_tuple=True)
-        columns = where[rows, places]
-        if full.any():
-            lines = full.nonzero()[:, 0]
-            for offset, product in self.products(rough[lines]):
-                some, more = (product >= floor[lines].to(self.dtype)[:, None]).nonzero(as_tuple=True)
-                rows, columns = torch.cat([rows, lines[some]]), torch.cat([columns, more + offset])
-        order = torch.argsort(rows * len(self.candidates) + columns)
-        rows, columns = rows[order], columns[order]
-        best = torch.full((len(mine), count), -torch.inf)
-        where = torch.full((len(mine), count), -1, dtype=torch.int64)
-        best, where = _merge(best, where, rows, columns, _scores(mine, self.candidates, rows, columns))
-        return where, best
+                floor = torch.maximum(best.scores[:, -1], self._floor(best.scores[:, count - 1], bound))
+            query_rows, columns = (scores >= floor.to(self.dtype)[:, None]).nonzero(as_tuple=True)
+            best = _merge(best, query_rows, columns + offset, scores[query_rows, columns].float())
+        return best
 
-    def products(self, rough: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Offset and coarse scores of each block of candidates; the next block overwrites them."""
+    def _possible_pairs(self, queries: torch.Tensor, best: _Best, bound: torch.Tensor, count: int) -> torch.Tensor:
+        """``(2, pairs)`` int64: query rows and candidate indices of all pairs whose exact score may be one of the `count` highest."""
         import torch
 
+        floor = self._floor(best.scores[:, count - 1], bound)
+        # If even the last of the best reaches the floor, more candidates may reach it: these queries need a second pass.
+        overflow = (best.scores[:, -1] >= floor) & (best.scores.shape[1] < len(self.candidates))  # (queries,)
+        query_rows, ranks = ((best.scores >= floor[:, None]) & ~overflow[:, None]).nonzero(as_tuple=True)
+        pairs = [torch.stack([query_rows, best.indices[query_rows, ranks]])]
+        if overflow.any():
+            overflow_rows = overflow.nonzero()[:, 0]
+            for offset, scores in self._products(queries[overflow_rows]):
+                rows, columns = (scores >= floor[overflow_rows].to(self.dtype)[:, None]).nonzero(as_tuple=True)
+                pairs.append(torch.stack([overflow_rows[rows], columns + offset]))
+        return torch.cat(pairs, dim=1)
+
+    def _products(self, queries: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+        """Offset and ``(queries, block)`` coarse scores of each block of candidates; the next block overwrites the scores."""
+        import torch
+
+        candidates = self.coarse.vectors
         if self.buffer is None:
-            self.buffer = torch.empty(len(rough) * min(self.block, len(self.rough)), dtype=self.dtype)
-        for offset in range(0, len(self.rough), self.block):
-            block = self.rough[offset : offset + self.block]
-            yield offset, torch.mm(rough, block.T, out=self.buffer[: len(rough) * len(block)].view(len(rough), len(block)))
+            self.buffer = torch.empty(len(queries) * min(self.block, len(candidates)), dtype=self.dtype)
+        for offset in range(0, len(candidates), self.block):
+            block = candidates[offset : offset + self.block]
+            yield offset, torch.mm(queries, block.T, out=self.buffer[: len(queries) * len(block)].view(len(queries), len(block)))
 
-    def floor(self, last: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
-        """The lowest coarse score of a candidate whose true one may reach the true score behind the coarse `last`."""
+    def _floor(self, coarse_score: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
+        """The lowest coarse score of a candidate whose exact score may reach the exact score behind `coarse_score`."""
         import torch
 
-        # Rounding a score to the coarse type moves it by half a unit in the last place at most; rounding is monotone.
-        return last - last.abs() * torch.finfo(self.dtype).eps / 2 - 2 * bound
+        # Rounding to the coarse type moves a score by at most half a unit in the last place, and rounding is monotone.
+        return coarse_score - coarse_score.abs() * torch.finfo(self.dtype).eps / 2 - 2 * bound
 
 
-def _rounded(vectors: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Vectors in a coarser type; the length of what each lost; the length of each."""
-    rough = vectors.to(dtype)
-    return rough, (vectors - rough.float()).norm(dim=1), vectors.norm(dim=1)
+def _round(vectors: torch.Tensor, dtype: torch.dtype) -> _Rounded:
+    rounded = vectors.to(dtype)
+    return _Rounded(rounded, (vectors - rounded.float()).norm(dim=1), vectors.norm(dim=1))
 
 
-def _scores(mine: torch.Tensor, every: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, chunk: int = 16_384) -> torch.Tensor:
-    """The float32 score of each pair, row by row: no block or thread changes the order of its sum."""
+def _no_best(queries: int, count: int) -> _Best:
     import torch
 
-    starts = range(0, max(1, len(rows)), chunk)
-    return torch.cat([(mine[rows[at : at + chunk]] * every[columns[at : at + chunk]]).sum(dim=1) for at in starts])
+    return _Best(torch.full((queries, count), -torch.inf), torch.full((queries, count), -1, dtype=torch.int64))
 
 
-def _merge(
-    best: torch.Tensor, where: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, scores: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What each query has (sorted) and what it may get (columns ascending), sorted; on equal scores the lower number first."""
+def _exact_scores(queries: torch.Tensor, candidates: torch.Tensor, query_rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """``(pairs,)`` float32 scores, each summed on its own: neither blocks nor threads change the order of the sum."""
     import torch
 
-    if not len(rows):
-        return best, where
-    each = torch.bincount(rows, minlength=len(best))
-    place = torch.arange(len(rows)) - (each.cumsum(0) - each)[rows]
-    found = torch.full((len(best), int(each.max())), -torch.inf)
-    number = torch.full(found.shape, -1, dtype=torch.int64)
-    found[rows, place] = scores
-    number[rows, place] = columns
-    # What it has comes first and has lower numbers: a stable sort settles ties.
-    joined, order = torch.sort(torch.cat([best, found], dim=1), dim=1, descending=True, stable=True)
-    count = best.shape[1]
-    return joined[:, :count], torch.cat([where, number], dim=1).gather(1, order[:, :count])
+    starts = range(0, max(1, len(query_rows)), SCORE_CHUNK)
+    chunks = [slice(start, start + SCORE_CHUNK) for start in starts]
+    return torch.cat([(queries[query_rows[chunk]] * candidates[columns[chunk]]).sum(dim=1) for chunk in chunks])
+
+
+def _merge(best: _Best, query_rows: torch.Tensor, columns: torch.Tensor, scores: torch.Tensor) -> _Best:
+    """Add pairs of queries and candidates to the best ones of each query.
+
+    Parameters
+    ----------
+    best : _Best
+        All of its indices are lower than `columns`.
+    query_rows, columns, scores : torch.Tensor
+        ``(pairs,)``: query row, candidate index and score; sorted by query row, then by candidate index.
+
+    Returns
+    -------
+    _Best
+        Of the same shape. Of equal scores, the lower index comes first.
+    """
+    import torch
+
+    if not len(query_rows):
+        return best
+    pairs_of_query = torch.bincount(query_rows, minlength=len(best.scores))  # (queries,)
+    position = torch.arange(len(query_rows)) - (pairs_of_query.cumsum(0) - pairs_of_query)[query_rows]  # (pairs,)
+    added = _no_best(len(best.scores), int(pairs_of_query.max()))
+    added.scores[query_rows, position] = scores
+    added.indices[query_rows, position] = columns
+    # The present candidates come first and have lower indices: a stable sort settles ties.
+    merged, order = torch.sort(torch.cat([best.scores, added.scores], dim=1), dim=1, descending=True, stable=True)
+    count = best.scores.shape[1]
+    return _Best(merged[:, :count], torch.cat([best.indices, added.indices], dim=1).gather(1, order[:, :count]))
 
 
 @lru_cache(maxsize=1)
 def fastest_search() -> torch.dtype:
-    """The type of the faster matrix product on this machine, by trying both."""
+    """The data type, float32 or bfloat16, with the faster matrix product on this machine; both are timed once."""
     import torch
 
-    taken = {}
+    seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        one, two = torch.ones(512, 384, dtype=dtype), torch.ones(384, 4096, dtype=dtype)
-        torch.mm(one, two)
+        queries, candidates = torch.ones(512, 384, dtype=dtype), torch.ones(384, 4096, dtype=dtype)
+        torch.mm(queries, candidates)
         start = time.perf_counter()
-        torch.mm(one, two)
-        taken[dtype] = time.perf_counter() - start
-    return min(taken, key=lambda dtype: taken[dtype])
+        torch.mm(queries, candidates)
+        seconds[dtype] = time.perf_counter() - start
+    return min(seconds, key=lambda dtype: seconds[dtype])
 
 
 def approximate_nearest(
     queries: np.ndarray, candidates: np.ndarray, count: int, *, sample: int = 1000
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """`nearest` through an inverted-file index of faiss, and its recall against exact search on `sample` queries.
+    """Search as `nearest` does, with an inverted-file index of faiss, and measure its recall.
 
-    Where the lists that are looked into hold fewer than `count` candidates, the last numbers of a query are -1.
+    Parameters
+    ----------
+    queries, candidates : numpy.ndarray
+        ``(rows, dimensions)`` float32, finite.
+    count : int
+        Reduced to the number of candidates if there are fewer.
+    sample : int
+        Number of queries whose neighbours are compared with those of an exact search.
+
+    Returns
+    -------
+    indices : numpy.ndarray
+        ``(queries, count)`` int64 indices of candidates, highest score first; -1 at the end of a row if the probed lists hold fewer.
+    scores : numpy.ndarray
+        ``(queries, count)`` float32.
+    recall : float
+        Share of the true neighbours that were found.
 
     Raises
     ------
@@ -195,16 +283,19 @@ def approximate_nearest(
     try:
         import faiss
     except ImportError:
-        raise UserError("more candidates than negatives.exact_limit: pip install 'babelcart[ann]', or raise the limit") from None
+        raise UserError(
+            f"there are {len(candidates):,} candidates, more than negatives.exact_limit, and faiss is not installed: "
+            "run `pip install 'babelcart[ann]'`, or raise negatives.exact_limit in params.yaml"
+        ) from None
     count = min(count, len(candidates))
-    lists = max(1, min(int(4 * len(candidates) ** 0.5), len(candidates) // 39))  # faiss asks for 39 points a list
+    lists = max(1, min(int(4 * len(candidates) ** 0.5), len(candidates) // 39))  # faiss requires 39 training vectors for each list
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(candidates.shape[1]), candidates.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = 0
     index.train(candidates[:: max(1, len(candidates) // (64 * lists))])
     index.add(candidates)
     index.nprobe = max(8, lists // 16)
-    scores, numbers = index.search(queries, count)
-    chosen = np.random.default_rng(0).permutation(len(queries))[:sample]
-    exact, _ = nearest(queries[chosen], candidates, count)
-    recall = float(np.mean([len(set(a) & set(b)) / count for a, b in zip(exact, numbers[chosen], strict=True)]))
-    return numbers, scores, recall
+    scores, indices = index.search(queries, count)
+    sampled = np.random.default_rng(0).permutation(len(queries))[:sample]
+    exact, _ = nearest(queries[sampled], candidates, count)
+    overlaps = [len(set(true) & set(approximate)) / count for true, approximate in zip(exact, indices[sampled], strict=True)]
+    return indices, scores, float(np.mean(overlaps))

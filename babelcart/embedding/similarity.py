@@ -55,7 +55,7 @@ def embed_rows(
     local_model: str | None = None,
     neighbours: int | None = None,
     exact_limit: int = 1_000_000,
-    progress: Callable[..., Iterable[Any]] = encoders.no_progress,
+    progress: Callable[..., Iterable[Any]] = search.no_progress,
 ) -> Vectors:
     """Encode the queries and candidates of a table, and search for the nearest candidates of each query.
 
