@@ -1,4 +1,4 @@
-"""How many answers hostile text turns, and how many neutral text. Imports no torch."""
+"""Shares of answers that attacks flip, and shares that neutral text flips. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,45 +8,59 @@ from babelcart.scores.intervals import bootstrap_means, interval
 from babelcart.scores.metrics import Decision
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+# The answer that an attack tries to get -> its key in the metrics.
 DIRECTIONS = {0: "to_no", 1: "to_yes"}
-# Shape of what `flip_rates` returns, for `babelcart.core.shapes.check_shape`.
+# Shape of the result of `flip_rates`, for `babelcart.core.shapes.check_shape`.
 SHAPE = {...: {...: {...: float}}}
 
 
 def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed: int = 0) -> dict[str, dict[str, dict[str, float]]]:
-    """How many answers each attack turns.
+    """Measure how many answers each attack flips.
 
     Parameters
     ----------
     table : pandas.DataFrame
-        From `babelcart.attack.score_attacks`.
+        The result of `babelcart.attack.score_attacks`.
     decision : Decision
-        When a probability means "relevant".
+        The thresholds above which a probability means "relevant".
+    draws : int
+        Draws of the bootstrap; 0 for no intervals.
+    seed : int
 
     Returns
     -------
     dict
-        By attack and ``to_yes`` or ``to_no``: ``rows`` that were answered otherwise before; the share of them ``flipped`` by the attack
-        and by its ``control``; ``excess``, the difference; ``shift`` and ``control_shift``, how far the probability moved towards the
-        answer sought, on average. ``*_low``, ``*_high``: 95 % intervals of a bootstrap by query.
+        By attack, then ``to_yes`` or ``to_no``: ``rows``, the number of rows that had the other answer before; ``flipped`` and ``control``,
+        the shares of them whose answer the attack and its control flip; ``excess``, the difference of the two shares; ``shift`` and
+        ``control_shift``, the mean change of p(relevant) towards the answer that the attack tries to get. ``*_low`` and ``*_high`` are
+        95 % confidence intervals of a bootstrap by query.
     """
-    limits = decision.thresholds(table["language"])
+    limits = decision.thresholds(table["language"])  # (rows,)
     before = table["before"].to_numpy(float) >= limits
-    queries = (table["language"] + "\t" + table["origin_query"]).to_numpy()
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    rates: dict[str, dict[str, dict[str, float]]] = {}
     for (attack, answer), _ in table.groupby(["attack", "answer"]):
         mask = ((table["attack"] == attack) & (table["answer"] == answer)).to_numpy() & (before != answer)
-        record: dict[str, float] = {"rows": int(mask.sum())}
-        if mask.any():
-            after, other = (table[name].to_numpy(float)[mask] for name in ("after", "control"))
-            flipped, neutral = (((values >= limits[mask]) == answer).astype(float) for values in (after, other))
-            for name, values in (("flipped", flipped), ("control", neutral), ("excess", flipped - neutral)):
-                record[name] = float(values.mean())
-                if ends := interval(bootstrap_means(values, queries[mask], draws, seed)):
-                    record[f"{name}_low"], record[f"{name}_high"] = ends
-            for name, values in (("shift", after), ("control_shift", other)):
-                record[name] = float((values - table["before"].to_numpy(float)[mask]).mean()) * (1 if answer else -1)
-        found.setdefault(str(attack), {})[DIRECTIONS[answer]] = {name: round(value, 5) for name, value in record.items()}
-    return found
+        metrics = _attack_metrics(table[mask], limits[mask], answer, draws, seed) if mask.any() else {"rows": 0}
+        rates.setdefault(str(attack), {})[DIRECTIONS[answer]] = {name: round(metric, 5) for name, metric in metrics.items()}
+    return rates
+
+
+def _attack_metrics(rows: pd.DataFrame, limits: np.ndarray, answer: int, draws: int, seed: int) -> dict[str, float]:
+    """The metrics of one attack, from the rows that had the other answer before it."""
+    before, after, control = (rows[name].to_numpy(float) for name in ("before", "after", "control"))
+    flipped, control_flipped = (((probability >= limits) == answer).astype(float) for probability in (after, control))
+    queries = (rows["language"] + "\t" + rows["origin_query"]).to_numpy()
+    sign = 1 if answer else -1
+    metrics: dict[str, float] = {
+        "rows": len(rows),
+        "shift": float((after - before).mean()) * sign,
+        "control_shift": float((control - before).mean()) * sign,
+    }
+    for name, flips in (("flipped", flipped), ("control", control_flipped), ("excess", flipped - control_flipped)):
+        metrics[name] = float(flips.mean())
+        if ends := interval(bootstrap_means(flips, queries, draws, seed)):
+            metrics[f"{name}_low"], metrics[f"{name}_high"] = ends
+    return metrics
