@@ -1,7 +1,7 @@
-"""Score rows whose query or candidate was made to turn the answer, and the same rows grown by neutral words.
+"""Score rows under attack: texts that try to flip the model's answer, and neutral texts of the same length as their controls.
 
-Reads rows of build/translate/TASK, models/MODEL, and attack, predict and prompts.TASK of params.yaml; writes p(relevant) before, after
-and of the control to build/attack/MODEL/TASK.parquet. Needs the model, and no threshold: `resist` counts what is turned.
+Reads rows of build/translate/TASK, models/MODEL, and the sections attack, predict and prompts.TASK of params.yaml. Writes p(relevant)
+before and after each attack, and of its control, to build/attack/MODEL/TASK.parquet. Needs the model; `resist` needs only this file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def main(task: str, model: str) -> None:
     from babelcart.model import scoring
     from babelcart.model.task_model import read_task_model
 
-    settings, task_model = config.load_section(attack.AttackSettings), read_task_model(Path("models") / model, task)
+    settings = config.load_section(attack.AttackSettings)
+    task_model = read_task_model(Path("models") / model, task)
     max_tokens = config.load_section(scoring.Predict).max_tokens
     rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
     tokenizer, adapted = task_model.load_tokenizer(), task_model.load_adapted()

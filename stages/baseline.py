@@ -1,7 +1,7 @@
-"""Fit and score the character n-gram logistic regression that every model has to beat.
+"""Fit and score the baseline, a logistic regression on character n-grams.
 
-Reads the native train rows of build/split/TASK; writes metrics/ngram/TASK.json with the keys that evaluate writes. Its
-threshold is always the one with the best F1 on validation.
+Reads build/split/TASK; fits on the native rows of train. Writes metrics/ngram/TASK.json with the keys that `evaluate` writes. The threshold
+is always the one with the best F1 on validation.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from babelcart.scores import metrics
 def main(task: str) -> None:
     folder = Path("build/split") / task
     train = read_table(folder / "train.parquet", labelled=True)
-    tables = {name: read_table(folder / f"{name}.parquet", labelled=name == "validation") for name in ("validation", "dev", "test")}
-    tables = {name: table for name, table in tables.items() if len(table) and table["label"].notna().all()}
-    scored = dict(zip(tables, baseline.fit_predict(train, *tables.values()), strict=True))
-    tables = {name: table.assign(probability=scored[name]) for name, table in tables.items()}
-    native = sorted(train["language"].unique())
+    splits = {name: read_table(folder / f"{name}.parquet", labelled=name == "validation") for name in ("validation", "dev", "test")}
+    labelled = {name: rows for name, rows in splits.items() if len(rows) and rows["label"].notna().all()}
+    probabilities = baseline.fit_predict(train, *labelled.values())
+    scored = {name: rows.assign(probability=values) for (name, rows), values in zip(labelled.items(), probabilities, strict=True)}
+    train_languages = sorted(train["language"].unique())
     settings = metrics.Evaluate()
-    decision = metrics.decide(tables["validation"], settings)
-    result = {name: metrics.evaluate(table, decision, native, settings, task)[0] for name, table in tables.items()}
-    write_json(Path(f"metrics/ngram/{task}.json"), result)
+    decision = metrics.decide(scored["validation"], settings)
+    scores = {name: metrics.evaluate(rows, decision, train_languages, settings, task)[0] for name, rows in scored.items()}
+    write_json(Path(f"metrics/ngram/{task}.json"), scores)
 
 
 if __name__ == "__main__":

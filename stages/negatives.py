@@ -1,8 +1,8 @@
-"""Add sampled negatives to a training set: easy, hard or both, until the labels are balanced as asked.
+"""Add sampled negatives, easy, hard or both, to the training set.
 
-Reads build/translate/TASK/train.parquet and negatives of params.yaml; writes the training set to build/negatives/TASK.parquet, counts to
-metrics/negatives/TASK.json and examples to build/negatives/TASK.examples.json. A known positive of a query, or of its
-translations, is never sampled. Warns when sampled rows can be told from natural ones by what should not matter.
+Reads build/translate/TASK/train.parquet and the section negatives of params.yaml. Writes the training set to build/negatives/TASK.parquet,
+examples to build/negatives/TASK.examples.json and counts to metrics/negatives/TASK.json. A candidate that is a known positive of a query,
+or of its translations, is never sampled. The stage warns if a classifier can distinguish sampled from natural negatives.
 """
 
 from __future__ import annotations
@@ -43,16 +43,13 @@ def main(task: str) -> None:
             progress=functools.partial(tqdm, unit="batch", disable=None),
         )
     sampled, counts = sampling.sample_negatives(rows, task, task_settings, settings.seed, vectors)
-    if short := sampling.shortfall(counts, task, task_settings):
-        click.echo(f"warning: {short}")
+    shortcuts = audit.shortcut_auc(rows[rows["label"] == 0], sampled)
+    for warning in (sampling.shortfall(counts, task, task_settings), *audit.shortcut_warnings(shortcuts)):
+        if warning:
+            click.echo(f"warning: {warning}")
     training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
-    told = audit.shortcut_auc(rows[rows["label"] == 0], sampled)
-    for name, found in told.items():
-        if found["auc"] > audit.AUC_LIMIT:
-            click.echo(
-                f"warning: by the {name} alone, sampled negatives are told from natural ones: AUC {found['auc']:.2f}, {found['features']}"
-            )
-    counts |= audit.training_set_report(rows, sampled, vectors) | {"told_apart": {name: found["auc"] for name, found in told.items()}}
+    told_apart = {name: shortcut["auc"] for name, shortcut in shortcuts.items()}
+    counts |= audit.training_set_report(rows, sampled, vectors) | {"told_apart": told_apart}
     write_table(Path(f"build/negatives/{task}.parquet"), training)
     write_json(Path(f"build/negatives/{task}.examples.json"), audit.example_rows(rows, sampled, vectors))
     write_json(Path(f"metrics/negatives/{task}.json"), counts)

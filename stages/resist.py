@@ -1,7 +1,7 @@
-"""Count the answers that hostile text turns, at the thresholds that `evaluate` chose, beside those that neutral text turns.
+"""Measure how many answers the attacks flip, and how many neutral texts of the same length flip.
 
-Reads build/attack/MODEL/TASK.parquet, metrics/MODEL/TASK.json and evaluate of params.yaml (its draws); writes
-metrics/MODEL/TASK_attacks.json, which `babelcart results --attacks` prints. Needs no torch.
+Reads build/attack/MODEL/TASK.parquet, the thresholds in metrics/MODEL/TASK.json, and the section evaluate of params.yaml (draws and seed).
+Writes metrics/MODEL/TASK_attacks.json, which `babelcart results --attacks` prints. Does not import torch.
 """
 
 from __future__ import annotations

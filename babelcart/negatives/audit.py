@@ -1,8 +1,8 @@
-"""Can a sampled negative be told from a natural one by what should not matter? Then a model learns that instead of relevance.
+"""Audit of sampled negatives: classifiers that look for shortcuts, similarities by kind of row, and example rows.
 
-Three classifiers see the candidate alone, the query alone, or the provenance alone (language, source language, engine). An AUC of 0.5
-is chance; over `LIMIT` the stage warns. (Gururangan et al., "Annotation Artifacts in Natural Language Inference Data", 2018, found such
-artefacts by the same means.)
+If a classifier can distinguish sampled from natural negatives by something that has no bearing on relevance, then a model may learn that
+shortcut in place of relevance. Gururangan et al., "Annotation Artifacts in Natural Language Inference Data", 2018, found such artefacts
+with the same method.
 """
 
 from __future__ import annotations
@@ -12,66 +12,82 @@ from typing import TYPE_CHECKING, Any
 from babelcart.embedding.similarity import Vectors, row_similarity
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+# ROC AUC above which the stage warns; 0.5 is chance.
 AUC_LIMIT = 0.65
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+# Rows of each kind below which a classifier is not fitted.
+MIN_ROWS = 50
 PROVENANCE = ("language", "source_language", "engine")
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def shortcut_auc(natural: pd.DataFrame, sampled: pd.DataFrame, most: int = 20_000) -> dict[str, dict[str, Any]]:
-    """How well sampled negatives are told from natural ones.
+def shortcut_auc(natural: pd.DataFrame, sampled: pd.DataFrame, max_rows: int = 20_000) -> dict[str, dict[str, Any]]:
+    """Measure how well three classifiers distinguish sampled from natural negatives.
+
+    The classifiers see only the candidate, only the query, or only the provenance (language, source language and engine).
 
     Parameters
     ----------
     natural, sampled : pandas.DataFrame
         Rows of label 0, with the columns of a training set.
-    most : int
-        Rows of each that are looked at, drawn with a fixed seed.
+    max_rows : int
+        Maximum number of rows of each kind; more rows are sampled with a fixed seed.
 
     Returns
     -------
     dict
-        ``candidate``, ``query``, ``provenance`` -> ``auc`` (5-fold, folds by query), and ``features``, the five that give most away.
-        Empty when either has fewer than 50 rows.
+        ``candidate``, ``query`` and ``provenance``, each with ``auc`` (5-fold cross-validation, grouped by query) and ``features``, the
+        five with the largest weights. Empty if there are fewer than `MIN_ROWS` natural or sampled rows.
     """
     import numpy as np
     import pandas as pd
     from sklearn.feature_extraction import DictVectorizer
     from sklearn.feature_extraction.text import TfidfVectorizer
+
+    if min(len(natural), len(sampled)) < MIN_ROWS:
+        return {}
+    parts = [part.sample(min(max_rows, len(part)), random_state=0) for part in (natural, sampled)]
+    rows = pd.concat(parts, ignore_index=True)
+    is_sampled = np.repeat([0, 1], [len(part) for part in parts])  # (rows,)
+
+    def ngrams(shortest: int, longest: int) -> TfidfVectorizer:
+        return TfidfVectorizer(analyzer="char_wb", ngram_range=(shortest, longest), sublinear_tf=True, max_features=1 << 16)
+
+    provenance = rows[[column for column in PROVENANCE if column in rows]].astype(str).to_dict("records")
+    views: dict[str, tuple[Any, list[Any]]] = {
+        "candidate": (ngrams(2, 4), list(rows["candidate"])),
+        "query": (ngrams(1, 3), list(rows["origin_query"])),
+        "provenance": (DictVectorizer(), provenance),
+    }
+    return {name: _classify(vectorizer, inputs, is_sampled, rows["group"]) for name, (vectorizer, inputs) in views.items()}
+
+
+def _classify(vectorizer: Any, inputs: list[Any], is_sampled: np.ndarray, groups: pd.Series) -> dict[str, Any]:
+    """Cross-validated AUC of a logistic regression, and its five features with the largest weights when fitted on all rows."""
+    import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import GroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
 
-    if min(len(natural), len(sampled)) < 50:
-        return {}
-    parts = [part.sample(min(most, len(part)), random_state=0) for part in (natural, sampled)]
-    rows = pd.concat(parts, ignore_index=True)
-    label = np.repeat([0, 1], [len(part) for part in parts])
-    provenance = rows[[name for name in PROVENANCE if name in rows]].astype(str).to_dict("records")
-    seen = {
-        "candidate": (
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=1 << 16),
-            list(rows["candidate"]),
-        ),
-        "query": (
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True, max_features=1 << 16),
-            list(rows["origin_query"]),
-        ),
-        "provenance": (DictVectorizer(), provenance),
-    }
-    found: dict[str, dict[str, Any]] = {}
-    for name, (features, values) in seen.items():
-        model = make_pipeline(features, LogisticRegression(C=1.0, max_iter=1000, class_weight="balanced"))
-        folds = GroupKFold(5)
-        told = cross_val_predict(model, values, label, groups=rows["group"], cv=folds, method="predict_proba")[:, 1]
-        model.fit(values, label)
-        weights = model[-1].coef_[0]
-        strongest = np.argsort(-np.abs(weights), kind="stable")[:5]
-        names = model[0].get_feature_names_out()
-        found[name] = {"auc": round(float(roc_auc_score(label, told)), 5), "features": [str(names[number]) for number in strongest]}
-    return found
+    model = make_pipeline(vectorizer, LogisticRegression(C=1.0, max_iter=1000, class_weight="balanced"))
+    probability = cross_val_predict(model, inputs, is_sampled, groups=groups, cv=GroupKFold(5), method="predict_proba")[:, 1]
+    model.fit(inputs, is_sampled)
+    strongest = np.argsort(-np.abs(model[-1].coef_[0]), kind="stable")[:5]
+    names = model[0].get_feature_names_out()
+    return {"auc": round(float(roc_auc_score(is_sampled, probability)), 5), "features": [str(names[index]) for index in strongest]}
+
+
+def shortcut_warnings(shortcuts: dict[str, dict[str, Any]]) -> list[str]:
+    """One warning for each classifier of `shortcut_auc` whose AUC exceeds `AUC_LIMIT`."""
+    return [
+        f"a classifier that sees only the {name} distinguishes sampled from natural negatives with ROC AUC {shortcut['auc']:.2f} "
+        f"(limit: {AUC_LIMIT}); its strongest features are {shortcut['features']}"
+        for name, shortcut in shortcuts.items()
+        if shortcut["auc"] > AUC_LIMIT
+    ]
 
 
 def _rows_by_kind(rows: pd.DataFrame, sampled: pd.DataFrame) -> dict[str, pd.DataFrame]:
