@@ -1,4 +1,4 @@
-"""The sample is what it says: the competition's form, labels from meaning, and not too easy."""
+"""Tests of the sample data: same bytes as in git, format of the competition, labels that follow from meaning, and no trivial shortcuts."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_same_code_gives_the_tracked_bytes(sample: Path) -> None:
+def test_the_generator_writes_the_tracked_bytes(sample: Path) -> None:
     listing = (ROOT / "data.dvc").read_text(encoding="utf-8").split("md5: ")[1][:32]
     tree = json.loads((ROOT / "samples/remote/files/md5" / listing[:2] / f"{listing[2:]}.dir").read_text())
-    made = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sample.iterdir()}
-    assert made == {entry["relpath"]: entry["md5"] for entry in tree}
+    hashes = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sample.iterdir()}
+    assert hashes == {entry["relpath"]: entry["md5"] for entry in tree}
 
 
-def test_the_taxonomy_is_wide_enough() -> None:
+def test_the_taxonomy_has_many_categories() -> None:
     entries = lexicon.read_products()
     assert len({entry.top for entry in entries}) >= 35
     assert sum(entry.kind != "group" for entry in entries) >= 300
@@ -48,7 +48,7 @@ def test_the_taxonomy_is_wide_enough() -> None:
 
 
 @pytest.mark.parametrize("task", ["QC", "QI"])
-def test_files_have_the_competitions_form(sample: Path, task: str) -> None:
+def test_the_files_have_the_format_of_the_competition(sample: Path, task: str) -> None:
     native, unseen = LANGUAGES[task]
     for split in ("train", "dev", "test"):
         lines = [json.loads(line) for line in (sample / f"{split}_{task}.txt").read_text(encoding="utf-8").splitlines()]
@@ -58,14 +58,14 @@ def test_files_have_the_competitions_form(sample: Path, task: str) -> None:
         assert len(lines) > (12_000 if split == "train" else 2_990)
 
 
-def test_no_query_is_taken_for_personal_data(sample: Path) -> None:
+def test_no_query_matches_the_patterns_of_personal_data(sample: Path) -> None:
     queries = {json.loads(line)["origin_query"] for path in sample.glob("*_Q?.txt") for line in path.open(encoding="utf-8")}
     assert len(queries) > 9000
     assert [query for query in queries if personal_data(query)] == []
 
 
 @pytest.mark.parametrize("task", ["QC", "QI"])
-def test_no_query_stands_in_two_splits(sample: Path, task: str) -> None:
+def test_no_query_occurs_in_two_splits(sample: Path, task: str) -> None:
     queries = [
         {generate.normal(json.loads(line)["origin_query"]) for line in (sample / f"{split}_{task}.txt").open(encoding="utf-8")}
         for split in ("train", "dev", "test")
@@ -76,7 +76,7 @@ def test_no_query_stands_in_two_splits(sample: Path, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", ["QC", "QI"])
-def test_wording_alone_does_not_give_the_label(sample: Path, task: str) -> None:
+def test_the_baseline_cannot_predict_the_labels_of_unseen_languages(sample: Path, task: str) -> None:
     train, _ = readers.read_rows([sample / f"train_{task}.txt"], task.lower(), labelled=True)
     test, _ = readers.read_rows([sample / f"test_{task}.txt"], task.lower(), labelled=False)
     labels, _ = readers.read_labels([sample / f"test_{task}_labels.csv"])
