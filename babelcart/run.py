@@ -1,4 +1,4 @@
-"""What a run cost: seconds, peak memory and versions. Kept apart from artifacts and metrics: it differs every time."""
+"""Time, peak memory and versions of a run. They differ from run to run, so they are not part of outputs or metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from babelcart.core.files import write_json
 
 @contextmanager
 def measure_run(path: Path) -> Iterator[dict[str, Any]]:
-    """Time a block and, if it succeeds, write the report to `path`; the block may add keys of its own."""
+    """Measure a block and, if it succeeds, write a report to `path`.
+
+    Yields
+    ------
+    dict
+        The report, to which the block may add keys. Seconds are wall-clock time; memory is in GiB.
+    """
     report: dict[str, Any] = {}
     start = time.monotonic()
     yield report

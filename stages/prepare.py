@@ -1,8 +1,9 @@
-"""Read a task's raw files, check every row, and write clean tables to build/prepare/TASK.
+"""Read and check a task's raw files; write clean tables to build/prepare/TASK.
 
-Reads data.TASK and prepare of params.yaml; also writes the sha256 of each raw file to build/raw_files/TASK.json. Broken rows are
-named by file, line, field and value; more than prepare.max_broken_rows stop the stage and nothing is written. Train loses empty,
-duplicate and contradictory rows (counted in metrics/prepare/TASK.json); dev and test keep every row, since each must be answered.
+Reads the sections data.TASK and prepare of params.yaml. Malformed rows are reported with file, line, field and value; if there are more
+than prepare.max_broken_rows, the stage stops and writes nothing. Empty, duplicate and contradictory rows are removed from train and
+counted in metrics/prepare/TASK.json; dev and test keep every row, because each needs an answer. Also writes the SHA-256 of each raw file
+to build/raw_files/TASK.json.
 """
 
 from __future__ import annotations
@@ -20,24 +21,21 @@ from babelcart.rows.table import write_table
 @cli.task
 def main(task: str) -> None:
     settings, data = config.load_section(readers.Prepare), config.load_section(readers.Data)
-    files = data.files(task)
+    folder, files = Path(data.path), data.files(task)
     tables, problems, counts = {}, [], {}
     for split in readers.SPLITS:
-        paths = [Path(data.path) / name for name in getattr(files, split)]
-        table, found = readers.read_rows(paths, task, settings.columns, labelled=split == "train")
-        problems += found
-        labels = [Path(data.path) / name for name in getattr(files, f"{split}_labels", ())]
-        if labels:
-            known, found = readers.read_labels(labels)
-            problems += found
-            table["label"] = table["id"].map(known).astype("Int8")
-        counts[split] = {"rows": len(table), "broken": len(found)}
-        tables[split] = table
+        paths = [folder / name for name in getattr(files, split)]
+        tables[split], split_problems = readers.read_rows(paths, task, settings.columns, labelled=split == "train")
+        if label_paths := [folder / name for name in getattr(files, f"{split}_labels", ())]:
+            labels, label_problems = readers.read_labels(label_paths)
+            tables[split]["label"] = tables[split]["id"].map(labels).astype("Int8")
+            split_problems += label_problems
+        problems += split_problems
+        counts[split] = {"rows": len(tables[split]), "broken": len(split_problems)}
     readers.refuse_broken(problems, settings.max_broken_rows)
     tables["train"], counts["train"] = readers.drop_uninformative(tables["train"], settings.contradictions)
     counts["broken"] = {"rows": len(problems)}
-    names = {*files.train, *files.dev, *files.test, *files.dev_labels, *files.test_labels}
-    hashes = {name: sha256(Path(data.path) / name) for name in names}
+    hashes = {name: sha256(folder / name) for name in files.names()}
 
     for split, table in tables.items():
         write_table(Path(f"build/prepare/{task}/{split}.parquet"), table)

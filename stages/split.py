@@ -1,8 +1,8 @@
-"""Split a task's train rows by query into train and validation (and test, where none is given).
+"""Split a task's train rows by query into train and validation, and into test if split.test_share is above 0.
 
-Reads build/prepare/TASK and split of params.yaml; writes train, validation, dev and test to build/split/TASK, and the languages
-of train to build/train_languages/TASK.json. No group of a query (its normal form, in any language) is on two sides, and train has
-no near-duplicate of a held-out query.
+Reads build/prepare/TASK and the section split of params.yaml. Writes train, validation, dev and test to build/split/TASK, and the
+languages of train to build/train_languages/TASK.json. All rows of a query (by its normal form, in any language) are in one part, and
+train contains no near-duplicate of a held-out query.
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ def main(task: str) -> None:
     if not settings.test_share:
         parts["test"] = read_table(source / "test.parquet")
     parts["dev"] = read_table(source / "dev.parquet")
-    kept = splits.without_near_duplicates(parts["train"], [parts[name] for name in ("validation", "dev", "test")])
-    near_duplicates = len(parts["train"]) - len(kept)
-    parts["train"] = kept
+    with_duplicates = parts["train"]
+    parts["train"] = splits.without_near_duplicates(with_duplicates, [parts[name] for name in ("validation", "dev", "test")])
     for name, table in parts.items():
         write_table(out / f"{name}.parquet", table)
-    write_json(Path(f"build/train_languages/{task}.json"), sorted(kept["language"].unique()))
+    write_json(Path(f"build/train_languages/{task}.json"), sorted(parts["train"]["language"].unique()))
     counts = {name: {"rows": len(table), "languages": table["language"].nunique()} for name, table in parts.items()}
-    counts["train"]["left_out_as_near_duplicates"] = near_duplicates
+    counts["train"]["left_out_as_near_duplicates"] = len(with_duplicates) - len(parts["train"])
     write_json(Path(f"metrics/split/{task}.json"), counts)
 
 

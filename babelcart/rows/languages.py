@@ -1,12 +1,12 @@
-"""Language codes: what the files say, mapped to ISO 639-1 at the border.
+"""Language codes.
 
-Inside Babelcart a language is a lower-case ISO 639-1 code. The competition's files write Vietnamese ``vn``, older Java
-and Google write Hebrew ``iw``; `normalise` accepts those and refuses what it does not know.
+Inside Babelcart, a language is a lower-case ISO 639-1 code. Other systems use other codes, such as ``vn`` for Vietnamese (the
+competition's files) and ``iw`` for Hebrew (Google, old versions of Java); `iso_code` maps them.
 """
 
 from __future__ import annotations
 
-# ISO 639-1, and Filipino (fil), which has no two-letter code but has shops.
+# ISO 639-1, and Filipino (fil), a language of shops without a two-letter code.
 CODES = frozenset(
     """
     aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el
@@ -17,7 +17,7 @@ CODES = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# What other systems write. Codes that ISO 639-1 gives to another language (kr: Kanuri, se: Sami) are left alone.
+# Codes of other systems. Codes that mean another language in ISO 639-1 (kr: Kanuri, se: Sami) are not mapped.
 ALIASES = {
     "vn": "vi",
     "iw": "he",
@@ -36,16 +36,16 @@ ALIASES = {
 
 
 def iso_code(code: str) -> str | None:
-    """ISO 639-1 code of a language tag, or None if it is unknown.
+    """The ISO 639-1 code of a language tag, or None if the tag is unknown.
 
     Parameters
     ----------
     code : str
-        As found in a file: any case, ``_`` or ``-`` before a region, an alias such as ``vn``.
+        In any case, optionally with a region after ``_`` or ``-``; may be an alias such as ``vn``.
 
     Examples
     --------
-    >>> normalise("vn"), normalise("pt_BR"), normalise("klingon")
+    >>> iso_code("vn"), iso_code("pt_BR"), iso_code("klingon")
     ('vi', 'pt', None)
     """
     tag = code.strip().lower().replace("_", "-")

@@ -1,4 +1,4 @@
-"""Category paths: levels joined by a comma without a space after it."""
+"""Category paths, whose levels are separated by commas without a space after them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _SEPARATOR = re.compile(r",(?! )")
 
 
 def levels(path: str) -> tuple[str, ...]:
-    """The levels of a category path, top first, in normal form.
+    """The levels of a category path in normal form, from the top level down.
 
-    A comma followed by a space is part of a name. About one real path in a hundred breaks that rule
-    ("kitchen,dining & bar"); it then gets one level more, which does no harm where paths are compared as prefixes.
+    A comma followed by a space is part of a name. About one real path in a hundred breaks this rule ("kitchen,dining & bar") and gets an
+    additional level. This is harmless where paths are compared by their prefixes.
 
     Examples
     --------
@@ -24,7 +24,5 @@ def levels(path: str) -> tuple[str, ...]:
 
 
 def related(first: str, second: str) -> bool:
-    """Whether one path is the other, or an ancestor of the other."""
-    a, b = levels(first), levels(second)
-    shorter = min(len(a), len(b))
-    return a[:shorter] == b[:shorter]
+    """Whether two paths are equal or one is an ancestor of the other."""
+    return all(a == b for a, b in zip(levels(first), levels(second), strict=False))

@@ -1,4 +1,4 @@
-"""The one normal form of a text, used wherever two texts are asked to be the same; and a wider one, for near-duplicates."""
+"""Forms of a text: the normal form, in which equal texts are the same text, and the folded form, which near-duplicates share."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from functools import lru_cache
 
 
 def collapse_spaces(text: str) -> str:
-    """Runs of white space made one space, none at the ends; all else as it was."""
+    """Replace runs of white space by one space and strip the ends."""
     return " ".join(text.split())
 
 
-@lru_cache(maxsize=1 << 18)  # the same queries come again and again: by row, by rule
+@lru_cache(maxsize=1 << 18)  # most queries occur in several rows, and several checks normalise them
 def normalise(text: str) -> str:
-    """Unicode NFKC, case-folded, runs of white space made one space.
+    """The normal form: Unicode NFKC, case-folded, with runs of white space replaced by one space.
 
     Examples
     --------
     >>> normalise("  iPhone　14  Case ")
     'iphone 14 case'
     """
-    # Folding can undo NFKC (U+0345), so the form is taken again: normalise(normalise(x)) == normalise(x).
+    # NFKC twice, because case folding can undo it (U+0345); so normalise(normalise(x)) == normalise(x).
     return collapse_spaces(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()))
 
 
@@ -38,18 +38,19 @@ def query_key(language: str, query: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1 << 18)
 def fold(text: str) -> str:
-    """The form that near-duplicates share: `normalise` without accents, punctuation and the order of words.
+    """The form that near-duplicates share: the normal form without accents and punctuation, with its words sorted.
 
-    Accents are those of Latin, Greek and Cyrillic; the vowel signs and voicing marks of other scripts make other words, and stay. A text
-    of nothing but punctuation is its own form.
+    Removes the accents of Latin, Greek and Cyrillic, but not the vowel signs and voicing marks of other scripts, which distinguish words.
+    For a text that consists of punctuation, it is the normal form.
 
     Examples
     --------
-    >>> folded("Câmera-3D 1,5 kg!"), folded("1.5 KG camera 3d")
+    >>> fold("Câmera-3D 1,5 kg!"), fold("1.5 KG camera 3d")
     ('1.5 3d camera kg', '1.5 3d camera kg')
     """
     bare = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", normalise(text)))
-    decimals = re.sub(r"(?<=\d)[.,](?=\d)", "\0", bare)  # a point between digits is no punctuation
-    words = "".join(" " if unicodedata.category(one)[0] in "PS" else one for one in decimals).replace("\0", ".").split()
-    # NFKD takes Hangul apart; NFKC puts it together again.
+    decimals = re.sub(r"(?<=\d)[.,](?=\d)", "\0", bare)  # keep the decimal point of numbers
+    spaced = "".join(" " if unicodedata.category(character)[0] in "PS" else character for character in decimals)
+    words = spaced.replace("\0", ".").split()
+    # NFKC again, because NFKD decomposes Hangul syllables.
     return unicodedata.normalize("NFKC", " ".join(sorted(words))) or normalise(text)
