@@ -49,7 +49,7 @@ def read_listing(content: bytes, oid: str) -> dict[str, str]:
         If the content does not match its hash, is not a listing, or names a path outside the folder or an invalid MD5.
     """
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != oid.removesuffix(".dir"):
-        raise UserError(f"the listing {oid} was changed: its content has another hash")
+        raise UserError(f"the listing {oid} was changed: its content does not match its hash")
     try:
         entries = json.loads(content)
         if not isinstance(entries, list):
@@ -57,12 +57,12 @@ def read_listing(content: bytes, oid: str) -> dict[str, str]:
         listing = {entry["relpath"]: entry["md5"] for entry in entries}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"the object {oid} is not a listing of files: {error!r}") from error
-    for path, name in listing.items():
+    for path, digest in listing.items():
         parts = path.split("/") if isinstance(path, str) else []
         if not parts or {"", ".", ".."} & set(parts) or re.search(r"[\\\0]|^[A-Za-z]:", path):
             raise UserError(f"the listing {oid} leads out of its folder: {path!r}")
-        if not (isinstance(name, str) and _MD5.fullmatch(name)):
-            raise UserError(f"the listing {oid} gives {path!r} the hash {name!r}; accepted: 32 hexadecimal digits")
+        if not (isinstance(digest, str) and _MD5.fullmatch(digest)):
+            raise UserError(f"the listing {oid} gives {path!r} the hash {digest!r}; accepted: 32 hexadecimal digits")
     return listing
 
 
@@ -99,12 +99,12 @@ def secrets(paths: Iterable[Path]) -> Iterator[tuple[Path, int, str]]:
             if path.is_symlink() or not path.is_file():
                 continue
             matches = {(secret.line_number, secret.type) for secret in scan_file(str(path))}
-            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            for line_number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
                 if path.parts[-2:] == (".dvc", "config") and (option := _CREDENTIAL.match(line)):
-                    matches.add((number, f"{option[1]} of a remote"))
+                    matches.add((line_number, f"{option[1]} of a remote"))
                 if _HUB_TOKEN.search(line):
-                    matches.add((number, "Hugging Face token"))
-            yield from ((path, number, kind) for number, kind in sorted(matches))
+                    matches.add((line_number, "Hugging Face token"))
+            yield from ((path, line_number, kind) for line_number, kind in sorted(matches))
 
 
 def writable_by_others(folder: Path) -> Path | None:

@@ -46,13 +46,13 @@ model = click.option("--model", required=True, callback=_checked, help="Name of 
 
 @contextmanager
 def _errors_as_messages() -> Iterator[None]:
-    """Turn a `UserError`, a failure of the machine or Ctrl-C into a message. Other exceptions are bugs and keep their traceback."""
+    """Print a message for a `UserError`, a failure of the machine or Ctrl-C. Other exceptions are bugs and keep their traceback."""
     try:
         yield
     except UserError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("\nStopped. The next `dvc repro` goes on where it was.", err=True)
+        click.echo("\nStopped. The next `dvc repro` resumes where it stopped.", err=True)
         raise SystemExit(130) from None
     except Exception as error:
         if message := explain(error):
@@ -62,7 +62,7 @@ def _errors_as_messages() -> Iterator[None]:
 
 @contextmanager
 def _single_run() -> Iterator[None]:
-    """Prevent two concurrent runs of one stage: if only `dvc` is killed, its stage keeps running and would write to the same outputs."""
+    """Prevent two concurrent runs of one stage: if `dvc` is killed, its stage keeps running and would write the same outputs."""
     if not (stage := os.environ.get("DVC_STAGE")):
         yield
         return
@@ -73,7 +73,9 @@ def _single_run() -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise UserError(f"{stage} still runs as process {lock.read()}: wait until it ends, or `kill` it; then `dvc repro`") from None
+            raise UserError(
+                f"{stage} is still running as process {lock.read()}: wait until it ends, or `kill` it; then run `dvc repro`"
+            ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -81,7 +83,7 @@ def _single_run() -> Iterator[None]:
 
 
 def command(function: Callable[..., None]) -> click.Command:
-    """Make a Click command of a function. Its help is the docstring of the module; errors other than bugs are shown as messages."""
+    """Make a Click command of a function. Its help is the docstring of the module; errors other than bugs are printed as messages."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -93,7 +95,7 @@ def command(function: Callable[..., None]) -> click.Command:
 
 
 class Group(click.Group):
-    """A group of commands; errors other than bugs are shown as messages."""
+    """A group of commands; errors other than bugs are printed as messages."""
 
     def invoke(self, context: click.Context) -> Any:
         with _errors_as_messages():

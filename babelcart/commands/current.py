@@ -35,5 +35,5 @@ def main() -> None:
         [path for path in ignored if path],
     )
     if changes:
-        raise UserError("dvc.lock is behind; run `dvc repro`, commit what it changes, `dvc push`\n  " + "\n  ".join(changes))
-    click.echo("dvc.lock is current: no stage would run")
+        raise UserError("dvc.lock is out of date; run `dvc repro`, commit the changes, and run `dvc push`\n  " + "\n  ".join(changes))
+    click.echo("dvc.lock is up to date: no stage would run")

@@ -39,19 +39,20 @@ def main() -> None:
 
     if LOCK.exists() and not is_lock(text := LOCK.read_text(encoding="utf-8", errors="replace")):
         if "\n<<<<<<< " in text:
-            raise UserError(f"{LOCK} holds both sides of a merge: `git checkout --theirs {LOCK}` (or --ours), then `dvc repro`")
+            raise UserError(f"{LOCK} contains both sides of a merge: run `git checkout --theirs {LOCK}` (or --ours), then `dvc repro`")
         committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, text=True).stdout
         if valid := is_lock(committed):
             write_text(LOCK, committed)
         else:
             LOCK.unlink()
-        click.echo(f"{LOCK} was cut short: {'taken from git' if valid else 'removed'}; what ran since comes from the cache")
+        outcome = "restored from git" if valid else "removed"
+        click.echo(f"{LOCK} was truncated: {outcome}; `dvc repro` takes the results of later runs from the cache")
     if RWLOCK.exists():
         try:
             json.loads(RWLOCK.read_text(encoding="utf-8"))
         except ValueError:
             RWLOCK.unlink()
-            click.echo(f"{RWLOCK} was cut short: removed")
+            click.echo(f"{RWLOCK} was truncated: removed")
     with objects.fresh_repo() as repo:
         for name in objects.remove_damaged(repo):
-            click.echo(f"{name} had other content than its hash says: removed")
+            click.echo(f"{name} did not match its hash: removed")

@@ -100,10 +100,10 @@ def _other_content(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]
     """Yield file name, cache path and actual hash of every cached object that does not match its hash."""
     for out in outs:
         try:
-            named = objects(repo, out)
+            names = objects(repo, out)
         except UserError:
-            named = {out.hash_info.value: str(out)}
-        for oid, name in named.items():
+            names = {out.hash_info.value: str(out)}
+        for oid, name in names.items():
             path = Path(repo.cache.local.oid_to_path(oid))
             if path.is_file():
                 with path.open("rb") as handle:
@@ -118,10 +118,10 @@ def damaged(repo: Any) -> Iterator[str]:
         try:
             objects(repo, out)
         except UserError as error:
-            yield f"{out}: {error}; delete it from the cache, then `dvc repro` or `make pull`"
+            yield f"{out}: {error}; delete it from the cache, then run `dvc repro` or `make pull`"
             continue
         for name, path, _ in _other_content(repo, [out]):
-            yield f"{name}: the cache has other content in {path}; `make heal`, then `dvc repro` or `make pull`"
+            yield f"{name}: {path} in the cache does not match its hash; run `make heal`, then `dvc repro` or `make pull`"
 
 
 def remove_damaged(repo: Any) -> Iterator[str]:
@@ -167,20 +167,20 @@ def changed(repo: Any) -> tuple[list[str], list[str]]:
 def lacking(repo: Any, contents: bool) -> Iterator[str]:
     """Yield a message for every pushed object that its remote lacks; with `contents`, also for those whose content has another hash."""
     fetch_listings(repo)
-    wanted: dict[str, dict[str, str]] = defaultdict(dict)
+    expected: dict[str, dict[str, str]] = defaultdict(dict)
     stores: dict[str, Any] = {}
     for out in outputs(repo):
         if out.can_push and (store := remote_of(repo, out)):
             address = store.fs.unstrip_protocol(store.path)
             stores[address] = store
-            wanted[address] |= objects(repo, out)
+            expected[address] |= objects(repo, out)
     for address, store in stores.items():
-        there = set(store.oids_exist(list(wanted[address])))
-        for oid, name in wanted[address].items():
-            if oid not in there:
+        present = set(store.oids_exist(list(expected[address])))
+        for oid, name in expected[address].items():
+            if oid not in present:
                 yield f"{name} is not on {address}; run `dvc push` where it was computed"
             elif contents:
                 with store.fs.open(store.oid_to_path(oid), "rb") as handle:
                     if checks.md5(handle) != oid.removesuffix(".dir"):
                         path = store.oid_to_path(oid)
-                        yield f"{name} has other content on {address}; delete {path} there, then run `dvc push` where it was computed"
+                        yield f"{name} does not match its hash on {address}; delete {path} there, then run `dvc push` where it was computed"

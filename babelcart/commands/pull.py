@@ -38,9 +38,9 @@ def main(targets: tuple[str, ...], listings: bool) -> None:
         objects.fetch_listings(repo)
         if listings:
             return
-        wanted = targets or [out.fs_path for out in outs if out.can_push and objects.remote_of(repo, out)]
+        paths = targets or [out.fs_path for out in outs if out.can_push and objects.remote_of(repo, out)]
         try:
-            fetched = repo.pull(wanted)["stats"]["fetched"] if wanted else 0
+            fetched = repo.pull(paths)["stats"]["fetched"] if paths else 0
         except DvcException as error:
             raise UserError(f"{error}\n`babelcart verify --contents` names the files that are missing or damaged on the remote") from error
         click.echo(f"{fetched} files fetched")

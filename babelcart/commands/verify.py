@@ -42,14 +42,14 @@ def main(contents: bool, offline: bool) -> None:
         leaving = checks.outside(paths, (Path(repo.root_dir), Path(repo.cache.local.path)))
         writable = checks.writable_by_others(site_cache)
         problem_counts = [
-            _report("the cache has what its names say", objects.damaged(repo)),
-            _report("the workspace is what dvc.lock says", changes),
-            _report("nothing leads out of the workspace", (f"{path} leads to {target}" for path, target in leaving)),
-            _report("git holds no secrets", (f"{path}:{line}: {kind}" for path, line, kind in checks.secrets(tracked))),
-            _report("DVC's own cache is closed to others", [f"any user may change {writable}"] if writable else []),
+            _report("cached files match their hashes", objects.damaged(repo)),
+            _report("the workspace matches dvc.lock", changes),
+            _report("no link leads out of the workspace", (f"{path} leads to {target}" for path, target in leaving)),
+            _report("git contains no secrets", (f"{path}:{line}: {kind}" for path, line, kind in checks.secrets(tracked))),
+            _report("other users cannot write to DVC's cache", [f"any user can write to {writable}"] if writable else []),
             0 if offline else _report("the remote is complete", objects.lacking(repo, contents)),
         ]
     if absent:
-        click.echo(printable(f"not here (`make pull`, or `dvc repro`): {', '.join(absent)}"))
+        click.echo(printable(f"missing (`make pull` or `dvc repro` restores them): {', '.join(absent)}"))
     if sum(problem_counts):
         raise click.ClickException(f"{sum(problem_counts)} problems; docs/sharing.md explains how to fix each of them")

@@ -1,1 +1,1 @@
-"""Settings, errors and files: used by every other package."""
+"""Settings, errors and files; used by every other package."""

@@ -1,4 +1,4 @@
-"""The one exception whose message is for the person at the keyboard, what helps to write it, and what to say when the machine fails."""
+"""`UserError`, the exception with a message for users, and messages for failures of the machine, such as a full disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlevel = 2
-# Control characters but tab and line feed, line separators, bidirectional embeddings, overrides and isolates, lone surrogates.
+# Control characters except tab and line feed; line separators; bidirectional embeddings, overrides and isolates; lone surrogates.
 _UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# What no file can hold, though JSON and YAML can give it: NUL, and halves of surrogate pairs.
+# Characters that JSON and YAML can contain but that cannot be written to a UTF-8 file or passed to the system: NUL and lone surrogates.
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -24,25 +24,25 @@ _FULL = {
     errno.EFBIG: "the file would be larger than is allowed (`ulimit -f`)",
 }
 _CLOSED = {errno.EROFS: "the file system is read-only", errno.EACCES: "permission denied", errno.EPERM: "not permitted"}
-_AGAIN = "then `dvc repro` again: it goes on where it was"
-_HEAL = "`make heal`, then `dvc repro`, makes it again"
+_RESUME = "then run `dvc repro` again: it resumes where it stopped"
+_REBUILD = "`make heal`, then `dvc repro`, writes it again"
 
 
 def printable(text: str) -> str:
-    r"""A text for a terminal or a log: what would move the cursor, colour, hide or reorder other text is shown as its escape.
+    r"""Escape the characters of a text that would move the cursor, change colours, or hide or reorder text in a terminal.
 
     Examples
     --------
     >>> printable("dress\x1b[2J")
     'dress\\x1b[2J'
     """
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class UserError(Exception):
-    """Something that the user can put right: the message says what was found, what is accepted and what to do.
+    """An error that the user can fix. The message states what was found, what is accepted and what to do.
 
-    It may quote data, whatever stands in it: as text, it is `printable`.
+    The message may quote any data; ``str(error)`` is `printable`.
     """
 
     def __str__(self) -> str:
@@ -50,96 +50,93 @@ class UserError(Exception):
 
 
 def short_repr(value: Any) -> str:
-    """A value as a message quotes it: printable, and short whatever it holds."""
+    """A `repr` of at most a few hundred characters, for messages."""
     try:
         return _SHORT.repr(value)
-    except ValueError:  # a whole number with more digits than Python writes
+    except ValueError:  # Python refuses to print integers with more than 4300 digits
         return "a huge number"
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether it was want of memory: of the system's, or of a device's, which torch tells by a type or by its message alone."""
-    told = isinstance(error, RuntimeError) and ("out of memory" in str(error).lower() or "DefaultCPUAllocator" in str(error))
-    return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    """Whether an error means that the memory of the system or of a device is exhausted. Some errors of torch state it only as text."""
+    in_message = isinstance(error, RuntimeError) and ("out of memory" in str(error).lower() or "DefaultCPUAllocator" in str(error))
+    return in_message or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 @contextmanager
 def readable_folder(folder: Path) -> Iterator[None]:
-    """Say which folder it is that transformers or peft cannot read: they raise a dozen kinds, few of which name a file.
+    """Name the folder if transformers or peft cannot read it: they raise a dozen types, most of which do not name the file.
 
     Raises
     ------
     UserError
-        For whatever they raise, but for memory that runs out.
+        In place of any error of the block, except an error of the operating system or lack of memory.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if getattr(error, "errno", None):  # the system's errors have a number, those about content have none
+        if getattr(error, "errno", None) or out_of_memory(error):
             raise
-        if out_of_memory(error):
-            raise
-        raise UserError(
-            f"{folder} cannot be read ({type(error).__name__}: {str(error)[:500]}); `make heal`, then `dvc repro`, makes it again"
-        ) from error
+        raise UserError(f"{folder} cannot be read ({type(error).__name__}: {str(error)[:500]}); {_REBUILD}") from error
 
 
 def explain(error: Exception) -> str | None:
-    """What to tell the user of a failure of the machine; None of anything else, which is a bug and needs its traceback.
+    """A message for a failure of the machine, or None for any other error, which is a bug and needs its traceback.
 
-    Libraries raise the same failure in many types: it is known by its number (of the system, of SQLite, or in a message of
-    Rust's), and want of memory by its message.
+    Libraries raise the same failure as different types. It is recognised by its error number (of the operating system, of SQLite, or in
+    the message of a library in Rust), and lack of memory by its message.
     """
     text = str(error)
     if isinstance(error, sqlite3.Error):
-        return _of_database(error)
+        return _explain_database(error)
     if out_of_memory(error):
-        return _of_memory(text)
-    # SafetensorError and what tokenizers raises name the number in their message.
+        return _explain_memory(text)
+    # safetensors and tokenizers, which are written in Rust, raise their own types with the number in the message.
     rust = re.search(r"\(os error (\d+)\)", text)
-    number = error.errno if isinstance(error, OSError) else int(rust[1]) if rust else None
+    code = error.errno if isinstance(error, OSError) else int(rust[1]) if rust else None
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
-    if number in _FULL:
+    if code in _FULL:
         return (
-            f"{where}{_FULL[number]} ({text}). Make room (`df -h .`; `dvc gc --workspace` drops what this revision does not use), {_AGAIN}"
+            f"{where}{_FULL[code]} ({text}). Free some space (`df -h .`; `dvc gc --workspace` deletes cached files that this revision does "
+            f"not use), {_RESUME}"
         )
-    if number in _CLOSED:
-        return f"{where}{_CLOSED[number]} ({text}). Make it writable for you (`ls -ld`, `mount` show why it is not), {_AGAIN}"
-    if number == errno.ENOMEM:
-        return _of_memory(text)
-    if number == errno.EIO:
-        return f"{where}the disk fails ({text}). Look at `dmesg`, move the project to another disk, {_AGAIN}"
+    if code in _CLOSED:
+        return f"{where}{_CLOSED[code]} ({text}). Make it writable for your user (see `ls -ld` and `mount`), {_RESUME}"
+    if code == errno.ENOMEM:
+        return _explain_memory(text)
+    if code == errno.EIO:
+        return f"{where}the disk fails ({text}). Check `dmesg`, move the project to another disk, {_RESUME}"
     if isinstance(error, FileNotFoundError) and where:
-        return f"{where}does not exist. `dvc repro` makes it again, or `make pull` fetches what others shared"
+        return f"{where}does not exist. `dvc repro` writes it again, or `make pull` fetches it from the remote"
     if type(error).__name__ == "SafetensorError":
-        return f"a file of weights is damaged ({text}). {_HEAL}"
+        return f"a file of weights is damaged ({text}). {_REBUILD}"
     return None
 
 
-def _of_memory(text: str) -> str:
+def _explain_memory(text: str) -> str:
     return (
-        f"out of memory ({text or 'no more could be had'}). Close other programs, or lower train.max_tokens, predict.max_tokens or "
-        f"negatives.encoder.batch_size, or take a smaller model, {_AGAIN}"
+        f"out of memory ({text or 'an allocation failed'}). Close other programs, lower train.max_tokens, predict.max_tokens or "
+        f"negatives.encoder.batch_size, or use a smaller model, {_RESUME}"
     )
 
 
-def _of_database(error: sqlite3.Error) -> str | None:
-    """Of the project's databases, in .scratch, and of DVC's, in .dvc/tmp: SQLite does not say which."""
+def _explain_database(error: sqlite3.Error) -> str | None:
+    """A message for an error of SQLite, which does not name the file: a database in .scratch, or one of DVC in .dvc/tmp."""
     code = getattr(error, "sqlite_errorcode", None)
     code = None if code is None else code & 0xFF
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return f"the disk is full, or fails ({error}). Make room (`df -h .`; `dmesg` tells of a disk that fails), {_AGAIN}"
+        return f"the disk is full, or fails ({error}). Free some space (`df -h .`), or check `dmesg` for a failing disk, {_RESUME}"
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return f"a database cannot be written ({error}). Make .scratch and .dvc/tmp writable for you, {_AGAIN}"
+        return f"a database cannot be written ({error}). Make .scratch and .dvc/tmp writable for your user, {_RESUME}"
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"another process holds a database of .scratch ({error}). Wait for it or end it, {_AGAIN}"
+        return f"another process has locked a database in .scratch ({error}). Wait until it ends, or end it, {_RESUME}"
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return (
-            f"a database of .scratch is damaged ({error}). Delete .scratch/vectors.sqlite (time is lost), or .scratch/memory.sqlite (what "
-            f"memory/ and translate.memory hold is read in again, the rest is asked again), {_AGAIN}"
+            f"a database in .scratch is damaged ({error}). Delete .scratch/vectors.sqlite (vectors are computed again) or "
+            f".scratch/memory.sqlite (translations are read from memory/ and translate.memory, and others requested again), {_RESUME}"
         )
     return None

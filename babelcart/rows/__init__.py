@@ -1,1 +1,1 @@
-"""Rows of labelled data: reading, normalisation, languages, category paths, splits."""
+"""Labelled rows: reading, normal forms, languages, category paths, splits."""

@@ -1,1 +1,1 @@
-"""Download of base models and of packages that carry data."""
+"""Download of base models, and of packages that contain model files."""

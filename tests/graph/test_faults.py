@@ -72,7 +72,7 @@ def test_what_dvc_left_half_written_is_put_right(ground: Ground) -> None:
     empty = tree.folder / ".dvc/cache/runs/ab/abc"
     empty.mkdir(parents=True)
     _, said = tree.run(sys.executable, "-m", "babelcart", "heal")
-    for expected in ("dvc.lock was cut short: taken from git", "rwlock was cut short: removed", f"{path} had other content"):
+    for expected in ("dvc.lock was truncated: restored from git", "rwlock was truncated: removed", f"{path} did not match its hash"):
         assert expected in said
     assert not empty.exists()
     good, said = tree.run("dvc", "repro")
@@ -97,7 +97,7 @@ def test_a_stage_does_not_run_beside_itself(project: Project, monkeypatch: pytes
         held.flush()
         fcntl.flock(held, fcntl.LOCK_EX)
         printed = run("split", "--task", "qc", fails=True).output
-        assert "split@qc still runs as process 4711" in printed
+        assert "split@qc is still running as process 4711" in printed
         assert not Path("build/split").exists()
     run("split", "--task", "qc")
 
@@ -139,7 +139,7 @@ def test_ctrl_c_ends_a_stage_with_a_line(project: Project, monkeypatch: pytest.M
     monkeypatch.setattr(splits, "split_rows", pressed)
     result = run("split", "--task", "qc", fails=True)
     assert result.exit_code == 130
-    assert "`dvc repro` goes on where it was" in result.output
+    assert "`dvc repro` resumes where it stopped" in result.output
 
 
 def test_no_room_says_so_and_leaves_nothing_behind(project: Project) -> None:

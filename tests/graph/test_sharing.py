@@ -140,7 +140,7 @@ def test_what_one_clone_pushes_another_pulls(kind: str, home: Path, author: Clon
         assert (colleague.folder / "result.txt").read_text() == "garden hose\n"
         assert not (colleague.folder / "base").exists()
         printed = run("verify").output
-        assert "not here" in printed
+        assert "missing (`make pull`" in printed
 
 
 @pytest.fixture
@@ -192,12 +192,13 @@ def test_verify_finds_what_sizes_and_times_hide(shared: Clone) -> None:
     word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
     replace(shared.object(word), b"cat bed\n")
     found = run("verify", fails=True).output
-    assert "FAILED  the cache has what its names say\n  data/more/words.txt: the cache has other content" in found
+    assert "FAILED  cached files match their hashes\n  data/more/words.txt: " in found
+    assert "in the cache does not match its hash" in found
     replace(shared.object(word), b"dog bed\n")
 
     replace(shared.folder / "data/words.txt", b"garden rose\n")
     printed = run("verify", fails=True).output
-    assert "FAILED  the workspace is what dvc.lock says\n  data.dvc: changed outs data modified" in printed
+    assert "FAILED  the workspace matches dvc.lock\n  data.dvc: changed outs data modified" in printed
     replace(shared.folder / "data/words.txt", b"garden hose\n")
     run("verify")
 
@@ -207,7 +208,7 @@ def test_verify_finds_a_changed_file(shared: Clone, what: str) -> None:
     with (shared.folder / what).open("a") as handle:
         handle.write("    desc: other\n    frozen: false\n    always_changed: true\n" if what == "dvc.yaml" else "more\n")
     printed = run("verify", fails=True).output
-    assert "FAILED  the workspace is what dvc.lock says\n  copy: " in printed
+    assert "FAILED  the workspace matches dvc.lock\n  copy: " in printed
 
 
 def test_verify_finds_a_remote_that_lost_or_changed_something(shared: Clone, tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_verify_finds_a_remote_that_lost_or_changed_something(shared: Clone, tmp
     replace(stored, b"cat bed\n")
     run("verify")
     printed = run("verify", "--contents", fails=True).output
-    assert "data/more/words.txt has other content on" in printed
+    assert "data/more/words.txt does not match its hash on" in printed
     # DVC takes a folder for whole where its listing is there.
     stored.unlink()
     printed = run("verify", fails=True).output
@@ -233,7 +234,7 @@ def test_a_changed_object_is_refused_when_it_is_pulled(colleague: Clone, tmp_pat
     printed = run("pull", "data", fails=True).output
     assert "verify --contents` names" in printed
     printed = run("verify", "--contents", fails=True).output
-    assert "data/more/words.txt has other content" in printed
+    assert "data/more/words.txt does not match its hash" in printed
     # `verify: true` in .dvc/config makes DVC itself refuse.
     printed = colleague("dvc", "pull", "data", fails=True)
     assert "failed" in printed.lower()
@@ -261,7 +262,7 @@ def test_a_listing_that_leads_out_is_refused_before_it_is_followed(
 
     colleague = enter(shared.clone(tmp_path / "colleague"), monkeypatch)
     message = run("pull", fails=True).output
-    assert ("leads out of its folder" if known else "has another hash") in message
+    assert ("leads out of its folder" if known else "does not match its hash") in message
     assert not (tmp_path / "escaped").exists()
     assert not (colleague.folder / "data").exists()
     # DVC itself follows it; then verify says so.
@@ -358,17 +359,17 @@ def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
 def test_verify_finds_a_secret_in_git(author: Clone) -> None:
     (author.folder / "notes.py").write_text(PLANTED["aws"] + "\n")
     printed = run("verify", "--offline").output
-    assert "ok      git holds no secrets" in printed
+    assert "ok      git contains no secrets" in printed
     author("git", "add", "notes.py")
     printed = run("verify", "--offline", fails=True).output
-    assert "FAILED  git holds no secrets\n  notes.py:1: AWS Access Key" in printed
+    assert "FAILED  git contains no secrets\n  notes.py:1: AWS Access Key" in printed
 
 
 def test_verify_finds_credentials_in_the_shared_configuration(author: Clone) -> None:
     author("dvc", "remote", "add", "team", "s3://bucket/x")
     author("dvc", "remote", "modify", "--local", "team", "secret_access_key", "x")
     printed = run("verify", "--offline").output
-    assert "ok      git holds no secrets" in printed
+    assert "ok      git contains no secrets" in printed
     author("dvc", "remote", "modify", "team", "secret_access_key", "x")
     printed = run("verify", "--offline", fails=True).output
     assert ": secret_access_key of a remote" in printed

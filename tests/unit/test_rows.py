@@ -34,7 +34,7 @@ def read(path: Path, content: bytes, labelled: bool = True, **columns: str) -> t
 BROKEN = [
     ("bad JSON", "a.txt", b'{"id": "1",', 1, "the line", "not JSON"),
     ("JSON that is no object", "a.txt", b"[1, 2]", 1, "the line", "expected a JSON object"),
-    ("a key twice", "a.txt", b'{"id": "1", "id": "2"}', 1, "the line", "stands twice"),
+    ("a key twice", "a.txt", b'{"id": "1", "id": "2"}', 1, "the line", "occurs twice"),
     ("deep JSON", "a.txt", b"[" * 100_000, 1, "the line", "not JSON"),
     ("a missing field", "a.txt", changed(category_path=...), 1, "category_path", "missing"),
     ("a null query", "a.txt", changed(origin_query=None), 1, "origin_query", "missing"),
@@ -54,7 +54,7 @@ BROKEN = [
     ("a raw NUL byte", "a.txt", b'{"id": "1\0"}', 1, "the line", "NUL"),
     ("bad UTF-8", "a.txt", changed().replace(b"nan", b"\xff\xfe"), 1, "origin_query", "not valid UTF-8"),
     ("half a surrogate pair", "a.txt", changed().replace(b"nan", b"\\ud83d"), 1, "origin_query", "not valid UTF-8"),
-    ("an id twice", "a.txt", changed() + b"\n\n" + changed(), 3, "id", "stands already"),
+    ("an id twice", "a.txt", changed() + b"\n\n" + changed(), 3, "id", "already used"),
     ("a short CSV line", "a.csv", HEADER.encode() + b"1,QC,en,q\n", 2, "the line", "expected 6 fields"),
     ("a long CSV line", "a.csv", HEADER.encode() + b"1,QC,en,q,c,1,7\n", 2, "the line", "expected 6 fields"),
     ("an open quote", "a.csv", HEADER.encode() + b'1,QC,en,"q,c,1\n', 2, "the line", "not CSV"),
@@ -73,7 +73,7 @@ def test_broken_row_is_named(tmp_path: Path, name: str, content: bytes, line: in
     assert (problem.file, problem.line, problem.field) == (str(tmp_path / name), line, field)
     assert message in str(problem)
     str(problem).encode("utf-8")  # can be printed
-    assert len(table) == content.count(b'"id": "1"') - 1 if "stands already" in message else table.empty
+    assert len(table) == content.count(b'"id": "1"') - 1 if "already used" in message else table.empty
 
 
 BROKEN_FILES = [
@@ -85,9 +85,9 @@ BROKEN_FILES = [
     ("an empty CSV", "a.csv", b"", "is empty"),
     ("a header alone", "a.csv", HEADER.encode(), "has no rows"),
     ("a missing column", "a.csv", b"id,language,origin_query,label\n1,en,q,1\n", "no column 'category_path'"),
-    ("a column twice", "a.csv", HEADER.replace("task", "id").encode() + b"1,1,en,q,c,1\n", "stands twice"),
-    ("a truncated gzip", "a.txt.gz", gzip.compress(changed() * 50)[:-9], "is not whole"),
-    ("no gzip", "a.txt.gz", changed(), "is not whole"),
+    ("a column twice", "a.csv", HEADER.replace("task", "id").encode() + b"1,1,en,q,c,1\n", "occurs twice"),
+    ("a truncated gzip", "a.txt.gz", gzip.compress(changed() * 50)[:-9], "is not a complete gzip file"),
+    ("no gzip", "a.txt.gz", changed(), "is not a complete gzip file"),
     ("no Parquet", "a.parquet", b"PAR1", "not a readable Parquet"),
 ]
 
@@ -148,7 +148,7 @@ def test_byte_order_mark_is_no_part_of_the_first_field(tmp_path: Path) -> None:
 def test_too_many_broken_rows_stop_with_all_of_them_counted() -> None:
     problems = [readers.Problem("f", n, "label", "x", "bad") for n in range(30)]
     readers.refuse_broken(problems, 30)
-    with pytest.raises(readers.BrokenRows, match="30 broken rows, 29 tolerated") as error:
+    with pytest.raises(readers.BrokenRows, match="30 broken rows, 29 allowed") as error:
         readers.refuse_broken(problems, 29)
     assert "f, line 19, label: bad; found 'x'" in str(error.value)
     assert "and 10 more" in str(error.value)
