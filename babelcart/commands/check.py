@@ -6,6 +6,7 @@ Each stage checks its own sections when it starts. This command checks all secti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from babelcart.commands import cli
@@ -19,19 +20,20 @@ LISTS = ("run", "tasks")
 def declared_sections() -> dict[str, type]:
     """Section of params.yaml -> the dataclass of the package that declares it in ``SECTION``.
 
-    A section with named blocks, such as ``models.*``, keeps its ``*``.
+    A section with named blocks, such as ``models.*``, keeps its ``*``. Only modules with such a dataclass are imported.
     """
     import importlib
-    import pkgutil
 
     import babelcart
 
-    sections = {}
-    for module in pkgutil.walk_packages(babelcart.__path__, "babelcart."):
-        if not module.name.startswith("babelcart.commands") and not module.name.endswith("__main__"):
-            for member in vars(importlib.import_module(module.name)).values():
-                if isinstance(member, type) and "SECTION" in vars(member):
-                    sections[vars(member)["SECTION"]] = member
+    package = Path(babelcart.__file__).parent
+    sections: dict[str, type] = {}
+    for path in sorted(package.rglob("*.py")):
+        if "SECTION: ClassVar" in path.read_text(encoding="utf-8"):
+            module = importlib.import_module(".".join(["babelcart", *path.relative_to(package).with_suffix("").parts]))
+            sections |= {
+                vars(kind)["SECTION"]: kind for kind in vars(module).values() if isinstance(kind, type) and "SECTION" in vars(kind)
+            }
     return sections
 
 
