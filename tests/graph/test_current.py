@@ -1,4 +1,4 @@
-"""The check that dvc.lock is current, on a small pipeline of its own: in the clone that a build server has, without data and cache."""
+"""`babelcart current` on a small pipeline: in a clone without data and cache, as on a build server."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ CODE = "import pathlib, sys\nout = pathlib.Path(sys.argv[2])\nout.parent.mkdir(e
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
     (folder / "raw").mkdir()
     (folder / "raw/rows.txt").write_text("1\n")
     (folder / "code.py").write_text(CODE)
@@ -52,8 +52,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def clone(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call("git", "clone", "--quiet", str(made), str(tmp_path / "clone"))
+def clone(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("git", "clone", "--quiet", str(finished_run), str(tmp_path / "clone"))
     monkeypatch.chdir(tmp_path / "clone")
 
 
@@ -63,15 +63,15 @@ def edit(path: str, old: str, new: str) -> None:
     Path(path).write_text(text.replace(old, new))
 
 
-def test_a_fresh_clone_is_current(clone: None) -> None:
+def test_the_lock_of_a_fresh_clone_is_up_to_date(clone: None) -> None:
     assert not Path("cut").exists()
     assert not Path("raw").exists()
     printed = run("current").output
     assert "dvc.lock is up to date" in printed
 
 
-def test_so_is_the_folder_that_ran(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made)
+def test_the_lock_is_up_to_date_where_the_pipeline_ran(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished_run)
     printed = run("current").output
     assert "dvc.lock is up to date" in printed
 
@@ -90,15 +90,15 @@ CHANGES: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
-def test_a_change_without_a_run_is_named(clone: None, change: Callable[[], object], message: str) -> None:
+def test_a_change_without_a_run_is_reported(clone: None, change: Callable[[], object], message: str) -> None:
     change()
     printed = run("current", fails=True).output
     assert "dvc.lock is out of date" in printed
     assert message in printed
 
 
-def test_a_lock_merged_from_two_runs_is_behind(clone: None) -> None:
-    """One side ran `cut` anew, the other `pack`: each of their entries is whole, together they are not."""
+def test_a_lock_merged_from_two_runs_is_out_of_date(clone: None) -> None:
+    """One branch reran `cut`, the other `pack`: each entry is valid, but they do not fit together."""
     lock = Path("dvc.lock").read_text()
     head, _, tail = lock.partition("  cut:\n")
     outs = tail.index("outs:")

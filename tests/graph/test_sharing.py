@@ -1,4 +1,4 @@
-"""Two clones and a remote between them: what one pushes the other pulls, what is damaged or hostile on the way is refused."""
+"""Sharing results between clones through a remote: push, pull, and the refusal of damaged or malicious files."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ stages:
 
 
 class Clone(Repository):
-    """A repository that has colleagues."""
+    """A repository that can be cloned and has a remote."""
 
     def clone(self, folder: Path) -> Clone:
         self("git", "clone", "--quiet", str(self.folder), str(folder))
         return Clone(folder)
 
     def add_remote(self, options: Options) -> None:
-        """As docs/sharing.md has it: the address in git, what lets somebody in beside it."""
+        """Configure a remote as in docs/sharing.md: its address in git, its credentials in config.local."""
         self("dvc", "remote", "add", "--quiet", "--force", "--default", "team", options["url"])
         for where in ("--project", "--local"):
             for key, value in options.items():
@@ -53,10 +53,10 @@ class Clone(Repository):
         self("dvc", "remote", "modify", "team", "verify", "true")
 
     def listing(self) -> str:
-        """The hash of data/'s listing."""
-        found = re.search(r"md5: (\w+)\.dir", (self.folder / "data.dvc").read_text())
-        assert found
-        return found[1]
+        """The hash of the listing of data/."""
+        match = re.search(r"md5: (\w+)\.dir", (self.folder / "data.dvc").read_text())
+        assert match
+        return match[1]
 
     def object(self, oid: str, ending: str = "") -> Path:
         return self.folder / ".dvc/cache/files/md5" / oid[:2] / (oid[2:] + ending)
@@ -64,7 +64,7 @@ class Clone(Repository):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small project, committed and run once, in author/; store/ beside it is its remote, with all that it shares."""
+    """A small project in author/, committed and run once, and its remote in store/, to which everything has been pushed."""
     folder = tmp_path_factory.mktemp("template")
     (folder / "author/data/more").mkdir(parents=True)
     author = Clone(folder / "author")
@@ -85,7 +85,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def enter(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> Clone:
-    """Make a clone the place where this process works."""
+    """Make a clone the working directory of this process."""
     monkeypatch.chdir(clone.folder)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", clone.environment["DVC_SITE_CACHE_DIR"])
     shutil.rmtree(clone.environment["DVC_SITE_CACHE_DIR"], ignore_errors=True)
@@ -95,7 +95,7 @@ def enter(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> Clone:
 
 @pytest.fixture
 def shared(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
-    """The author, who has pushed to a folder."""
+    """The author's clone after a push to a folder."""
     shutil.copytree(template, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     return enter(Clone(tmp_path / "author"), monkeypatch)
@@ -103,7 +103,7 @@ def shared(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 @pytest.fixture
 def author(shared: Clone, tmp_path: Path) -> Clone:
-    """The author before that."""
+    """The author's clone before the push, without a remote."""
     shutil.rmtree(tmp_path / "store")
     shared("git", "reset", "--quiet", "--hard", "HEAD~1")
     return shared
@@ -111,7 +111,7 @@ def author(shared: Clone, tmp_path: Path) -> Clone:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A HOME of our own: no key, configuration or known host of the machine's user is touched or used."""
+    """An empty HOME, so that no key, configuration or known host of the user is read or changed."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(name, raising=False)
@@ -119,12 +119,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "webdav", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "ssh"))])
-def test_what_one_clone_pushes_another_pulls(kind: str, home: Path, author: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clone_pulls_pushed_files(kind: str, home: Path, author: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SERVERS[kind](tmp_path / "server") as options:
         author.environment["HOME"] = str(home)
         author.add_remote(options)
         author.commit()
-        # Credentials stand in config.local, which git ignores.
+        # Credentials are in config.local, which git ignores.
         tracked = author("git", "show", "HEAD:.dvc/config")
         assert not [key for key in SECRET if f"{key} =" in tracked]
         printed = author("dvc", "push")
@@ -145,7 +145,7 @@ def test_what_one_clone_pushes_another_pulls(kind: str, home: Path, author: Clon
 
 @pytest.fixture
 def http(tmp_path: Path) -> Iterator[str]:
-    """A read-only web server over what was pushed to the folder."""
+    """A read-only web server for the folder of the remote."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *args: object) -> None:
@@ -164,11 +164,11 @@ def http(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def colleague(shared: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
-    """Who has cloned from the author and pulled nothing yet."""
+    """A clone of the author's repository, before any pull."""
     return enter(shared.clone(tmp_path / "colleague"), monkeypatch)
 
 
-def test_a_web_server_gives_what_a_folder_holds(colleague: Clone, http: str) -> None:
+def test_files_can_be_pulled_through_a_web_server(colleague: Clone, http: str) -> None:
     colleague("dvc", "remote", "add", "--local", "--force", "team", http)
     run("pull", "data")
     assert (colleague.folder / "data/words.txt").read_text() == "garden hose\n"
@@ -176,7 +176,7 @@ def test_a_web_server_gives_what_a_folder_holds(colleague: Clone, http: str) -> 
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Other content of the same size at the same time, as far as can be seen without reading it."""
+    """Change the content of a file, but neither its size nor its modification time."""
     before = path.stat()
     path.chmod(0o644)
     path.write_bytes(content.ljust(before.st_size, b"!")[: before.st_size])
@@ -184,16 +184,16 @@ def replace(path: Path, content: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_verify_finds_what_sizes_and_times_hide(shared: Clone) -> None:
+def test_verify_detects_changes_that_keep_size_and_modification_time(shared: Clone) -> None:
     clean = run("verify", "--contents").output
     assert clean.count("ok ") == 6
     assert "FAILED" not in clean
 
     word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
     replace(shared.object(word), b"cat bed\n")
-    found = run("verify", fails=True).output
-    assert "FAILED  cached files match their hashes\n  data/more/words.txt: " in found
-    assert "in the cache does not match its hash" in found
+    printed = run("verify", fails=True).output
+    assert "FAILED  cached files match their hashes\n  data/more/words.txt: " in printed
+    assert "in the cache does not match its hash" in printed
     replace(shared.object(word), b"dog bed\n")
 
     replace(shared.folder / "data/words.txt", b"garden rose\n")
@@ -203,22 +203,22 @@ def test_verify_finds_what_sizes_and_times_hide(shared: Clone) -> None:
     run("verify")
 
 
-@pytest.mark.parametrize("what", ["dvc.yaml", "result.txt"])
-def test_verify_finds_a_changed_file(shared: Clone, what: str) -> None:
-    with (shared.folder / what).open("a") as handle:
-        handle.write("    desc: other\n    frozen: false\n    always_changed: true\n" if what == "dvc.yaml" else "more\n")
+@pytest.mark.parametrize("name", ["dvc.yaml", "result.txt"])
+def test_verify_detects_a_changed_file(shared: Clone, name: str) -> None:
+    with (shared.folder / name).open("a") as handle:
+        handle.write("    desc: other\n    frozen: false\n    always_changed: true\n" if name == "dvc.yaml" else "more\n")
     printed = run("verify", fails=True).output
     assert "FAILED  the workspace matches dvc.lock\n  copy: " in printed
 
 
-def test_verify_finds_a_remote_that_lost_or_changed_something(shared: Clone, tmp_path: Path) -> None:
+def test_verify_detects_missing_and_changed_files_on_the_remote(shared: Clone, tmp_path: Path) -> None:
     word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
     stored = tmp_path / "store/files/md5" / word[:2] / word[2:]
     replace(stored, b"cat bed\n")
     run("verify")
     printed = run("verify", "--contents", fails=True).output
     assert "data/more/words.txt does not match its hash on" in printed
-    # DVC takes a folder for whole where its listing is there.
+    # DVC considers a folder complete if its listing exists.
     stored.unlink()
     printed = run("verify", fails=True).output
     assert "data/more/words.txt is not on" in printed
@@ -228,21 +228,21 @@ def test_verify_finds_a_remote_that_lost_or_changed_something(shared: Clone, tmp
     run("verify", "--offline")
 
 
-def test_a_changed_object_is_refused_when_it_is_pulled(colleague: Clone, tmp_path: Path) -> None:
+def test_pull_refuses_a_changed_object(colleague: Clone, tmp_path: Path) -> None:
     word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
     replace(tmp_path / "store/files/md5" / word[:2] / word[2:], b"cat bed\n")
     printed = run("pull", "data", fails=True).output
     assert "verify --contents` names" in printed
     printed = run("verify", "--contents", fails=True).output
     assert "data/more/words.txt does not match its hash" in printed
-    # `verify: true` in .dvc/config makes DVC itself refuse.
+    # With `verify: true` in .dvc/config, DVC refuses it too.
     printed = colleague("dvc", "pull", "data", fails=True)
     assert "failed" in printed.lower()
     assert not (colleague.folder / "data/more/words.txt").exists()
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["changed on the remote", "named by git"])
-def test_a_listing_that_leads_out_is_refused_before_it_is_followed(
+def test_a_listing_with_a_path_out_of_the_workspace_is_refused_before_it_is_used(
     shared: Clone, tmp_path: Path, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, oid = tmp_path / "store/files/md5", shared.listing()
@@ -250,7 +250,7 @@ def test_a_listing_that_leads_out_is_refused_before_it_is_followed(
     listing = json.loads(stored.read_bytes())
     listing[0]["relpath"] = "../../escaped"
     content = json.dumps(listing).encode()
-    if known:  # by a commit of somebody who was let in: then the hash is right
+    if known:  # the attacker can commit, so the hash in git matches
         new = hashlib.md5(content, usedforsecurity=False).hexdigest()
         stored = store / new[:2] / f"{new[2:]}.dir"
         stored.parent.mkdir(exist_ok=True)
@@ -265,14 +265,14 @@ def test_a_listing_that_leads_out_is_refused_before_it_is_followed(
     assert ("leads out of its folder" if known else "does not match its hash") in message
     assert not (tmp_path / "escaped").exists()
     assert not (colleague.folder / "data").exists()
-    # DVC itself follows it; then verify says so.
+    # DVC itself writes to the path; `verify` reports it afterwards.
     colleague("dvc", "pull", "data")
     assert (tmp_path / "escaped").exists()
     printed = run("verify", "--offline", fails=True).output
     assert "FAILED" in printed
 
 
-def test_dvc_follows_the_listings_that_were_fetched_before(colleague: Clone, tmp_path: Path) -> None:
+def test_dvc_uses_the_verified_listings_that_were_fetched_before(colleague: Clone, tmp_path: Path) -> None:
     run("pull", "--listings")
     assert not (colleague.folder / "data").exists()
     oid = colleague.listing()
@@ -288,7 +288,7 @@ def test_dvc_follows_the_listings_that_were_fetched_before(colleague: Clone, tmp
 @pytest.mark.parametrize(
     "path", ["../escaped", "more/../../escaped", "/tmp/escaped", "..", "", "a//b", "a\\..\\escaped", "c:escaped", "nul\0", 1]
 )
-def test_a_path_that_may_lead_out_is_refused(path: object) -> None:
+def test_a_path_that_may_lead_out_of_the_folder_is_refused(path: object) -> None:
     content = json.dumps([{"md5": "0" * 32, "relpath": path}]).encode()
     oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
     with pytest.raises(UserError, match="leads out of its folder"):
@@ -310,13 +310,13 @@ def test_every_listing_that_is_accepted_stays_in_its_folder(paths: list[str]) ->
     "content",
     [b"", b"{}", b"[1]", b"[{}]", b'[{"relpath": "a"}]', b'[{"relpath": "a", "md5": "../../x"}]', b'[{"relpath": 1, "md5": ""}]', b"\xff"],
 )
-def test_what_is_not_a_listing_is_refused(content: bytes) -> None:
+def test_content_that_is_not_a_listing_is_refused(content: bytes) -> None:
     oid = hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
     with pytest.raises(UserError, match=oid):
         checks.read_listing(content, oid)
 
 
-def test_a_link_out_of_the_workspace_is_not_written_through(colleague: Clone, tmp_path: Path) -> None:
+def test_no_file_is_written_through_a_link_out_of_the_workspace(colleague: Clone, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     (colleague.folder / "data").symlink_to(tmp_path / "victim")
     printed = run("pull", fails=True).output
@@ -329,7 +329,7 @@ def test_a_link_out_of_the_workspace_is_not_written_through(colleague: Clone, tm
     assert "notes leads to /etc/passwd" in printed
 
 
-# In two halves: this file is in git too.
+# Split in two, because this file is in git and is searched for secrets too.
 PLANTED = {
     "a key": "-----BEGIN OPENSSH PRIVATE" + " KEY-----",
     "aws": "key = AKIA" + "IOSFODNN7EXAMPLQ",
@@ -342,10 +342,10 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("kind", PLANTED)
-def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
+def test_a_secret_is_detected(tmp_path: Path, kind: str) -> None:
     notes = tmp_path / "notes.py"
     notes.write_text("first line\n" + PLANTED[kind] + "\n")
-    assert {(path, number) for path, number, _ in checks.secrets([notes])} == {(notes, 2)}
+    assert {(path, line) for path, line, _ in checks.secrets([notes])} == {(notes, 2)}
     notes.write_text(
         "md5: "
         + "0f" * 16
@@ -356,7 +356,7 @@ def test_a_secret_is_seen(tmp_path: Path, kind: str) -> None:
     assert list(checks.secrets([notes])) == []
 
 
-def test_verify_finds_a_secret_in_git(author: Clone) -> None:
+def test_verify_detects_a_secret_in_git(author: Clone) -> None:
     (author.folder / "notes.py").write_text(PLANTED["aws"] + "\n")
     printed = run("verify", "--offline").output
     assert "ok      git contains no secrets" in printed
@@ -365,7 +365,7 @@ def test_verify_finds_a_secret_in_git(author: Clone) -> None:
     assert "FAILED  git contains no secrets\n  notes.py:1: AWS Access Key" in printed
 
 
-def test_verify_finds_credentials_in_the_shared_configuration(author: Clone) -> None:
+def test_verify_detects_credentials_in_the_shared_configuration(author: Clone) -> None:
     author("dvc", "remote", "add", "team", "s3://bucket/x")
     author("dvc", "remote", "modify", "--local", "team", "secret_access_key", "x")
     printed = run("verify", "--offline").output
@@ -375,30 +375,30 @@ def test_verify_finds_credentials_in_the_shared_configuration(author: Clone) -> 
     assert ": secret_access_key of a remote" in printed
 
 
-def test_verify_finds_a_cache_that_others_may_change(shared: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own folders are closed to others
+def test_verify_detects_a_cache_that_other_users_can_write(shared: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # other users cannot enter the folders of pytest
         site = Path(folder, "site")
         site.mkdir()
         monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(site))
         site.chmod(0o777)
         printed = run("verify", "--offline").output
-        assert "ok      DVC's own cache" in printed
+        assert "ok      other users cannot write to DVC's cache" in printed
         Path(folder).chmod(0o755)
         printed = run("verify", "--offline", fails=True).output
-        assert f"any user may change {site}" in printed
+        assert f"any user can write to {site}" in printed
         site.chmod(0o700)
         run("verify", "--offline")
 
 
-def test_memories_of_two_people_merge_without_loss(shared: Clone, colleague: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each exports what an engine told her, through the remote; each imports the other's; both know all, in the same bytes."""
-    told = {}
+def test_the_memories_of_two_people_merge_without_loss(shared: Clone, colleague: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two people exchange exports of their memories through the remote; both then have all entries, in equal bytes."""
+    entries_of = {}
     for person, texts in ((shared, ["garden hose", "dog bed"]), (colleague, ["evening dress", "dog bed"])):
         monkeypatch.chdir(person.folder)
         Path(".scratch").mkdir()
-        told[person] = [memory_files.Entry("libre", "1", "en", "de", text, text[::-1]) for text in texts]
+        entries_of[person] = [memory_files.Entry("libre", "1", "en", "de", text, text[::-1]) for text in texts]
         with translation_memory.Memory(Path(".scratch/memory.sqlite")) as store:
-            store.add(told[person])
+            store.add(entries_of[person])
         run("memory", "export", f"memory-{person.folder.name}.csv")
         person("dvc", "add", "--quiet", f"memory-{person.folder.name}.csv")
         person("dvc", "push", "--quiet", f"memory-{person.folder.name}.csv")
@@ -412,15 +412,15 @@ def test_memories_of_two_people_merge_without_loss(shared: Clone, colleague: Clo
         run("memory", "export", "all.csv")
         merged.append((person.folder / "all.csv").read_bytes())
     assert merged[0] == merged[1]
-    assert set(memory_files.read_csv(Path("all.csv"))) == {entry for entries in told.values() for entry in entries}
+    assert set(memory_files.read_csv(Path("all.csv"))) == {entry for entries in entries_of.values() for entry in entries}
 
 
 def with_credentials(author: Clone, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
-    made = author.clone(folder)
-    shutil.copy(author.folder / ".dvc/config.local", made.folder / ".dvc")
-    made("git", "config", "user.email", "other@localhost")
-    made("git", "config", "user.name", "other")
-    return enter(made, monkeypatch)
+    clone = author.clone(folder)
+    shutil.copy(author.folder / ".dvc/config.local", clone.folder / ".dvc")
+    clone("git", "config", "user.email", "other@localhost")
+    clone("git", "config", "user.name", "other")
+    return enter(clone, monkeypatch)
 
 
 def repro(clone: Clone, *options: str) -> list[str]:
@@ -429,8 +429,8 @@ def repro(clone: Clone, *options: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_colleagues_go_on(home: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real graph, over S3: one scores again what another trained, a third goes on from the adapter."""
+def test_colleagues_continue_from_shared_results(home: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real pipeline, shared through S3: one colleague evaluates again, another predicts again with the shared adapter."""
     project.change(train={"epochs": 1}, tasks=["qc"])
     Graph(project)
     author = Clone(project.folder)
@@ -440,7 +440,7 @@ def test_colleagues_go_on(home: Path, project: Project, tmp_path: Path, monkeypa
         author.commit()
         author("dvc", "push", "--quiet")
 
-        # Nothing large: no base model, which is not shared, and no adapter.
+        # Evaluation needs neither the base model, which is not shared, nor the adapter.
         scorer = with_credentials(author, tmp_path / "scorer", monkeypatch)
         run("pull", "--listings")
         ran = repro(scorer, "--pull", "--allow-missing", "evaluate")
@@ -452,7 +452,7 @@ def test_colleagues_go_on(home: Path, project: Project, tmp_path: Path, monkeypa
         assert not (scorer.folder / "models/tiny/base/model.safetensors").exists()
         assert not (scorer.folder / "models/tiny/qc").exists()
 
-        # The adapter comes from the remote, the base model from its source, when asked for by name; train does not run.
+        # The adapter comes from the remote and the base model from its source; train does not run.
         other = with_credentials(author, tmp_path / "other", monkeypatch)
         run("pull", "models/tiny/qc")
         adapter = Path("models/tiny/qc/adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""Each stage through its Click command, on twenty rows."""
+"""Each stage, run through its Click command on twenty rows."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from babelcart.core.tasks import TASKS
 from babelcart.rows import text
 from tests.support.project import Project, run, run_to
 
@@ -34,7 +35,7 @@ def test_prepare_writes_clean_tables(project: Project) -> None:
     assert test["label"].tolist() == [1, 0] * 10
 
 
-def test_prepare_stops_at_a_broken_row_and_writes_nothing(project: Project) -> None:
+def test_prepare_refuses_a_broken_row_and_writes_nothing(project: Project) -> None:
     with Path("data/train_QC.txt").open("a", encoding="utf-8") as handle:
         handle.write('{"id": "x", "label": "3"}\n')
     result = run("prepare", "--task", "qc", fails=True)
@@ -47,13 +48,13 @@ def test_prepare_stops_at_a_broken_row_and_writes_nothing(project: Project) -> N
     assert json.loads(Path("metrics/prepare/qc.json").read_text())["broken"]["rows"] == 1
 
 
-def test_a_wrong_setting_stops_a_stage_with_its_name(project: Project) -> None:
+def test_a_stage_refuses_an_unknown_setting(project: Project) -> None:
     project.change(split={"seeds": 1})
     printed = run("split", "--task", "qc", fails=True).output
     assert "unknown key split.seeds" in printed
 
 
-def test_split_keeps_a_query_on_one_side(project: Project) -> None:
+def test_split_keeps_all_rows_of_a_query_in_one_part(project: Project) -> None:
     project.change(split={"test_share": 0.2})
     run_to("split")
     parts = {name: pd.read_parquet(f"build/split/qc/{name}.parquet") for name in ("train", "validation", "test")}
@@ -65,7 +66,7 @@ def test_split_keeps_a_query_on_one_side(project: Project) -> None:
     assert json.loads(Path("build/train_languages/qc.json").read_text()) == sorted(parts["train"]["language"].unique())
 
 
-def test_translate_uses_the_memory_and_counts_what_it_lacks(project: Project) -> None:
+def test_translate_uses_the_memory_and_counts_missing_translations(project: Project) -> None:
     project.change(translate={"qc": {"rows_per_language": 20, "source_languages": ["en"]}, "min_coverage": 0.0})
     run_to("translate")
     before = pd.read_parquet("build/split/qc/train.parquet")
@@ -83,39 +84,39 @@ def test_translate_uses_the_memory_and_counts_what_it_lacks(project: Project) ->
     assert counts["translated"] == len(copies) > 0
 
 
-def test_a_translation_that_is_a_held_out_query_is_left_out(project: Project) -> None:
+def test_a_translation_equal_to_a_held_out_query_is_left_out(project: Project) -> None:
     project.change(translate={"qc": {"rows_per_language": 20, "source_languages": ["en"]}, "min_coverage": 0.0})
     run_to("split")
     train = pd.read_parquet("build/split/qc/train.parquet")
     source = train[train["language"] == "en"]["origin_query"].iloc[0]
-    asked = pd.read_parquet("build/split/qc/test.parquet")["origin_query"].iloc[0]
-    Path("data/memory.csv").write_text(f"source,target,text,translation\nen,de,{source},{asked.upper()}\n", encoding="utf-8")
+    held_out = pd.read_parquet("build/split/qc/test.parquet")["origin_query"].iloc[0]
+    Path("data/memory.csv").write_text(f"source,target,text,translation\nen,de,{source},{held_out.upper()}\n", encoding="utf-8")
     run("translate", "--task", "qc")
-    assert asked.upper() not in set(pd.read_parquet("build/translate/qc/train.parquet")["origin_query"])
+    assert held_out.upper() not in set(pd.read_parquet("build/translate/qc/train.parquet")["origin_query"])
     assert json.loads(Path("metrics/translate/qc.json").read_text())["train"]["de"]["held_out"] == 2
 
 
-def test_translate_without_a_memory_file_says_so(project: Project) -> None:
+def test_translate_reports_a_missing_memory_file(project: Project) -> None:
     run_to("split")
     Path("data/memory.csv").unlink()
     printed = run("translate", "--task", "qc", fails=True).output
     assert "memory.csv does not exist" in printed
 
 
-@pytest.mark.parametrize("task", ["qc", "qi"])
-def test_negatives_never_return_a_known_candidate(project: Project, task: str) -> None:
+@pytest.mark.parametrize("task", TASKS)
+def test_negatives_are_never_known_candidates_of_the_query(project: Project, task: str) -> None:
     project.change(negatives={task: {"target_share": 0.7, "max_per_query": 3, "easy_ceiling": 0.95}})
     run_to("negatives", task)
     rows = pd.read_parquet(f"build/negatives/{task}.parquet")
-    made = rows[rows["origin"] == "easy"]
-    assert len(made)
-    assert set(made["label"]) == {0}
+    negatives = rows[rows["origin"] == "easy"]
+    assert len(negatives)
+    assert set(negatives["label"]) == {0}
     pairs = [(group, text.normalise(candidate)) for group, candidate in zip(rows["group"], rows["candidate"], strict=True)]
     native = {pair for pair, origin in zip(pairs, rows["origin"], strict=True) if origin != "easy"}
     sampled = [pair for pair, origin in zip(pairs, rows["origin"], strict=True) if origin == "easy"]
     assert not native & set(sampled)
     assert len(sampled) == len(set(sampled))
-    assert set(made["candidate"]) <= set(rows.loc[rows["origin"] != "easy", "candidate"])
+    assert set(negatives["candidate"]) <= set(rows.loc[rows["origin"] != "easy", "candidate"])
 
 
 def test_negatives_can_be_switched_off(project: Project) -> None:
@@ -137,7 +138,7 @@ def test_base_refuses_an_unknown_model(project: Project) -> None:
     assert "models: has gemma3-270m" in printed
 
 
-def test_train_is_repeatable_and_learns(project: Project) -> None:
+def test_training_is_deterministic_and_reduces_the_loss(project: Project) -> None:
     project.change(train={"epochs": 40, "batch_size": 8, "learning_rate": 0.01})
     run_to("train")
     first = hashes("models/tiny/qc")
@@ -147,14 +148,14 @@ def test_train_is_repeatable_and_learns(project: Project) -> None:
     assert hashes("models/tiny/qc") == first
 
 
-def test_train_without_a_base_model_says_what_to_run(project: Project) -> None:
+def test_train_without_a_base_model_names_the_stage_to_run(project: Project) -> None:
     run_to("negatives")
     printed = run("train", "--task", "qc", "--model", "tiny", fails=True).output
     assert "dvc repro base" in printed
 
 
-def test_from_predictions_to_submission(project: Project) -> None:
-    for task in ("qc", "qi"):
+def test_predictions_metrics_and_submission_agree(project: Project) -> None:
+    for task in TASKS:
         run_to("evaluate", task)
     predictions = pd.read_parquet("predictions/tiny/qc/test.parquet")
     assert predictions["probability"].between(0, 1).all()
@@ -178,12 +179,12 @@ def test_from_predictions_to_submission(project: Project) -> None:
     assert hashes("submissions") == first
 
 
-def test_evaluate_scores_translated_validation_rows_from_the_predictions_only(project: Project) -> None:
+def test_evaluate_reads_the_origin_of_rows_from_the_predictions(project: Project) -> None:
     project.change(split={"validation_share": 0.5}, translate={"qc": {"rows_per_language": 20, "source_languages": ["en"]}})
     run_to("predict")
-    path, made = Path("predictions/tiny/qc/validation.parquet"), pd.read_parquet("build/translate/qc/validation.parquet")
+    path, translated = Path("predictions/tiny/qc/validation.parquet"), pd.read_parquet("build/translate/qc/validation.parquet")
     table = pd.read_parquet(path)
-    assert table["origin"].tolist() == made["origin"].tolist()
+    assert table["origin"].tolist() == translated["origin"].tolist()
     assert set(table["origin"]) == {"native", "translated"}
     assert "origin" not in pd.read_parquet("predictions/tiny/qc/test.parquet")
     for name in ("split", "translate"):
@@ -196,7 +197,7 @@ def test_evaluate_scores_translated_validation_rows_from_the_predictions_only(pr
     assert "has no column origin" in run("evaluate", "--task", "qc", "--model", "tiny", fails=True).output
 
 
-def test_evaluate_without_predictions_says_what_to_run(project: Project) -> None:
+def test_evaluate_without_predictions_names_the_command_to_run(project: Project) -> None:
     run_to("split")
     result = run("evaluate", "--task", "qc", "--model", "tiny", fails=True)
     assert "dvc repro" in result.output

