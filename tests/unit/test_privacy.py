@@ -1,4 +1,4 @@
-"""Nothing personal is sent to a translator: what is written in the manner of an address, a telephone number or a card stays at home."""
+"""Detection of personal data: addresses, telephone numbers and card numbers in all formats, but not ordinary queries."""
 
 from __future__ import annotations
 
@@ -24,46 +24,46 @@ def in_script(text: str, zero: int) -> str:
 
 
 def luhn(digits: str) -> bool:
-    doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
-    return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
+    """Whether the digits have a valid checksum of card numbers."""
+    products = [int(digit) * (1 + position % 2) for position, digit in enumerate(reversed(digits))]
+    return sum(product - 9 if product > 9 else product for product in products) % 10 == 0
 
 
 @st.composite
 def cards(draw: st.DrawFn) -> str:
     digits = draw(st.text("0123456789", min_size=12, max_size=18))
-    digits += next(check for check in "0123456789" if luhn(digits + check))
-    group = draw(st.sampled_from([3, 4, 6, 19]))
-    return draw(st.sampled_from(SEPARATORS)).join(digits[start : start + group] for start in range(0, len(digits), group))
+    digits += next(check_digit for check_digit in "0123456789" if luhn(digits + check_digit))
+    group_size = draw(st.sampled_from([3, 4, 6, 19]))
+    return draw(st.sampled_from(SEPARATORS)).join(digits[start : start + group_size] for start in range(0, len(digits), group_size))
 
 
 @given(cards(), st.sampled_from(ZEROS), WORDS, st.sampled_from(["", " "]), WORDS)
 @example("4111 1111 1111 1111", ord("0"), "", "", "")
 @example("4111-1111-1111-1111", ord("０"), "visa", "", "exp")
-def test_a_card_stays_at_home(card: str, zero: int, before: str, space: str, after: str) -> None:
-    # Before a card's digits, those of the text are part of the run: no word here ends in one.
+def test_card_numbers_are_personal_data(card: str, zero: int, before: str, space: str, after: str) -> None:
+    # No word in WORDS ends with a digit, which would become part of the number.
     assert personal_data(f"{before}{space}{in_script(card, zero)}{space}{after}")
 
 
-def examples() -> list[str]:
-    """A number of every region and kind, in every format that people there use, and as its digits alone."""
-    found = []
+def example_numbers() -> list[str]:
+    """Fixed and mobile telephone numbers of all regions, in all formats of libphonenumber and as digits."""
+    numbers = []
     for region in sorted(phonenumbers.SUPPORTED_REGIONS):
         for kind in (Type.FIXED_LINE, Type.MOBILE):
             if number := phonenumbers.example_number_for_type(region, kind):
-                found += [
-                    phonenumbers.format_number(number, way) for way in (Format.E164, Format.INTERNATIONAL, Format.NATIONAL, Format.RFC3966)
-                ]
-                found.append(str(number.national_number))
-    return [one for one in found if sum(character.isdigit() for character in one) >= 7]
+                formats = (Format.E164, Format.INTERNATIONAL, Format.NATIONAL, Format.RFC3966)
+                numbers += [phonenumbers.format_number(number, number_format) for number_format in formats]
+                numbers.append(str(number.national_number))
+    return [number for number in numbers if sum(character.isdigit() for character in number) >= 7]
 
 
 @pytest.mark.parametrize("zero", ZEROS)
-def test_a_telephone_number_of_any_region_stays_at_home(zero: int) -> None:
-    numbers = [in_script(one, zero) for one in examples()]
+def test_telephone_numbers_of_all_regions_are_personal_data(zero: int) -> None:
+    numbers = [in_script(number, zero) for number in example_numbers()]
     assert len(numbers) > 2000
-    assert [one for one in numbers if not personal_data(one)] == []
-    assert [one for one in numbers if not personal_data(f"iphone 14 case {one} whatsapp")] == []
-    assert [one for one in numbers if not personal_data(f"whatsapp:{one},ask")] == []
+    assert [number for number in numbers if not personal_data(number)] == []
+    assert [number for number in numbers if not personal_data(f"iphone 14 case {number} whatsapp")] == []
+    assert [number for number in numbers if not personal_data(f"whatsapp:{number},ask")] == []
 
 
 @given(
@@ -71,7 +71,7 @@ def test_a_telephone_number_of_any_region_stays_at_home(zero: int) -> None:
     WORDS,
     st.sampled_from(["@", "＠", "﹫", " @ ", "%40", "&#64;", " (at) ", " [at] "]),
 )
-def test_an_e_mail_address_stays_at_home(address: str, word: str, sign: str) -> None:
+def test_e_mail_addresses_are_personal_data(address: str, word: str, sign: str) -> None:
     local, _, domain = address.rpartition("@")
     assume(sign not in (" (at) ", " [at] ") or local[-1].isalnum())
     assert personal_data(f"{word} {local}{sign}{domain} {word}") == "e-mail"
@@ -92,7 +92,7 @@ def test_an_e_mail_address_stays_at_home(address: str, word: str, sign: str) -> 
         "서울 강남구 테헤란로 152", "종로 1", "역삼동 737번지",
     ],
 )  # fmt: skip
-def test_a_postal_address_stays_at_home(address: str) -> None:
+def test_postal_addresses_are_personal_data(address: str) -> None:
     assert personal_data(address) == "postal address"
     assert personal_data(f"pizza to {address.upper()} please")
 
@@ -100,7 +100,7 @@ def test_a_postal_address_stays_at_home(address: str) -> None:
 @pytest.mark.parametrize(
     "text", ["jo at example dot org", "jo at gmail.com", "jo (at) example.org", '"jo smith"@example.org', "jo@[192.0.2.1]", "x@münchen.de"]
 )
-def test_an_address_in_disguise_stays_at_home(text: str) -> None:
+def test_disguised_e_mail_addresses_are_personal_data(text: str) -> None:
     assert personal_data(text) == "e-mail"
 
 
@@ -113,17 +113,17 @@ def test_an_address_in_disguise_stays_at_home(text: str) -> None:
         "1920x1080 monitor", "triumph street triple 765", "power bank 20000 mah 65w",
     ],
 )  # fmt: skip
-def test_an_ordinary_query_is_sent(text: str) -> None:
+def test_ordinary_queries_are_not_personal_data(text: str) -> None:
     assert personal_data(text) is None
 
 
 @given(st.text(max_size=200))
-def test_any_text_gets_an_answer_that_does_not_hang_on_its_form(text: str) -> None:
+def test_the_normal_form_of_a_text_gives_the_same_answer(text: str) -> None:
     assert (personal_data(text) is None) == (personal_data(normalise(text)) is None)
 
 
-def test_a_long_text_takes_no_long_time() -> None:
-    """Regular expressions that run away on a hostile text would not come back here."""
+def test_long_hostile_texts_are_processed_quickly() -> None:
+    """A regular expression with catastrophic backtracking would not return on these texts."""
     for piece in ("1 ", "1 a ", "rue a ", "12 ab ", "市", "1-", "at ", "ถนน ", "로1", "(at "):
         personal_data(piece * 20000)
     random.seed(0)
