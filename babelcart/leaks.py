@@ -1,6 +1,6 @@
-"""Whether a held-out query stands in the training set: as it is, as a near-duplicate, or translated.
+"""Find held-out queries in the training set: the same query, a near-duplicate, or a translation.
 
-`splits` and `translation` leave such rows out; this looks at what they, and all that came after them, made of the training set.
+`split` and `translate` leave such rows out. This check looks at the final training set, so it also covers the steps after them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from babelcart.translation.memory_files import Entry
 if TYPE_CHECKING:
     import pandas as pd
 
-# From the narrowest to the widest; a row is named by the first that fits.
+# From the strictest relation to the widest; a leak is reported under the first that applies.
 KINDS = ("the same query", "a near-duplicate", "a translation")
+MAX_REPORTED = 20
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A row of train and the held-out row that it gives away."""
+    """A train row and a held-out row with related queries; `kind` is one of `KINDS`."""
 
     kind: str
     train_id: str
@@ -37,90 +38,108 @@ class Leak:
 
 
 def find_leaks(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame]) -> list[Leak]:
-    """Every train query that gives a held-out one away, once for each held-out part.
+    """Find all train queries that are related to a held-out query.
 
     Parameters
     ----------
     train : pandas.DataFrame
-        The training set: ``id``, ``origin_query`` and ``group``, the normal form of the query that a row was translated from (its own,
-        where it was not translated).
+        ``id``, ``origin_query``, and ``group``: the normal form of the query, or of the source query if the row was translated.
     held_out : mapping
-        Name of a part -> its rows, with ``group`` where rows of it were translated.
+        Name of a split -> rows; ``group`` is optional if no row was translated.
 
     Returns
     -------
     list of Leak
-        In the order of `held_out`, then of `train`. The same query: equal in `text.normalise`, in whatever language. A near-duplicate:
-        equal in `text.folded`. A translation: of one group.
+        At most one for each train query and split, in the order of `held_out` and then of `train`. The same query: equal in normal form
+        (`babelcart.rows.text.normalise`), whatever the languages. A near-duplicate: equal after `babelcart.rows.text.fold`. A
+        translation: groups that are equal after `fold`.
     """
-    found = []
+    leaks = []
     columns = ["id", "origin_query", "group"]
-    queries = train[columns].drop_duplicates(["origin_query", "group"])
+    train_queries = train[columns].drop_duplicates(["origin_query", "group"])
     for split, rows in held_out.items():
         if "group" not in rows:
             rows = rows.assign(group=[normalise(query) for query in rows["origin_query"]])
-        known: dict[str, dict[str, tuple[str, str]]] = {kind: {} for kind in KINDS}
-        for identifier, query, group in rows[columns].itertuples(index=False):
+        held_out_rows: dict[str, dict[str, tuple[str, str]]] = {kind: {} for kind in KINDS}  # kind -> form -> id and query
+        for row_id, query, group in rows[columns].itertuples(index=False):
             for kind, form in _forms(query, group):
-                known[kind].setdefault(form, (identifier, query))
-        for identifier, query, group in queries.itertuples(index=False):
-            for kind, form in _forms(query, group):
-                if form in known[kind]:
-                    found.append(Leak(kind, identifier, query, split, *known[kind][form]))
-                    break
-    return found
+                held_out_rows[kind].setdefault(form, (row_id, query))
+        for row_id, query, group in train_queries.itertuples(index=False):
+            matches = [(kind, held_out_rows[kind][form]) for kind, form in _forms(query, group) if form in held_out_rows[kind]]
+            if matches:
+                kind, held_out_row = matches[0]
+                leaks.append(Leak(kind, row_id, query, split, *held_out_row))
+    return leaks
 
 
 def _forms(query: str, group: str) -> Iterator[tuple[str, str]]:
+    """For each of `KINDS`, the form of a query that is equal for related queries."""
     return zip(KINDS, (normalise(query), fold(query), fold(group)), strict=True)
 
 
 def check_leaks(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], task: str) -> dict[str, Any]:
-    """Count the queries compared.
+    """Check that no train query is related to a held-out query.
+
+    Parameters
+    ----------
+    train, held_out
+        As in `find_leaks`.
+    task : str
+        ``qc`` or ``qi``, for the message.
 
     Returns
     -------
     dict
-        Name of a part -> ``queries``, the distinct ones (normal form).
+        ``train`` and name of each split -> ``queries``, the number of distinct queries (in normal form) that were compared.
 
     Raises
     ------
     UserError
-        If there is a leak: the rows, and what to do.
+        If there is a leak; the message lists the rows.
     """
     leaks = find_leaks(train, held_out)
     if leaks:
-        shown = "\n".join(f"  {leak}" for leak in leaks[:20])
-        more = f"\n  ... and {len(leaks) - 20} more" if len(leaks) > 20 else ""
+        listed = "\n".join(f"  {leak}" for leak in leaks[:MAX_REPORTED])
+        more = f"\n  ... and {len(leaks) - MAX_REPORTED} more" if len(leaks) > MAX_REPORTED else ""
         raise UserError(
-            f"{task.upper()}: held-out queries stand in train ({len(leaks)}), so no score of this run could be believed:\n{shown}{more}\n"
-            "`split` and `translate` leave such rows out, so a later step or a hand put them there. "
-            f"Take them out, or make the tables anew: dvc repro --force --downstream split@{task}"
+            f"{task.upper()}: train contains {len(leaks)} held-out queries or relatives of them, so scores would be too high:\n"
+            f"{listed}{more}\n"
+            "`split` and `translate` leave such rows out, so a later step or a manual edit added them. Remove them, or rebuild the tables: "
+            f"dvc repro --force --downstream split@{task}"
         )
-    return {
-        name: {"queries": len({normalise(query) for query in rows["origin_query"]})} for name, rows in {"train": train, **held_out}.items()
-    }
+    tables = {"train": train, **held_out}
+    return {name: {"queries": len({normalise(query) for query in rows["origin_query"]})} for name, rows in tables.items()}
 
 
 def known_by_translation(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame], entries: Iterable[Entry]) -> dict[str, int]:
-    """Held-out queries that a translation memory gives as the translation of a train query, or the other way round.
+    """Count held-out queries that a translation memory connects with a train query, in either direction.
 
-    Not a leak by itself: that "printer" was labelled in English is what a model should use for "Drucker". It tells how much of a part asks
-    for what train knows in another language.
+    These are not leaks: a model should use the label of "printer" in English for "Drucker" in German. The count shows how much of a split
+    is covered by train in another language.
+
+    Parameters
+    ----------
+    train : pandas.DataFrame
+        ``language``, ``origin_query``.
+    held_out : mapping
+        Name of a split -> rows.
+    entries : iterable of Entry
+        All entries of the memories.
 
     Returns
     -------
     dict
-        Name of a part -> distinct held-out queries.
+        Name of a split -> number of distinct queries.
     """
-
-    def spoken(rows: pd.DataFrame) -> set[tuple[str, str]]:
-        return {query_key(language, query) for language, query in zip(rows["language"], rows["origin_query"], strict=True)}
-
-    known, asked = spoken(train), {name: spoken(rows) for name, rows in held_out.items()}
-    told: dict[str, set[tuple[str, str]]] = {name: set() for name in held_out}
+    train_queries, held_out_queries = _query_keys(train), {split: _query_keys(rows) for split, rows in held_out.items()}
+    connected: dict[str, set[tuple[str, str]]] = {split: set() for split in held_out}
     for entry in entries:
-        one, other = query_key(entry.source, entry.text), query_key(entry.target, entry.translation)
-        for name, queries in asked.items():
-            told[name].update(query for query, relative in ((one, other), (other, one)) if query in queries and relative in known)
-    return {name: len(found) for name, found in told.items()}
+        source, target = query_key(entry.source, entry.text), query_key(entry.target, entry.translation)
+        related = {query for query, translation in ((source, target), (target, source)) if translation in train_queries}
+        for split, queries in held_out_queries.items():
+            connected[split] |= related & queries
+    return {split: len(queries) for split, queries in connected.items()}
+
+
+def _query_keys(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    return {query_key(language, query) for language, query in zip(rows["language"], rows["origin_query"], strict=True)}

@@ -1,8 +1,8 @@
-"""Stop the run if a validation, dev or test query, a near-duplicate or a translation of one stands in a task's training set.
+"""Stop if train contains a held-out query: the same query, a near-duplicate, or a translation.
 
-Reads build/negatives/TASK.parquet, the held-out rows in build/translate/TASK, and both translation memories; writes what was
-compared to metrics/leaks/TASK.json and, always with the same content, build/leaks/TASK.txt. `train` waits for that file, and does
-not run again because of it.
+Held-out queries are those of validation, dev and test. Reads build/negatives/TASK.parquet, the held-out rows in build/translate/TASK,
+and both translation memories. Writes the numbers of compared queries to metrics/leaks/TASK.json, and build/leaks/TASK.txt, which has
+constant content: `train` waits for this check but is never invalidated by it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def main(task: str) -> None:
     counts = leaks.check_leaks(train, held_out, task)
     files = [Path(config.load("translate.memory", str)), Path(f"memory/{task}.csv")]
     entries = chain.from_iterable(map(memory_files.read_file, files))
-    for name, number in leaks.known_by_translation(train, held_out, entries).items():
-        counts[name]["known_in_another_language"] = number
+    for split, query_count in leaks.known_by_translation(train, held_out, entries).items():
+        counts[split]["known_in_another_language"] = query_count
     write_json(Path(f"metrics/leaks/{task}.json"), counts)
     write_text(
         Path(f"build/leaks/{task}.txt"),

@@ -1,4 +1,4 @@
-"""The check that no held-out query stands in train: each kind of planted leak stops the run, and none is there without one."""
+"""The check for held-out queries in train: each kind of planted leak stops the run, and a run without leaks passes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from tests.support.project import Project, run, run_to
 TRAIN = Path("build/negatives/qc.parquet")
 
 
-def held_out(split: str) -> pd.Series:
+def held_out_row(split: str) -> pd.Series:
+    """The first English row of a held-out split."""
     rows = pd.read_parquet(f"build/translate/qc/{split}.parquet")
     return rows[rows["language"] == "en"].iloc[0]
 
 
+def full_width(text: str) -> str:
+    return "".join(chr(ord(character) + 0xFEE0) if "!" <= character <= "~" else character for character in text)
+
+
 def plant(**fields: Any) -> None:
-    """Put a row like the first of train, with other fields, at its end."""
+    """Append a copy of the first row of train with changed fields."""
     rows = pd.read_parquet(TRAIN)
     row = rows.iloc[[0]].assign(**{"id": "planted", **fields})
     pd.concat([rows, row], ignore_index=True).to_parquet(TRAIN)
@@ -36,33 +41,39 @@ def plant(**fields: Any) -> None:
         (str, "the same query"),
         (str.upper, "the same query"),
         (lambda query: "  " + query.replace(" ", "\u3000 ") + "\n", "the same query"),
-        (lambda query: "".join(chr(ord(one) + 0xFEE0) if "!" <= one <= "~" else one for one in query), "the same query"),  # full width
+        (full_width, "the same query"),
         (lambda query: query.replace("e", "é"), "a near-duplicate"),
         (lambda query: f'"{query}"!', "a near-duplicate"),
         (lambda query: query.replace(" ", "-"), "a near-duplicate"),
         (lambda query: " ".join(reversed(query.split())), "a near-duplicate"),
     ],
-    ids=["as it is", "case", "space", "width", "accents", "punctuation", "hyphen", "order"],
+    ids=["unchanged", "case", "space", "width", "accents", "punctuation", "hyphen", "order"],
 )
-def test_a_planted_query_stops_the_run(project: Project, split: str, change: Any, kind: str) -> None:
+def test_a_held_out_query_in_train_stops_the_run(project: Project, split: str, change: Any, kind: str) -> None:
     run_to("negatives")
-    query = held_out(split)["origin_query"]
+    query = held_out_row(split)["origin_query"]
     planted = change(query)
     assert planted == query or text.normalise(planted) != planted or kind == "a near-duplicate"
     plant(origin_query=planted, group=text.normalise(planted))
-    message = run("leaks", "--task", "qc", fails=True).output
-    assert f"train row planted, {planted!r}, is {kind} of {split} row" in message
-    assert "dvc repro --force --downstream split@qc" in message
+    output = run("leaks", "--task", "qc", fails=True).output
+    assert f"train row planted, {planted!r}, is {kind} of {split} row" in output
+    assert "dvc repro --force --downstream split@qc" in output
     assert not Path("build/leaks/qc.txt").exists()
 
 
 @pytest.mark.parametrize("split", ["validation", "dev", "test"])
 def test_a_translation_of_a_held_out_query_stops_the_run(project: Project, split: str) -> None:
     run_to("negatives")
-    query = held_out(split)["origin_query"]
-    plant(origin_query="tuyau d'arrosage", language="fr", group=text.normalise(query), source_id=held_out(split)["id"], origin="translated")
-    printed = run("leaks", "--task", "qc", fails=True).output
-    assert "is a translation of" in printed
+    query = held_out_row(split)["origin_query"]
+    plant(
+        origin_query="tuyau d'arrosage",
+        language="fr",
+        group=text.normalise(query),
+        source_id=held_out_row(split)["id"],
+        origin="translated",
+    )
+    output = run("leaks", "--task", "qc", fails=True).output
+    assert "is a translation of" in output
 
 
 def test_a_translated_copy_that_equals_a_test_query_stops_the_run(project: Project) -> None:
@@ -73,22 +84,22 @@ def test_a_translated_copy_that_equals_a_test_query_stops_the_run(project: Proje
     tests = pd.read_parquet("build/translate/qc/test.parquet")
     rows.loc[copy, "origin_query"] = tests.loc[tests["language"] == "de", "origin_query"].iloc[0]
     rows.to_parquet(TRAIN)
-    message = run("leaks", "--task", "qc", fails=True).output
-    assert f"train row {rows.loc[copy, 'id']}" in message
-    assert "is the same query of test row" in message
+    output = run("leaks", "--task", "qc", fails=True).output
+    assert f"train row {rows.loc[copy, 'id']}" in output
+    assert "is the same query of test row" in output
 
 
-def test_a_train_query_that_validation_was_given_as_a_translation_stops_the_run(project: Project) -> None:
+def test_a_translated_validation_query_that_equals_a_train_query_stops_the_run(project: Project) -> None:
     run_to("negatives")
     path = Path("build/translate/qc/validation.parquet")
     rows = pd.read_parquet(path)
-    train = pd.read_parquet(TRAIN)["origin_query"].iloc[0]
-    pd.concat([rows, rows.iloc[[0]].assign(id="1-de", origin_query=train, origin="translated")], ignore_index=True).to_parquet(path)
-    printed = run("leaks", "--task", "qc", fails=True).output
-    assert "of validation row 1-de" in printed
+    train_query = pd.read_parquet(TRAIN)["origin_query"].iloc[0]
+    pd.concat([rows, rows.iloc[[0]].assign(id="1-de", origin_query=train_query, origin="translated")], ignore_index=True).to_parquet(path)
+    output = run("leaks", "--task", "qc", fails=True).output
+    assert "of validation row 1-de" in output
 
 
-def test_split_leaves_out_near_duplicates_of_the_given_test_rows(project: Project) -> None:
+def test_split_leaves_out_near_duplicates_of_test_queries(project: Project) -> None:
     path = Path("data/train_QC.txt")
     lines = path.read_text(encoding="utf-8").splitlines()
     first = json.loads(lines[0])
@@ -105,14 +116,16 @@ def test_split_leaves_out_near_duplicates_of_the_given_test_rows(project: Projec
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_translate_gives_no_part_a_near_duplicate_of_the_other(project: Project, part: str) -> None:
+def test_translate_leaves_out_near_duplicates_of_other_splits(project: Project, part: str) -> None:
     other = "validation" if part == "train" else "train"
     project.change(translate={"qc": {"rows_per_language": 40, "source_languages": ["en"], "target_languages": ["de"]}})
     run_to("split")
     source = pd.read_parquet(f"build/split/qc/{part}.parquet").query("language == 'en'")["origin_query"].iloc[0]
-    taken = pd.read_parquet(f"build/split/qc/{other}.parquet")["origin_query"].iloc[0]
-    # The gate lets through what is right of length; the accents make it a near-duplicate only.
-    Path("data/memory.csv").write_text(f"source,target,text,translation\nen,de,{source},{taken.replace('a', 'ä')}!\n", encoding="utf-8")
+    other_query = pd.read_parquet(f"build/split/qc/{other}.parquet")["origin_query"].iloc[0]
+    # The translation passes the gate, and is a near-duplicate of the other query because it differs in accents and punctuation.
+    Path("data/memory.csv").write_text(
+        f"source,target,text,translation\nen,de,{source},{other_query.replace('a', 'ä')}!\n", encoding="utf-8"
+    )
     run("translate", "--task", "qc")
     counts = json.loads(Path("metrics/translate/qc.json").read_text())[part]["de"]
     assert counts["translated"] == 0
@@ -121,16 +134,16 @@ def test_translate_gives_no_part_a_near_duplicate_of_the_other(project: Project,
     run("leaks", "--task", "qc")
 
 
-def test_a_run_without_a_leak_counts_what_it_compared(project: Project) -> None:
+def test_a_run_without_leaks_counts_the_compared_queries(project: Project) -> None:
     run_to("leaks")
-    found = json.loads(Path("metrics/leaks/qc.json").read_text())
+    counts = json.loads(Path("metrics/leaks/qc.json").read_text())
     train = pd.read_parquet(TRAIN)["origin_query"]
-    assert found["train"]["queries"] == len({text.normalise(query) for query in train})
-    assert found["test"] == {"queries": 10, "known_in_another_language": 0}
+    assert counts["train"]["queries"] == len({text.normalise(query) for query in train})
+    assert counts["test"] == {"queries": 10, "known_in_another_language": 0}
     assert "No validation" in Path("build/leaks/qc.txt").read_text()
 
 
-def test_what_the_memory_knows_is_told() -> None:
+def test_queries_that_the_memory_connects_with_train_are_counted() -> None:
     columns = ["language", "origin_query"]
     train = pd.DataFrame([("en", "Printer"), ("de", "lampe")], columns=columns)
     parts = {"test": pd.DataFrame([("de", "drucker"), ("en", "lamp"), ("it", "drucker")], columns=columns)}
@@ -139,8 +152,8 @@ def test_what_the_memory_knows_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("first", "second"),
     [("hdmi 2.1", "hdmi 1.2"), ("किताब", "कुतुब"), ("かき", "がき"), ("5 w 10", "5 w 1 0"), ("c4", "c5"), ("!!!", "???"), ("라면", "랴면")],
 )
-def test_other_words_are_no_near_duplicates(one: str, other: str) -> None:
-    assert text.fold(one) != text.fold(other)
+def test_different_words_are_no_near_duplicates(first: str, second: str) -> None:
+    assert text.fold(first) != text.fold(second)
