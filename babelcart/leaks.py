@@ -51,7 +51,7 @@ def find_leaks(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame]) -> lis
     -------
     list of Leak
         At most one for each train query and split, in the order of `held_out` and then of `train`. The same query: equal in normal form
-        (`babelcart.rows.text.normalise`), whatever the languages. A near-duplicate: equal after `babelcart.rows.text.fold`. A
+        (`babelcart.rows.text.normalise`), regardless of language. A near-duplicate: equal after `babelcart.rows.text.fold`. A
         translation: groups that are equal after `fold`.
     """
     leaks = []

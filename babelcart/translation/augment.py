@@ -18,7 +18,7 @@ from babelcart.translation.translator import Answer, Refusal, Translator
 if TYPE_CHECKING:
     import pandas as pd
 
-# Language of item titles and category paths, whatever the language of the query.
+# Language of item titles and category paths, regardless of the language of the query.
 CANDIDATE_LANGUAGE = "en"
 
 
@@ -53,8 +53,8 @@ def shared_words(rows: pd.DataFrame, min_languages: int = 3) -> frozenset[str]:
 def choose_rows(rows: pd.DataFrame, targets: Sequence[str], settings: Expansion, seed: int) -> dict[str, pd.DataFrame]:
     """Choose the rows to translate into each target language.
 
-    Queries are chosen with all their candidates, about `rows_per_language` rows in total, and in the same proportion from each source
-    language and each share of positive labels.
+    Queries are chosen with all their candidates until there are about `rows_per_language` rows. The choice is stratified by source
+    language and by the query's share of positive labels.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def translate_rows(
 
 
 def _copies(chosen: pd.DataFrame, target: str, translate_candidates: bool, translator: Translator) -> tuple[pd.DataFrame, Counter[str]]:
-    """Translate chosen rows into one language; return the complete copies, and the number of the other rows by reason."""
+    """Translate rows into one language. Return the copies without rows that were refused, and the number of refused rows by reason."""
     import pandas as pd
 
     source_languages = {"origin_query": chosen["language"]}

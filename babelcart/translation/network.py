@@ -1,6 +1,6 @@
 """Send texts to a translation server: bounded concurrency and rate, retries, and a circuit breaker.
 
-Each thread has a client of its own, because a client shared by threads returns the answer of another text. Temporary failures (status
+Each thread has a client of its own, because a shared client returns answers to other texts. Temporary failures (status
 429 or 5xx, timeouts, connection resets, unreadable answers) are retried after an exponential backoff with full jitter (Brooker,
 "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), or at the time that the server names. Too many consecutive failures open
 a circuit breaker (Nygard, "Release It!", 2007): no more requests are sent, and the remaining texts are left for the next run.
@@ -80,7 +80,7 @@ class RateLimiter:
 
 
 class CircuitBreaker:
-    """Count consecutive failures of all threads, and set `stop` when there are too many."""
+    """Count consecutive failures of all threads, and set `stop` after `max_failures` of them."""
 
     def __init__(self, max_failures: int) -> None:
         self.stop = threading.Event()
@@ -90,11 +90,12 @@ class CircuitBreaker:
         self._lock = threading.Lock()
 
     def record_success(self) -> None:
+        """Reset the count of failures."""
         with self._lock:
             self._failures = 0
 
     def record_failure(self, reason: str, *, fatal: bool = False) -> None:
-        """Count a failure; a fatal one opens the breaker at once. `reason` of the breaker is that of the failure that opened it."""
+        """Count a failure. A fatal failure opens the breaker at once; the failure that opens it sets `reason`."""
         with self._lock:
             self._failures += 1
             if fatal or self._failures >= self._max_failures:
@@ -103,7 +104,7 @@ class CircuitBreaker:
 
 
 class Failure(NamedTuple):
-    """The reason why a text has no translation; `stopped` if it was given up because the circuit breaker is open."""
+    """The reason why a text has no translation; `stopped` if the circuit breaker was open."""
 
     reason: str
     stopped: bool = False
@@ -114,7 +115,7 @@ Response = str | Failure
 
 @dataclass
 class _Worker:
-    """A thread, its source of jitter, and the event that lets it continue after the caller has stored its last response."""
+    """State of a thread: its source of jitter, and the event that lets it continue after the caller has stored its last response."""
 
     jitter: random.Random
     stored: threading.Event = field(default_factory=threading.Event)

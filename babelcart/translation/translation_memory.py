@@ -2,8 +2,8 @@
 
 An entry is identified by the engine, its version, both languages and the normal form of the text. The store is one SQLite file in
 write-ahead mode: a process that is killed loses no entry that was added, and several processes can add entries concurrently. People
-share CSV files in a fixed order (`memory_files`): equal entries give equal bytes, and memories give the same result in whatever order
-they are merged (if two entries differ only in the translation, the one that sorts first is kept).
+share CSV files in a fixed order (`memory_files`): equal entries give equal bytes, and memories give the same result regardless of the
+order in which they are merged (if two entries differ only in the translation, the one that sorts first is kept).
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ class Memory:
         Returns
         -------
         str
-            The version of entries for which the file names neither an engine nor a version: the start of the file's hash. `look_up`
-            with the version of the changed file does not find the entries of the old one.
+            Version of the entries for which the file names neither engine nor version. It is the start of the file's hash, so that a
+            changed file replaces its earlier entries in `look_up`.
         """
         content_hash = sha256(path) if path.exists() else ""
         version = content_hash[:12]

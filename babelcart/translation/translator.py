@@ -38,7 +38,7 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """The entries of one engine and version in the memory, and the engine itself if it may be asked for more."""
+    """Entries of one engine and version in the memory, and the engine for texts that the memory lacks, if any."""
 
     name: str
     version: str
@@ -122,7 +122,7 @@ class Translator:
         return {key: answers.get(key, refusals[key]) for key in originals}
 
     def _candidates(self, source: Source, direction: Direction, pending: Mapping[str, str]) -> EngineResults:
-        """Translations of one source, before the gate: those in the memory, then those of its engine."""
+        """Return the translations of one source, from the memory and then from its engine, before they are checked by the gate."""
         known = self.memory.look_up(EngineDirection(source.name, source.version, *direction), list(pending))
         missing = {key: text for key, text in pending.items() if key not in known}
         engine = source.engine
@@ -142,7 +142,7 @@ class Translator:
         return EngineResults(known | new.translations, refusals | new.refusals)
 
     def _other_languages(self, target: str, texts: Sequence[str]) -> set[str]:
-        """`gate.other_languages`, with verdicts cached in the memory."""
+        """Do the same as `gate.other_languages`, with verdicts cached in the memory."""
         verdicts = self.memory.language_verdicts(target, texts)
         unknown = [text for text in texts if text not in verdicts]
         if unknown:
@@ -153,7 +153,7 @@ class Translator:
         return {text for text, is_other in verdicts.items() if is_other}
 
     def _ask_network(self, engine: Engine, direction: Direction, texts: Mapping[str, str], known: Mapping[str, str]) -> EngineResults:
-        """Ask an engine on the network. Its answers are stored at once, those in doubt as entries only after the engine repeated them."""
+        """Ask an engine on the network. Answers are stored as unconfirmed when they arrive, and as entries once confirmed."""
         memory_key = EngineDirection(engine.name, engine.version, *direction)
         interrupted = self.memory.unconfirmed(memory_key)
         first_answers = {key: interrupted[key] for key in texts if key in interrupted}
@@ -172,10 +172,10 @@ class Translator:
     def _confirm(
         self, engine: Engine, direction: Direction, texts: Mapping[str, str], first_answers: Mapping[str, str], known: Mapping[str, str]
     ) -> EngineResults:
-        """Ask again for answers in doubt, and accept those that the engine repeats.
+        """Ask again for doubtful answers, and accept those that the engine repeats.
 
-        A server, proxy or client that mixes up requests returns the answer of another text, so two texts have the same answer. Such
-        answers need two votes; all answers need as many as the setting `agree`.
+        A server, proxy or client that mixes up requests returns the answer to another text, so that two texts have the same answer. Such
+        an answer must be given twice. Every answer must be given as often as the setting `agree` requires.
         """
         required = self._required_votes(first_answers, known)
         votes = {key: Counter({answer: 1}) for key, answer in first_answers.items()}
@@ -198,6 +198,7 @@ class Translator:
         return EngineResults(confirmed, refusals)
 
     def _required_votes(self, first_answers: Mapping[str, str], known: Mapping[str, str]) -> dict[str, int]:
+        """Return how often each answer must be given: twice or more if another text has the same answer."""
         texts_by_answer: defaultdict[str, set[str]] = defaultdict(set)
         for key, answer in {**known, **first_answers}.items():
             texts_by_answer[normalise(answer)].add(key)
@@ -208,7 +209,7 @@ class Translator:
     def _request(
         self, engine: Engine, direction: Direction, texts: Mapping[str, str], description: str
     ) -> Iterator[tuple[str, str | Refusal]]:
-        """Send each text in a request of its own; yield its key and the translation or the reason why there is none."""
+        """Send each text in a separate request; yield its key, and its translation or the reason why it has none."""
         if not texts:
             return
         keys = {text: key for key, text in texts.items()}
@@ -220,19 +221,22 @@ class Translator:
         pool = RequestPool(make_client, list(keys), self.settings.network, self.settings.seed)
         try:
             for text, response in self.progress(pool.responses(), total=len(keys), desc=description):
-                if isinstance(response, Failure):
-                    if response.stopped:
-                        self.unavailable[engine.name] = response.reason
-                    yield keys[text], Refusal(response.reason)
-                elif not response.strip():
-                    yield keys[text], Refusal("empty")
-                else:
-                    self.answer_counts[engine.name] += 1
-                    yield keys[text], collapse_spaces(response)
+                yield keys[text], self._record(engine, response)
         except EngineUnavailable as error:
             self.unavailable[engine.name] = str(error)
             for key in texts:
                 yield key, Refusal(str(error))
+
+    def _record(self, engine: Engine, response: str | Failure) -> str | Refusal:
+        """Count a response of an engine; return the translation on one line, or the reason why there is none."""
+        if isinstance(response, Failure):
+            if response.stopped:
+                self.unavailable[engine.name] = response.reason
+            return Refusal(response.reason)
+        if not response.strip():
+            return Refusal("empty")
+        self.answer_counts[engine.name] += 1
+        return collapse_spaces(response)
 
     def _run_locally(self, engine: Engine, direction: Direction, texts: Mapping[str, str]) -> dict[str, str]:
         """Translate with an engine on this machine, in batches of texts of similar length."""
@@ -251,7 +255,7 @@ class Translator:
 
 
 def _sendable(engine: Engine, texts: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Refusal]]:
-    """Divide texts into those that may be sent to an engine and those that are refused."""
+    """Separate the texts that an engine may get from those that are refused: too long, or private."""
     accepted: dict[str, str] = {}
     refusals: dict[str, Refusal] = {}
     for key, text in texts.items():
