@@ -65,15 +65,15 @@ def _layer(layer: Any, hidden: Tensor, cosine: Tensor, sine: Tensor, pack: Pack,
     if last:
         # Nothing reads the other positions of this layer's output.
         key, value = linears(normed, own.k_proj, own.v_proj)
-        (query,) = linears(normed.index_select(0, pack.last), own.q_proj)
-        query = _rotate(query, getattr(own, "q_norm", None), own.head_dim, cosine[pack.last], sine[pack.last])
-        hidden = hidden.index_select(0, pack.last)
+        (query,) = linears(normed.index_select(0, pack.last_index), own.q_proj)
+        query = _rotate(query, getattr(own, "q_norm", None), own.head_dim, cosine[pack.last_index], sine[pack.last_index])
+        hidden = hidden.index_select(0, pack.last_index)
     else:
         query, key, value = linears(normed, own.q_proj, own.k_proj, own.v_proj)
         query = _rotate(query, getattr(own, "q_norm", None), own.head_dim, cosine, sine)
     key = _rotate(key, getattr(own, "k_norm", None), own.head_dim, cosine, sine)
     value = value.view(len(value), -1, own.head_dim)
-    blocks, output_index = ((pack.final,), None) if last else (pack.blocks, pack.output_index)
+    blocks, output_index = ((pack.last_block,), None) if last else (pack.blocks, pack.output_index)
     output = attention(query, key, value, blocks, output_index, own.scaling, getattr(own, "sliding_window", None))
     (output,) = linears(output.flatten(1), own.o_proj)
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma: a norm before and after each half of the layer

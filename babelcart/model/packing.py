@@ -1,18 +1,32 @@
-"""Shared-prefix packing: many (query, candidate) rows as one sequence without padding.
+"""Shared-prefix packing: many rows as one sequence in which shared tokens occur once, without padding.
 
-Rows of a query share the prompt's instruction and the query. Their tokens are a tree: the instruction once, below it
-each query once, below each query its candidates. The tree is laid out as one sequence of ``T`` tokens; position ids
-restart after the shared prefix, and a token attends only to its own branch. Every matrix product of the model then runs
-over ``T`` real tokens. Only the attention itself, a few per cent of the work for rows this short, is padded: it runs on
-``(segments, longest branch)`` gathered from the sequence.
+The rows of a query share the prompt's instruction and the query itself. Their tokens form a tree: the instruction is the root,
+each query is a child of it, and the candidates of a query are its children. The tree is laid out as one sequence. Position ids
+restart after each shared prefix, and a token attends only to the tokens between the root and itself.
 
-The result equals running every row alone, up to the float error of the dtype (``tests/unit/test_packing.py``).
+All matrix products of the model run over this sequence. Only attention is padded: it is computed for groups of segments of
+similar length (`AttentionBlock`), and takes a few per cent of the time for rows this short.
+
+The result equals that of running each row separately, up to rounding in the dtype (``tests/unit/test_packing.py``).
+
+Shapes in this module use these letters:
+
+====== ==========================================================================
+``T``  tokens of the sequence
+``R``  rows of the pack
+``S``  segments of an attention block; a segment is a node of the tree
+``Lq`` tokens of the longest segment of the block
+``Lk`` tokens of the longest branch of the block; a branch ends with its segment
+``H``  attention heads
+``K``  key-value heads; ``G = H / K`` attention heads share one of them
+``D``  head_dim
+====== ==========================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,14 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """The token ids of one row, in the three parts of the tree.
+    """The token ids of one row, divided where rows of the same query begin to differ.
 
     Attributes
     ----------
     query : tuple of int
-        Instruction and query: equal for every candidate of the query.
+        Instruction and query, equal for all candidates of the query.
     candidate : tuple of int
-        Candidate and the prompt's suffix. Its last token is the position whose next token is the label.
+        Candidate and suffix of the prompt. The model answers after the last of these tokens.
     """
 
     query: tuple[int, ...]
@@ -37,16 +51,17 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """Segments of a pack whose attention is computed together.
+    """Segments of a pack whose attention is computed together, padded to the longest one.
 
     Attributes
     ----------
     query_index : torch.Tensor
-        ``(S, Lq)`` int64: where in the sequence the tokens of each segment stand (padded with 0).
+        ``(S, Lq)`` int64: index in the sequence of each token of a segment; 0 for padding.
     key_index : torch.Tensor
-        ``(S, Lk)`` int64: the same for a segment's whole branch, its ancestors first.
+        ``(S, Lk)`` int64: index in the sequence of each token of the segment's branch, from the root; 0 for padding.
     distance : torch.Tensor
-        ``(S, Lq, Lk)`` int64: query position minus key position; negative where attention is not allowed.
+        ``(S, Lq, Lk)`` int64: position of the query token minus position of the key token. Negative for padding and for later
+        tokens, which must not be attended to.
     """
 
     query_index: torch.Tensor
@@ -54,69 +69,111 @@ class AttentionBlock:
     distance: torch.Tensor
 
     def to(self, device: torch.device | str) -> AttentionBlock:
-        """The same block on another device."""
+        """Copy the block to a device."""
         return AttentionBlock(self.query_index.to(device), self.key_index.to(device), self.distance.to(device))
 
 
 @dataclass(frozen=True)
 class Pack:
-    """One packed sequence and the tables that its attention needs.
+    """One packed sequence, with the index tensors for its attention.
 
     Attributes
     ----------
-    input_ids, position_ids : torch.Tensor
+    input_ids : torch.Tensor
         ``(1, T)`` int64.
-    blocks : tuple of Block
-        Prefixes apart from candidates, so that neither is padded to the other's length.
-    final : Block
-        The last token of each row alone, as query ``0 .. rows - 1``, over its branch.
+    position_ids : torch.Tensor
+        ``(1, T)`` int64: position of each token in its row.
+    blocks : tuple of AttentionBlock
+        One block of the prefixes and one of the candidates, so that neither is padded to the length of the other.
     output_index : torch.Tensor
-        ``(T,)`` int64: where each token of the sequence stands in the flattened queries of all blocks.
-    last : torch.Tensor
-        ``(rows,)`` int64: where the last token of each row stands in the sequence, in the order given to `pack_rows`.
+        ``(T,)`` int64: index of each token of the sequence in the flattened queries of all blocks.
+    last_block : AttentionBlock
+        The last token of each row as a block with ``S = R`` and ``Lq = 1``. Its `query_index` counts rows (0 to ``R - 1``), not
+        tokens of the sequence.
+    last_index : torch.Tensor
+        ``(R,)`` int64: index in the sequence of the last token of each row, in the order of the rows given to `pack_rows`.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     blocks: tuple[AttentionBlock, ...]
-    final: AttentionBlock
     output_index: torch.Tensor
-    last: torch.Tensor
+    last_block: AttentionBlock
+    last_index: torch.Tensor
 
     def to(self, device: torch.device | str) -> Pack:
-        """The same pack on another device."""
+        """Copy the pack to a device."""
         return Pack(
             self.input_ids.to(device),
             self.position_ids.to(device),
             tuple(block.to(device) for block in self.blocks),
-            self.final.to(device),
             self.output_index.to(device),
-            self.last.to(device),
+            self.last_block.to(device),
+            self.last_index.to(device),
         )
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """A node of the tree: a run of tokens of the sequence.
+
+    Attributes
+    ----------
+    indices : range
+        Indices of its tokens in the sequence.
+    branch : list of int
+        Indices of the tokens of its ancestors, from the root, and of its own.
+    """
+
+    indices: range
+    branch: list[int]
+
+
+@dataclass
+class _Sequence:
+    """The sequence while segments are appended to it."""
+
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+
+    def append(self, tokens: Sequence[int], ancestors: list[int]) -> _Segment:
+        indices = range(len(self.tokens), len(self.tokens) + len(tokens))
+        branch = [*ancestors, *indices]
+        self.tokens.extend(tokens)
+        self.positions.extend(range(len(ancestors), len(branch)))
+        return _Segment(indices, branch)
+
+
 def common_prefix(rows: Sequence[TokenRow]) -> int:
-    """The number of first tokens that the queries of all rows share; at least one token of each is left over."""
-    shortest = min(len(row.query) for row in rows) - 1
+    """Count the leading tokens that the queries of all rows have in common.
+
+    At least one token of each query is not counted, so that no query becomes an empty segment.
+    """
+    longest = min(len(row.query) for row in rows) - 1
     first = rows[0].query
-    for length in range(shortest):
+    for length in range(longest):
         if any(row.query[length] != first[length] for row in rows):
             return length
-    return max(shortest, 0)
+    return max(longest, 0)
 
 
 def pack_rows(rows: Sequence[TokenRow]) -> Pack:
-    """Lay rows out as a tree of three levels: common prefix, queries, candidates.
+    """Lay out rows as a tree with three levels: common prefix, queries, candidates.
 
     Parameters
     ----------
     rows : sequence of TokenRow
-        At least one. Rows with equal ``query`` share it wherever they stand in the sequence.
+        At least one. Rows with equal ``query`` share its tokens, also when other rows are between them.
+
+    Returns
+    -------
+    Pack
+        On the CPU.
 
     Raises
     ------
     ValueError
-        If there is no row, or a row has an empty part.
+        If there are no rows, or a row has an empty part.
     """
     import torch
 
@@ -126,61 +183,68 @@ def pack_rows(rows: Sequence[TokenRow]) -> Pack:
         raise ValueError("every row needs at least one query token and one candidate token")
 
     shared = common_prefix(rows)
-    tokens: list[int] = list(rows[0].query[:shared])
-    positions = list(range(shared))
-    trunk = list(range(shared))
-    # Of each segment: its first token in the sequence, its length, the sequence indices of its ancestors.
-    prefixes: list[tuple[int, int, list[int]]] = [(0, shared, [])] if shared else []
-    candidates: list[tuple[int, int, list[int]]] = []
-    branches: dict[tuple[int, ...], list[int]] = {}
-    last: list[int] = []
+    sequence = _Sequence()
+    root = sequence.append(rows[0].query[:shared], [])
+    queries: dict[tuple[int, ...], _Segment] = {}
+    candidates: list[_Segment] = []
     for row in rows:
-        if row.query not in branches:
-            own = row.query[shared:]
-            prefixes.append((len(tokens), len(own), trunk))
-            branches[row.query] = trunk + list(range(len(tokens), len(tokens) + len(own)))
-            tokens.extend(own)
-            positions.extend(range(shared, shared + len(own)))
-        branch = branches[row.query]
-        candidates.append((len(tokens), len(row.candidate), branch))
-        tokens.extend(row.candidate)
-        positions.extend(range(len(branch), len(branch) + len(row.candidate)))
-        last.append(len(tokens) - 1)
+        if row.query not in queries:
+            queries[row.query] = sequence.append(row.query[shared:], root.branch)
+        candidates.append(sequence.append(row.candidate, queries[row.query].branch))
 
-    output_index = torch.empty(len(tokens), dtype=torch.long)
-    blocks = []
-    offset = 0
-    for segments in (prefixes, candidates):
-        block = _block(segments)
-        longest = block.query_index.shape[1]
-        for number, (start, length, _) in enumerate(segments):
-            output_index[start : start + length] = torch.arange(length) + (offset + number * longest)
-        offset += len(segments) * longest
-        blocks.append(block)
-    # The candidates' block again, with one query a segment: segments stand in the order of the rows.
-    numbers = torch.arange(len(rows))
-    ends = torch.tensor([len(row.candidate) - 1 for row in rows])
-    final = AttentionBlock(numbers[:, None], blocks[1].key_index, blocks[1].distance[numbers, ends][:, None])
-    return Pack(torch.tensor([tokens]), torch.tensor([positions]), tuple(blocks), final, output_index, torch.tensor(last))
+    levels = ([*([root] if shared else []), *queries.values()], candidates)
+    blocks = tuple(_attention_block(segments) for segments in levels)
+    return Pack(
+        torch.tensor([sequence.tokens]),  # (1, T)
+        torch.tensor([sequence.positions]),  # (1, T)
+        blocks,
+        _output_index(levels, blocks, len(sequence.tokens)),  # (T,)
+        _last_block(candidates, blocks[1]),
+        torch.tensor([segment.indices[-1] for segment in candidates]),  # (R,)
+    )
 
 
-def _block(segments: Sequence[tuple[int, int, list[int]]]) -> AttentionBlock:
+def _attention_block(segments: Sequence[_Segment]) -> AttentionBlock:
     import torch
 
-    longest_query = max(length for _, length, _ in segments)
-    longest_key = max(length + len(ancestors) for _, length, ancestors in segments)
-    query_index = torch.zeros(len(segments), longest_query, dtype=torch.long)
-    key_index = torch.zeros(len(segments), longest_key, dtype=torch.long)
-    query_position = torch.full((len(segments), longest_query), -1, dtype=torch.long)
-    # Padding keys stand after every query, so that their distance is negative.
-    key_position = torch.full((len(segments), longest_key), longest_key, dtype=torch.long)
-    for number, (start, length, ancestors) in enumerate(segments):
-        whole = len(ancestors) + length
-        query_index[number, :length] = torch.arange(start, start + length)
-        key_index[number, :whole] = torch.tensor([*ancestors, *range(start, start + length)])
-        query_position[number, :length] = torch.arange(len(ancestors), whole)
-        key_position[number, :whole] = torch.arange(whole)
+    longest_segment = max(len(segment.indices) for segment in segments)
+    longest_branch = max(len(segment.branch) for segment in segments)
+    query_index = torch.zeros(len(segments), longest_segment, dtype=torch.long)  # (S, Lq)
+    key_index = torch.zeros(len(segments), longest_branch, dtype=torch.long)  # (S, Lk)
+    # Padding is in front of all tokens as a query and behind all tokens as a key: its distances are negative.
+    query_position = torch.full((len(segments), longest_segment), -1, dtype=torch.long)  # (S, Lq)
+    key_position = torch.full((len(segments), longest_branch), longest_branch, dtype=torch.long)  # (S, Lk)
+    for segment_index, segment in enumerate(segments):
+        length, branch_length = len(segment.indices), len(segment.branch)
+        query_index[segment_index, :length] = torch.arange(segment.indices.start, segment.indices.stop)
+        key_index[segment_index, :branch_length] = torch.tensor(segment.branch)
+        query_position[segment_index, :length] = torch.arange(branch_length - length, branch_length)
+        key_position[segment_index, :branch_length] = torch.arange(branch_length)
     return AttentionBlock(query_index, key_index, query_position[:, :, None] - key_position[:, None, :])
+
+
+def _output_index(levels: Sequence[Sequence[_Segment]], blocks: Sequence[AttentionBlock], tokens: int) -> torch.Tensor:
+    """`Pack.output_index`, ``(T,)``, of the segments of each block."""
+    import torch
+
+    output_index = torch.empty(tokens, dtype=torch.long)  # (T,)
+    offset = 0  # of the segment in the flattened queries of all blocks
+    for segments, block in zip(levels, blocks, strict=True):
+        padded_length = block.query_index.shape[1]
+        for segment in segments:
+            length = len(segment.indices)
+            output_index[segment.indices.start : segment.indices.stop] = torch.arange(offset, offset + length)
+            offset += padded_length
+    return output_index
+
+
+def _last_block(candidates: Sequence[_Segment], block: AttentionBlock) -> AttentionBlock:
+    """`Pack.last_block`: the attention block of the candidates, reduced to the last token of each."""
+    import torch
+
+    rows = torch.arange(len(candidates))  # (R,)
+    last_tokens = torch.tensor([len(segment.indices) - 1 for segment in candidates])  # (R,), index in the segment
+    return AttentionBlock(rows[:, None], block.key_index, block.distance[rows, last_tokens][:, None])
 
 
 def attention(
@@ -192,55 +256,78 @@ def attention(
     scaling: float,
     sliding_window: int | None = None,
 ) -> torch.Tensor:
-    """Attention over the blocks of a `Pack`.
+    """Compute attention within each branch of a `Pack`.
 
-    Plain products and a float32 softmax: for segments this short they are two to three times as fast on a CPU as the fused
-    kernel and its backward pass.
+    Uses matrix products and a float32 softmax. On a CPU, for segments this short, they take a third to half of the time of the
+    fused kernel and its backward pass.
 
     Parameters
     ----------
     query : torch.Tensor
-        ``(Q, heads, head_dim)``; `key` and `value` ``(T, key_value_heads, head_dim)``.
-    blocks : sequence of Block
-        Whose indices point into `query` and `key`.
+        ``(N, H, D)``: one query for each index in `blocks`; `N` is ``T``, or ``R`` with `Pack.last_block`.
+    key, value : torch.Tensor
+        ``(T, K, D)``.
+    blocks : sequence of AttentionBlock
+        `Pack.blocks`, or only `Pack.last_block`.
     output_index : torch.Tensor, optional
-        `Pack.output_index`; without it the queries of the blocks stand in order and are not padded.
+        `Pack.output_index`, ``(N,)``. None if the queries of the blocks are in order and have no padding.
+    scaling : float
+        Factor of the scores before the softmax.
     sliding_window : int, optional
-        Keys this many positions or more before a query are not attended to.
+        Number of positions that a query can attend to, its own included. None for no limit.
 
     Returns
     -------
     torch.Tensor
-        ``(Q, heads, head_dim)``.
+        ``(N, H, D)`` in the dtype of `query`.
     """
     import torch
 
-    heads, key_heads = query.shape[1], key.shape[1]
-    group = heads // key_heads
-    outputs = []
-    for block in blocks:
-        segments, length = block.query_index.shape
-        span = block.key_index.shape[1]
-        # Heads that share a key head become more queries of it: (segments * key_heads, group * length, head_dim).
-        q = _gather(query, block.query_index.flatten()).view(segments, length, key_heads, group, -1)
-        q = q.permute(0, 2, 3, 1, 4).reshape(segments * key_heads, group * length, -1)
-        k, v = (_gather(tensor, block.key_index.flatten()).view(segments, span, key_heads, -1).transpose(1, 2) for tensor in (key, value))
-        k, v = k.reshape(segments * key_heads, span, -1), v.reshape(segments * key_heads, span, -1)
-        allowed = block.distance >= 0
-        if sliding_window is not None:
-            allowed &= block.distance < sliding_window
-        # Finite, so that the (unused) rows of padding queries stay finite too.
-        bias = torch.where(allowed, 0.0, -1e30)[:, None, None].expand(segments, key_heads, group, length, span)
-        weights = torch.baddbmm(torch.zeros((), dtype=q.dtype, device=q.device), q, k.transpose(1, 2), beta=0, alpha=scaling)
-        weights = torch.softmax(weights.float() + bias.reshape(weights.shape), dim=-1).to(query.dtype)
-        output = (weights @ v).view(segments, key_heads, group, length, -1).permute(0, 3, 1, 2, 4)
-        outputs.append(output.reshape(segments * length, heads, -1))
-    whole = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-    return whole if output_index is None else whole.index_select(0, output_index)
+    outputs = [_block_attention(query, key, value, block, scaling, sliding_window) for block in blocks]  # (S * Lq, H, D) each
+    output = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+    return output if output_index is None else output.index_select(0, output_index)
+
+
+def _block_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block: AttentionBlock, scaling: float, sliding_window: int | None
+) -> torch.Tensor:
+    """Attention of one block, ``(S * Lq, H, D)``; the parameters are those of `attention`."""
+    import torch
+
+    heads, key_heads = query.shape[1], key.shape[1]  # H, K
+    group = heads // key_heads  # G
+    segments, length = block.query_index.shape  # S, Lq
+    span = block.key_index.shape[1]  # Lk
+    # The heads that share a key-value head become further queries of that head.
+    q = _gather(query, block.query_index.flatten()).view(segments, length, key_heads, group, -1)  # (S, Lq, K, G, D)
+    q = q.permute(0, 2, 3, 1, 4).reshape(segments * key_heads, group * length, -1)  # (S * K, G * Lq, D)
+    k = _gather_branches(key, block)  # (S * K, Lk, D)
+    v = _gather_branches(value, block)  # (S * K, Lk, D)
+    allowed = block.distance >= 0  # (S, Lq, Lk)
+    if sliding_window is not None:
+        allowed &= block.distance < sliding_window
+    # A finite number instead of -inf: the softmax of a padding query, whose result is not used, would be NaN.
+    bias = torch.where(allowed, 0.0, -1e30)[:, None, None].expand(segments, key_heads, group, length, span)
+    scores = torch.baddbmm(torch.zeros((), dtype=q.dtype, device=q.device), q, k.transpose(1, 2), beta=0, alpha=scaling)
+    weights = torch.softmax(scores.float() + bias.reshape(scores.shape), dim=-1).to(query.dtype)  # (S * K, G * Lq, Lk)
+    output = (weights @ v).view(segments, key_heads, group, length, -1)  # (S, K, G, Lq, D)
+    return output.permute(0, 3, 1, 2, 4).reshape(segments * length, heads, -1)  # (S * Lq, H, D)
+
+
+def _gather_branches(tensor: torch.Tensor, block: AttentionBlock) -> torch.Tensor:
+    """Keys or values ``(T, K, D)`` of the branch of each segment, ``(S * K, Lk, D)``."""
+    segments, span = block.key_index.shape
+    key_heads = tensor.shape[1]
+    branches = _gather(tensor, block.key_index.flatten()).view(segments, span, key_heads, -1)  # (S, Lk, K, D)
+    return branches.transpose(1, 2).reshape(segments * key_heads, span, -1)
 
 
 def _gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Rows by index. In float32 where gradients flow: a shared prefix sums those of many rows, for which bf16 is too short."""
+    """Select rows by index.
+
+    Where gradients flow, the selection is done in float32: the gradient of a shared token is the sum over many rows, for which
+    bfloat16 has too few digits.
+    """
     if not tensor.requires_grad:
         return tensor.index_select(0, index)
     return tensor.float().index_select(0, index).to(tensor.dtype)

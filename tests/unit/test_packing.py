@@ -69,7 +69,7 @@ def test_a_prefix_is_laid_out_once() -> None:
     pack = pack_rows(rows)
     assert pack.input_ids.tolist() == [[9, 1, 2, 3, 4, 5, 7, 3]]
     assert pack.position_ids.tolist() == [[0, 1, 2, 3, 3, 4, 1, 2]]
-    assert pack.last.tolist() == [3, 5, 7]
+    assert pack.last_index.tolist() == [3, 5, 7]
 
 
 def test_budget_counts_a_shared_query_once() -> None:
