@@ -105,7 +105,7 @@ def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:
             if "lora_B" in name:  # zero in an untrained adapter, so that the gradient of A would be zero
                 parameter.normal_(std=0.02)
     if not settings.get("fused"):
-        layers._plain = lambda module: False
+        layers._is_plain_lora = lambda module: False
     return Rung(model, encoder.labels, settings), encoder
 
 

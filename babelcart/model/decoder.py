@@ -1,7 +1,13 @@
-"""The forward pass of a decoder over a `Pack`, from the modules that transformers loaded and peft adapted.
+"""The forward pass of a decoder over a `Pack`, with the modules that transformers loaded and peft adapted.
 
-Three things set it apart from transformers' own: attention follows the tree of the pack; the last layer, but for its keys and
-values, runs at the label positions alone; and what stands between the matrix products is fused (`babelcart.model.layers`).
+It differs from the forward pass of transformers in three ways:
+
+* Attention follows the tree of the pack (`babelcart.model.packing`).
+* The last layer computes keys and values for all tokens, and everything else only for the last token of each row.
+* Norms, rotations and activations run in fused functions (`babelcart.model.layers`).
+
+Shapes in this module use the letters of `babelcart.model.packing`: ``T`` tokens, ``R`` rows, ``H`` attention heads, ``K`` key-value
+heads, ``D`` head_dim. ``N`` is the number of positions that a layer returns: ``R`` in the last layer, else ``T``.
 """
 
 from __future__ import annotations
@@ -21,37 +27,37 @@ ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "silu": "silu"}
 
 
 def last_hidden(decoder: Any, pack: Pack) -> Tensor:
-    """Final hidden states of the last token of each row.
+    """Compute the final hidden state of the last token of each row.
 
     Parameters
     ----------
     decoder
-        What ``get_decoder()`` of a transformers model gives; its linear layers may be peft's.
+        The result of ``get_decoder()`` of a transformers model. Its linear layers may be those of peft.
     pack : Pack
-        On the decoder's device.
+        On the device of the decoder.
 
     Returns
     -------
     torch.Tensor
-        ``(rows, hidden_size)`` in the model's dtype.
+        ``(R, hidden_size)`` in the dtype of the model.
 
     Raises
     ------
     UserError
-        If the model is of a family that this file does not know.
+        If the architecture of the model or its activation function is not supported.
     """
     config = decoder.config
-    name = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", None)
-    if config.model_type not in FAMILIES or name not in ACTIVATIONS:
-        raise UserError(f"models of the family {config.model_type} ({name}) are not supported; accepted: {', '.join(FAMILIES)}")
-    hidden = decoder.embed_tokens(pack.input_ids)[0]
-    angles: dict[str, tuple[Tensor, Tensor]] = {}
-    last = len(decoder.layers) - 1
-    for number, layer in enumerate(decoder.layers):
-        kind = getattr(layer.self_attn, "layer_type", None) or ""
-        if kind not in angles:
-            angles[kind] = _angles(decoder.rotary_emb, pack.position_ids, kind)
-        inputs = (layer, hidden, *angles[kind], pack, ACTIVATIONS[name], number == last)
+    activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", None)
+    if config.model_type not in FAMILIES or activation not in ACTIVATIONS:
+        raise UserError(f"models of the family {config.model_type} ({activation}) are not supported; accepted: {', '.join(FAMILIES)}")
+    hidden = decoder.embed_tokens(pack.input_ids)[0]  # (T, hidden_size)
+    angles: dict[str, tuple[Tensor, Tensor]] = {}  # layer type -> cosine and sine, (T, 1, D / 2) each
+    last_layer = len(decoder.layers) - 1
+    for layer_index, layer in enumerate(decoder.layers):
+        layer_type = getattr(layer.self_attn, "layer_type", None) or ""
+        if layer_type not in angles:
+            angles[layer_type] = _angles(decoder.rotary_emb, pack.position_ids, layer_type)
+        inputs = (layer, hidden, *angles[layer_type], pack, ACTIVATIONS[activation], layer_index == last_layer)
         if getattr(layer, "gradient_checkpointing", False) and decoder.training:
             hidden = checkpoint(_layer, *inputs, use_reentrant=False)
         else:
@@ -59,24 +65,26 @@ def last_hidden(decoder: Any, pack: Pack) -> Tensor:
     return _norm(hidden, decoder.norm)
 
 
-def _layer(layer: Any, hidden: Tensor, cosine: Tensor, sine: Tensor, pack: Pack, activation: str, last: bool) -> Tensor:
-    own = layer.self_attn
-    normed = _norm(hidden, layer.input_layernorm)
-    if last:
-        # Nothing reads the other positions of this layer's output.
-        key, value = linears(normed, own.k_proj, own.v_proj)
-        (query,) = linears(normed.index_select(0, pack.last_index), own.q_proj)
-        query = _rotate(query, getattr(own, "q_norm", None), own.head_dim, cosine[pack.last_index], sine[pack.last_index])
-        hidden = hidden.index_select(0, pack.last_index)
+def _layer(layer: Any, hidden: Tensor, cosine: Tensor, sine: Tensor, pack: Pack, activation: str, is_last: bool) -> Tensor:
+    """One layer of the decoder: ``(T, hidden_size)`` to ``(N, hidden_size)``."""
+    module = layer.self_attn
+    blocks, output_index = ((pack.last_block,), None) if is_last else (pack.blocks, pack.output_index)
+    query_norm, key_norm = getattr(module, "q_norm", None), getattr(module, "k_norm", None)
+    normed = _norm(hidden, layer.input_layernorm)  # (T, hidden_size)
+    if is_last:
+        # The other positions of this layer's output are never read.
+        key, value = linears(normed, module.k_proj, module.v_proj)  # (T, K * D) each
+        (query,) = linears(normed.index_select(0, pack.last_index), module.q_proj)  # (R, H * D)
+        query = _rotate(query, query_norm, module.head_dim, cosine[pack.last_index], sine[pack.last_index])  # (R, H, D)
+        hidden = hidden.index_select(0, pack.last_index)  # (R, hidden_size)
     else:
-        query, key, value = linears(normed, own.q_proj, own.k_proj, own.v_proj)
-        query = _rotate(query, getattr(own, "q_norm", None), own.head_dim, cosine, sine)
-    key = _rotate(key, getattr(own, "k_norm", None), own.head_dim, cosine, sine)
-    value = value.view(len(value), -1, own.head_dim)
-    blocks, output_index = ((pack.last_block,), None) if last else (pack.blocks, pack.output_index)
-    output = attention(query, key, value, blocks, output_index, own.scaling, getattr(own, "sliding_window", None))
-    (output,) = linears(output.flatten(1), own.o_proj)
-    if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma: a norm before and after each half of the layer
+        query, key, value = linears(normed, module.q_proj, module.k_proj, module.v_proj)  # (T, H * D), then (T, K * D) each
+        query = _rotate(query, query_norm, module.head_dim, cosine, sine)  # (T, H, D)
+    key = _rotate(key, key_norm, module.head_dim, cosine, sine)  # (T, K, D)
+    value = value.view(len(value), -1, module.head_dim)  # (T, K, D)
+    output = attention(query, key, value, blocks, output_index, module.scaling, getattr(module, "sliding_window", None))  # (N, H, D)
+    (output,) = linears(output.flatten(1), module.o_proj)  # (N, hidden_size)
+    if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma normalises before and after attention and feed-forward
         hidden = hidden + _norm(output, layer.post_attention_layernorm)
         output = _feed_forward(layer.mlp, _norm(hidden, layer.pre_feedforward_layernorm), activation)
         return hidden + _norm(output, layer.post_feedforward_layernorm)
@@ -85,29 +93,33 @@ def _layer(layer: Any, hidden: Tensor, cosine: Tensor, sine: Tensor, pack: Pack,
 
 
 def _feed_forward(mlp: Any, x: Tensor, activation: str) -> Tensor:
-    gate, up = linears(x, mlp.gate_proj, mlp.up_proj)
+    """``(N, hidden_size)`` to ``(N, hidden_size)``."""
+    gate, up = linears(x, mlp.gate_proj, mlp.up_proj)  # (N, intermediate_size) each
     return linears(Gated.apply(gate, up, activation), mlp.down_proj)[0]  # type: ignore[no-untyped-call]
 
 
-def _scale(norm: Any) -> tuple[Tensor, float]:
-    """The factors and the epsilon of a transformers RMS norm; Gemma's weights are the factors less 1."""
+def _scale_and_epsilon(norm: Any) -> tuple[Tensor, float]:
+    """Scale ``(features,)`` in float32 and epsilon of an RMS norm of transformers. Gemma stores the scale minus 1."""
     if type(norm).__name__.startswith("Gemma"):
         return 1.0 + norm.weight.float(), norm.eps
     return norm.weight.float(), norm.variance_epsilon
 
 
 def _norm(x: Tensor, norm: Any) -> Tensor:
-    return RmsNorm.apply(x, *_scale(norm))  # type: ignore[no-untyped-call]
+    """``(N, hidden_size)`` to ``(N, hidden_size)``."""
+    return RmsNorm.apply(x, *_scale_and_epsilon(norm))  # type: ignore[no-untyped-call]
 
 
 def _rotate(x: Tensor, norm: Any, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:
-    scale, eps = (None, 0.0) if norm is None else _scale(norm)
-    return Rotate.apply(x.view(len(x), -1, head_dim), cosine, sine, scale, eps)  # type: ignore[no-untyped-call]
+    """``(N, heads * D)`` to ``(N, heads, D)``: normalise each head if `norm` is not None, then rotate it."""
+    scale, epsilon = (None, 0.0) if norm is None else _scale_and_epsilon(norm)
+    return Rotate.apply(x.view(len(x), -1, head_dim), cosine, sine, scale, epsilon)  # type: ignore[no-untyped-call]
 
 
-def _angles(rotary: Any, positions: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``(T, 1, head_dim / 2)`` in float32."""
-    wide = torch.empty(0, dtype=torch.float32, device=positions.device)  # transformers casts them to the dtype of this
-    found = rotary(wide, positions, kind) if hasattr(rotary, f"{kind}_inv_freq") else rotary(wide, positions)
-    cosine, sine = (table[0, :, None, : table.shape[-1] // 2] for table in found)
+def _angles(rotary: Any, positions: Tensor, layer_type: str) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, ``(T, 1, D / 2)`` each in float32, of positions ``(1, T)``."""
+    like = torch.empty(0, dtype=torch.float32, device=positions.device)  # transformers returns the tables in the dtype of this tensor
+    has_layer_types = hasattr(rotary, f"{layer_type}_inv_freq")
+    tables = rotary(like, positions, layer_type) if has_layer_types else rotary(like, positions)  # (1, T, D) each
+    cosine, sine = (table[0, :, None, : table.shape[-1] // 2] for table in tables)
     return cosine, sine

@@ -1,8 +1,10 @@
-"""The layers of a decoder as functions whose backward passes are written out.
+"""Parts of a decoder layer as functions with hand-written backward passes.
 
-The same results as transformers' and peft's modules, in fewer passes over memory: on rows this short, what surrounds the
-matrix products costs as much as they do. Norms and rotations are computed in float32 whatever the dtype. The base is frozen:
-no function here gives a gradient for its weights.
+They give the results of the modules of transformers and peft, but read and write memory less often: for rows this short, the
+operations between the matrix products take as long as the products themselves. Norms and rotations are computed in float32,
+whatever the dtype of their input. The base model is frozen, so no function returns a gradient for its weights.
+
+``T`` is the number of tokens.
 """
 
 from __future__ import annotations
@@ -15,142 +17,169 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
-def _normed(wide: Tensor, scale: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(wide.shape[-1]).add_(eps).rsqrt_()
-    return (wide * inverse).mul_(scale), inverse
+def _normalise(x: Tensor, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Normalised `x` ``(..., features)`` and the reciprocal of its root mean square ``(..., 1)``; all tensors are float32."""
+    inverse_rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()  # (..., 1)
+    return (x * inverse_rms).mul_(scale), inverse_rms
 
 
-def _normed_backward(gradient: Tensor, wide: Tensor, inverse: Tensor, scale: Tensor) -> Tensor:
-    gradient, unit = gradient * scale, wide * inverse
-    return gradient.addcmul_(unit, (gradient * unit).mean(-1, keepdim=True), value=-1).mul_(inverse)
+def _normalise_backward(gradient: Tensor, x: Tensor, inverse_rms: Tensor, scale: Tensor) -> Tensor:
+    """Gradient for `x`; `gradient` and `x` are ``(..., features)`` float32."""
+    gradient, unit = gradient * scale, x * inverse_rms  # (..., features)
+    return gradient.addcmul_(unit, (gradient * unit).mean(-1, keepdim=True), value=-1).mul_(inverse_rms)
 
 
 class RmsNorm(torch.autograd.Function):
-    """Root-mean-square normalisation (Zhang and Sennrich, 2019) of the last dimension, times `scale` (float32)."""
+    """Root-mean-square normalisation (Zhang and Sennrich, 2019).
+
+    Normalises ``(..., features)`` over the last dimension and multiplies by `scale`, ``(features,)`` float32.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        output, inverse = _normed(x.float(), scale, eps)
-        ctx.save_for_backward(x, inverse, scale)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, epsilon: float) -> Tensor:
+        output, inverse_rms = _normalise(x.float(), scale, epsilon)  # (..., features), (..., 1)
+        ctx.save_for_backward(x, inverse_rms, scale)
         return output.to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, inverse, scale = ctx.saved_tensors
-        return _normed_backward(gradient.float(), x.float(), inverse, scale).to(x.dtype), None, None
+        x, inverse_rms, scale = ctx.saved_tensors
+        return _normalise_backward(gradient.float(), x.float(), inverse_rms, scale).to(x.dtype), None, None
 
 
-def _rotated(x: Tensor, cosine: Tensor, sine: Tensor, sign: int) -> Tensor:
-    output = torch.empty_like(x)
+def _rotate_halves(x: Tensor, cosine: Tensor, sine: Tensor, sign: int) -> Tensor:
+    """Rotate each pair of features ``(i, i + head_dim / 2)`` by its angle, or back with `sign` -1."""
+    output = torch.empty_like(x)  # (T, heads, head_dim)
     half = cosine.shape[-1]
-    first, second = x[..., :half], x[..., half:]
+    first, second = x[..., :half], x[..., half:]  # (T, heads, head_dim / 2) each
     torch.mul(first, cosine, out=output[..., :half]).addcmul_(second, sine, value=-sign)
     torch.mul(second, cosine, out=output[..., half:]).addcmul_(first, sine, value=sign)
     return output
 
 
 class Rotate(torch.autograd.Function):
-    """Rotary position embedding (Su et al., 2021) of ``(T, heads, head_dim)``, after a norm of each head if `scale` is given.
+    """Rotary position embedding (Su et al., 2021) of ``(T, heads, head_dim)``.
 
-    `cosine` and `sine` are ``(T, 1, head_dim / 2)`` float32.
+    `cosine` and `sine` are ``(T, 1, head_dim / 2)`` float32. If `scale` ``(head_dim,)`` is given, each head is first normalised
+    as by `RmsNorm`.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, scale: Tensor | None, eps: float) -> Tensor:
-        wide, inverse = x.float(), None
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, scale: Tensor | None, epsilon: float) -> Tensor:
+        heads = x.float()  # (T, heads, head_dim)
         if scale is not None:
-            wide, inverse = _normed(wide, scale, eps)
-            ctx.save_for_backward(cosine, sine, scale, x, inverse)
+            heads, inverse_rms = _normalise(heads, scale, epsilon)
+            ctx.save_for_backward(cosine, sine, scale, x, inverse_rms)
         else:
             ctx.save_for_backward(cosine, sine)
         ctx.dtype = x.dtype
-        return _rotated(wide, cosine, sine, 1).to(x.dtype)
+        return _rotate_halves(heads, cosine, sine, 1).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        cosine, sine, *normed = ctx.saved_tensors
-        wide = _rotated(gradient.float(), cosine, sine, -1)
-        if normed:
-            scale, x, inverse = normed
-            wide = _normed_backward(wide, x.float(), inverse, scale)
-        return wide.to(ctx.dtype), None, None, None, None
+        cosine, sine, *norm_tensors = ctx.saved_tensors
+        grad_x = _rotate_halves(gradient.float(), cosine, sine, -1)  # (T, heads, head_dim)
+        if norm_tensors:
+            scale, x, inverse_rms = norm_tensors
+            grad_x = _normalise_backward(grad_x, x.float(), inverse_rms, scale)
+        return grad_x.to(ctx.dtype), None, None, None, None
 
 
 class Gated(torch.autograd.Function):
-    """``activation(gate) * up`` of a gated feed-forward layer (Shazeer, 2020); only its two inputs are remembered."""
+    """``activation(gate) * up`` of a gated feed-forward layer (Shazeer, 2020); all tensors are ``(T, intermediate_size)``.
+
+    Only the two inputs are saved for the backward pass, which computes the activation again.
+    """
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
         ctx.save_for_backward(gate, up)
         ctx.activation = activation
-        return _activated(gate, activation).mul_(up)
+        return _activate(gate, activation).mul_(up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         gate, up = ctx.saved_tensors
-        inner = gradient * up
+        grad_gate = gradient * up
         if ctx.activation == "silu":
-            inner = torch.ops.aten.silu_backward(inner, gate)
+            grad_gate = torch.ops.aten.silu_backward(grad_gate, gate)
         else:
-            inner = torch.ops.aten.gelu_backward(inner, gate, approximate="tanh")
-        return inner, _activated(gate, ctx.activation).mul_(gradient), None
+            grad_gate = torch.ops.aten.gelu_backward(grad_gate, gate, approximate="tanh")
+        return grad_gate, _activate(gate, ctx.activation).mul_(gradient), None
 
 
-def _activated(gate: Tensor, activation: str) -> Tensor:
+def _activate(gate: Tensor, activation: str) -> Tensor:
     return functional.silu(gate) if activation == "silu" else functional.gelu(gate, approximate="tanh")
 
 
 class LoraLinears(torch.autograd.Function):
     """Linear layers of the same input, each ``x W' + bias + scaling * x A' B'`` (Hu et al., "LoRA", 2021, equation 3).
 
-    The low-rank products are accumulated into the outputs by BLAS; the A matrices of all layers are one product, forward and
-    backward, and so are their gradients. Gradients for x, A and B.
+    BLAS adds the low-rank products to the outputs in place. The A matrices of all layers are concatenated, so that their product
+    and its gradient take one call each. Returns gradients for x, A and B.
+
+    The arguments after `scalings` are the weights of all layers, their biases (or None), their A and their B matrices. Shapes:
+    x ``(T, in_features)``, weight ``(out_features, in_features)``, bias ``(out_features,)``, A ``(r, in_features)``,
+    B ``(out_features, r)``.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scalings: tuple[float, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
         count = len(scalings)
-        weights, biases, downs, ups = (tensors[n * count : (n + 1) * count] for n in range(4))
-        down = torch.cat(downs) if count > 1 else downs[0]  # type: ignore[arg-type]
-        low = functional.linear(x, down)  # type: ignore[arg-type]
+        weights, biases, a_matrices, b_matrices = (tensors[part * count : (part + 1) * count] for part in range(4))
+        a_all = torch.cat(a_matrices) if count > 1 else a_matrices[0]  # type: ignore[arg-type]  # (sum of r, in_features)
+        low = functional.linear(x, a_all)  # type: ignore[arg-type]  # (T, sum of r)
         outputs, start = [], 0
-        for weight, bias, up, scaling in zip(weights, biases, ups, scalings, strict=True):
-            output = functional.linear(x, weight, bias)  # type: ignore[arg-type]
-            output.addmm_(low[:, start : start + up.shape[1]], up.T, alpha=scaling)  # type: ignore[union-attr]
-            start += up.shape[1]  # type: ignore[union-attr]
+        for weight, bias, b, scaling in zip(weights, biases, b_matrices, scalings, strict=True):
+            output = functional.linear(x, weight, bias)  # type: ignore[arg-type]  # (T, out_features)
+            output.addmm_(low[:, start : start + b.shape[1]], b.T, alpha=scaling)  # type: ignore[union-attr]
+            start += b.shape[1]  # type: ignore[union-attr]
             outputs.append(output)
-        ctx.save_for_backward(x, low, down, *weights, *ups)
+        ctx.save_for_backward(x, low, a_all, *weights, *b_matrices)
         ctx.scalings = scalings
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, down, *others = ctx.saved_tensors
+        x, low, a_all, *weights_and_b = ctx.saved_tensors
         count = len(ctx.scalings)
-        weights, ups = others[:count], others[count:]
-        ranks = [up.shape[1] for up in ups]
-        inner = torch.cat([(g @ up).mul_(scaling) for g, up, scaling in zip(gradients, ups, ctx.scalings, strict=True)], dim=1)
+        weights, b_matrices = weights_and_b[:count], weights_and_b[count:]
+        ranks = [b.shape[1] for b in b_matrices]
+        grad_low = torch.cat([(g @ b).mul_(scaling) for g, b, scaling in zip(gradients, b_matrices, ctx.scalings, strict=True)], dim=1)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = inner @ down
+            grad_x = grad_low @ a_all  # (T, in_features)
             for gradient, weight in zip(gradients, weights, strict=True):
                 grad_x.addmm_(gradient, weight)
-        grad_downs = (inner.T @ x).split(ranks)
-        lows = low.split(ranks, dim=1)
-        grad_ups = [(g.T @ part).mul_(scaling) for g, part, scaling in zip(gradients, lows, ctx.scalings, strict=True)]
-        return grad_x, None, *([None] * (2 * count)), *grad_downs, *grad_ups
+        grad_a = (grad_low.T @ x).split(ranks)  # (r, in_features) each
+        low_parts = low.split(ranks, dim=1)  # (T, r) each
+        grad_b = [(g.T @ part).mul_(scaling) for g, part, scaling in zip(gradients, low_parts, ctx.scalings, strict=True)]
+        return grad_x, None, *([None] * (2 * count)), *grad_a, *grad_b
 
 
 def linears(x: Tensor, *modules: Any) -> tuple[Tensor, ...]:
-    """The outputs of linear layers for ``x`` ``(T, in_features)``; plain LoRA layers of peft together, all others by themselves.
+    """Apply several linear layers to the same input.
 
-    Layers with dropout, DoRA or a quantised base are not plain.
+    LoRA layers of peft are computed together by `LoraLinears` if none of them has dropout, DoRA or a quantized base layer.
+    Otherwise each module is called separately.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        ``(T, in_features)``.
+    *modules : torch.nn.Module
+        Linear layers of torch or peft.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        ``(T, out_features)`` for each module.
     """
-    if not all(_plain(module) for module in modules):
+    if not all(_is_plain_lora(module) for module in modules):
         return tuple(module(x) for module in modules)
     bases = [module.base_layer for module in modules]
     return LoraLinears.apply(  # type: ignore[no-untyped-call]
@@ -163,7 +192,7 @@ def linears(x: Tensor, *modules: Any) -> tuple[Tensor, ...]:
     )
 
 
-def _plain(module: Any) -> bool:
+def _is_plain_lora(module: Any) -> bool:
     from peft.tuners.lora import Linear
 
     return (

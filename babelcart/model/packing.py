@@ -18,7 +18,7 @@ Shapes in this module use these letters:
 ``Lq`` tokens of the longest segment of the block
 ``Lk`` tokens of the longest branch of the block; a branch ends with its segment
 ``H``  attention heads
-``K``  key-value heads; ``G = H / K`` attention heads share one of them
+``K``  key-value heads; ``G = H / K`` attention heads share each of them
 ``D``  head_dim
 ====== ==========================================================================
 """
