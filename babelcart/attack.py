@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from babelcart.core.config import bounded
-from babelcart.model.prompts import Prompt
+from babelcart.model.prompts import Prompt, RowTexts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,15 +48,6 @@ class AttackSettings:
     # Number of rows sampled from the split; 0 turns the attacks off.
     rows: int = bounded(0, 10**6, default=200)
     seed: int = 0
-
-
-class RowTexts(NamedTuple):
-    """The texts of one row; `_asdict` gives the record that `babelcart.model.prompts.PromptTokenizer.encode_many` takes."""
-
-    language: str
-    query: str
-    candidate: str
-    pivot: str
 
 
 def attack_rows(text: RowTexts, prompt: Prompt, answer: int) -> dict[str, RowTexts]:

@@ -17,7 +17,7 @@ from babelcart.rows.table import read_table, write_table
 if TYPE_CHECKING:
     import numpy as np
 
-    from babelcart.attack import RowTexts
+    from babelcart.model.prompts import RowTexts
 
 
 @cli.command
@@ -35,7 +35,7 @@ def main(task: str, model: str) -> None:
     tokenizer, adapted = task_model.load_tokenizer(), task_model.load_adapted()
 
     def score(texts: Sequence[RowTexts]) -> np.ndarray:
-        token_rows = tokenizer.encode_many([text._asdict() for text in texts])
+        token_rows = tokenizer.encode_many(texts)
         return scoring.score(adapted, token_rows, tokenizer.labels, max_tokens, "attack")
 
     write_table(Path(f"build/attack/{model}/{task}.parquet"), attack.score_attacks(rows, task_model.prompt, settings, score))

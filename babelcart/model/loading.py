@@ -1,4 +1,4 @@
-"""Loading a base model and its adapter, ready for packed rows."""
+"""Load a base model and an adapter, and compute the logits of the two labels for packed rows."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from babelcart.model.prompts import LabelTokens
 
 
-# How files are named that torch.load or pickle.load would read.
+# Suffixes of files that torch.load or pickle.load would read.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A block under ``models:``. LoRA settings have peft's names."""
+    """A block under ``models:`` in params.yaml. Settings of LoRA have the names of ``peft.LoraConfig``."""
 
     SECTION: ClassVar[str] = "models.*"
 
@@ -43,56 +43,74 @@ class ModelSettings:
 
 
 def device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
+    """``"cuda"`` if a GPU is available, else ``"cpu"``."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def for_this_cpu(model: ModelSettings) -> ModelSettings:
-    """The model as it is computed here: in float32 if `dtype` is bfloat16 and the CPU has no instructions for it.
+def for_this_cpu(settings: ModelSettings) -> ModelSettings:
+    """Replace bfloat16 by float32 on a CPU without bfloat16 instructions.
 
-    Without them a product in bfloat16 takes ten times as long as one in float32, which rounds less.
+    Without these instructions, a matrix product in bfloat16 takes ten times as long as in float32, which also rounds less.
+
+    Returns
+    -------
+    ModelSettings
+        `settings` unchanged on a GPU, on a CPU with bfloat16 instructions, or if `dtype` is float32.
     """
     import torch
 
-    if model.dtype == "float32" or device() == "cuda":
-        return model
-    # avx512_bf16, amx_bf16, and those of other makers.
-    found = any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-    return model if found else replace(model, dtype="float32")
+    if settings.dtype == "float32" or device() == "cuda":
+        return settings
+    # avx512_bf16, amx_bf16, and the names for CPUs of other manufacturers
+    supported = any(available for name, available in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    return settings if supported else replace(settings, dtype="float32")
 
 
 def base_source(folder: Path) -> dict[str, Any]:
-    """Arguments of ``from_pretrained`` for a folder that the `base` stage wrote."""
-    if not (folder / SOURCE_RECORD).exists():
-        raise UserError(f"{folder} holds no base model; run `dvc repro base`")
-    pin = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
-    if "repo" in pin:
-        return {"pretrained_model_name_or_path": pin["repo"], "revision": pin["revision"], "trust_remote_code": False}
-    return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
-
-
-def refuse_pickles(folder: Path) -> None:
-    """Weights are read from safetensors alone: a pickle runs whatever code stands in it when it is read.
+    """Arguments of ``from_pretrained`` for a folder written by the `base` stage.
 
     Raises
     ------
     UserError
-        If the folder holds a pickle, or no safetensors.
+        If the folder has no source record, or an invalid one.
     """
-    found = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if found:
+    if not (folder / SOURCE_RECORD).exists():
+        raise UserError(f"{folder} holds no base model; run `dvc repro base`")
+    record = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
+    if "repo" in record:
+        return {"pretrained_model_name_or_path": record["repo"], "revision": record["revision"], "trust_remote_code": False}
+    return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Require that the weights in a folder are safetensors files. Loading a pickle can run any code that it contains.
+
+    Raises
+    ------
+    UserError
+        If the folder contains a pickle file, or no safetensors file.
+    """
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
         raise UserError(
-            f"{folder} holds {', '.join(found)}: pickles, which run code when they are read. Only safetensors are read: have whoever made "
-            "them save as safetensors (save_pretrained of peft and transformers does), and remove these"
+            f"{folder} holds {', '.join(pickles)}: pickles, which can run code when they are loaded; accepted: safetensors files. "
+            "Ask the author to save the weights as safetensors (the default of save_pretrained in peft and transformers), "
+            "then delete the pickles"
         )
     if not any(folder.glob("*.safetensors")):
-        raise UserError(f"{folder} holds no weights (*.safetensors); run `dvc repro`, or `dvc pull` to fetch them")
+        raise UserError(f"{folder} holds no weights (*.safetensors); run `dvc repro`, or `dvc pull` to download them")
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a base model."""
+    """Load the tokenizer of a base model.
+
+    Raises
+    ------
+    UserError
+        If the folder contains no base model (see `base_source`), or its files cannot be read.
+    """
     from transformers import AutoTokenizer
 
     silence_libraries()
@@ -100,68 +118,111 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(**base_source(folder))
 
 
-def load_base(folder: Path, model: ModelSettings) -> Any:
-    """The frozen base model in its dtype and quantization, on the best device."""
+def load_base(folder: Path, settings: ModelSettings) -> Any:
+    """Load a base model onto the GPU if one is available, in the dtype and quantization of `settings`.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Written by the `base` stage.
+    settings : ModelSettings
+        Only `dtype` and `quantization` are used.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        With frozen parameters.
+
+    Raises
+    ------
+    UserError
+        If the folder contains no base model, a pickle file, or files that cannot be read.
+    """
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    where, dtype = base_source(folder), getattr(torch, model.dtype)
-    if where["pretrained_model_name_or_path"] == str(folder):
+    source, dtype = base_source(folder), getattr(torch, settings.dtype)
+    if source["pretrained_model_name_or_path"] == str(folder):
         refuse_pickles(folder)
-    settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device()}}
-    if model.quantization == "nf4":
-        settings["quantization_config"] = BitsAndBytesConfig(
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device()}}
+    if settings.quantization == "nf4":
+        options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     with readable_folder(folder):
-        base = AutoModelForCausalLM.from_pretrained(**where, **settings)
+        base = AutoModelForCausalLM.from_pretrained(**source, **options)
     base.requires_grad_(False)
-    if model.quantization == "nf4":
+    if settings.quantization == "nf4":
         for module in base.modules():
-            # On a CPU with AVX512-BF16, scoring would repack the weights into a form that lets no gradient through, for good.
+            # On CPUs with AVX512-BF16, bitsandbytes would otherwise repack the weights during scoring. The repacked weights pass no
+            # gradient, and the model cannot be trained afterwards.
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return base
 
 
-def add_adapter(base: Any, model: ModelSettings, seed: int) -> Any:
-    """LoRA on every linear layer of the text model, its first values fixed by `seed`."""
+def add_adapter(base: Any, settings: ModelSettings, seed: int) -> Any:
+    """Add a LoRA adapter to every linear layer of the text decoder.
+
+    Parameters
+    ----------
+    base : transformers.PreTrainedModel
+    settings : ModelSettings
+        The settings of LoRA and `gradient_checkpointing`.
+    seed : int
+        Random seed of the initial weights.
+
+    Returns
+    -------
+    peft.PeftModel
+        The adapter has the dtype of the base model.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
 
     targets = text_linears(base)
-    torch.manual_seed(seed)  # before the adapter is built: its init is random
+    torch.manual_seed(seed)  # get_peft_model draws the initial weights
     config = LoraConfig(
-        r=model.r,
-        lora_alpha=model.lora_alpha,
-        lora_dropout=model.lora_dropout,
-        use_rslora=model.use_rslora,
-        use_dora=model.use_dora,
+        r=settings.r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
-    if model.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         adapted.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
 
 
 def check_adapter(folder: Path) -> None:
-    """See that a folder holds a LoRA adapter in safetensors.
+    """Require that a folder contains a LoRA adapter in safetensors.
 
     Raises
     ------
     UserError
-        If there is no adapter, a pickle, or an adapter of another kind, which may name further files to load.
+        If the folder contains no adapter, a pickle file, or an adapter of another type, which could name more files to load.
     """
-    kind = read_json(folder / "adapter_config.json", {"peft_type": object})["peft_type"]
+    adapter_type = read_json(folder / "adapter_config.json", {"peft_type": object})["peft_type"]
     refuse_pickles(folder)
-    if kind != "LORA":
-        raise UserError(f"{folder} holds an adapter of the kind {kind!r}; accepted: 'LORA', as `train` writes it")
+    if adapter_type != "LORA":
+        raise UserError(f"{folder} holds an adapter of the kind {adapter_type!r}; accepted: 'LORA', as `train` writes it")
 
 
 def load_adapter(base: Any, folder: Path) -> Any:
-    """A base model with a trained adapter that passes `check_adapter`."""
+    """Add the trained adapter in a folder to a base model.
+
+    Returns
+    -------
+    peft.PeftModel
+
+    Raises
+    ------
+    UserError
+        If `check_adapter` rejects the folder, or its files cannot be read.
+    """
     from peft import PeftModel
 
     check_adapter(folder)
@@ -170,41 +231,54 @@ def load_adapter(base: Any, folder: Path) -> Any:
 
 
 def text_linears(base: Any) -> list[str]:
-    """Full names of the linear layers of the decoder: never the head, never a vision tower."""
+    """Full names of the linear layers of the text decoder, sorted. The head and a vision tower are not included."""
     import torch
 
-    decoder = base.get_decoder()
-    inside = {id(module) for module in decoder.modules()}
-    return sorted(name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in inside)
+    decoder_modules = {id(module) for module in base.get_decoder().modules()}
+    return sorted(name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in decoder_modules)
 
 
 def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
-    """Logits of "not relevant" and "relevant" after the last token of each row.
+    """Compute the logits of the two label tokens after the last token of each row.
 
-    Only the supervised positions and only the two label rows of the output matrix are computed, never the vocabulary.
+    The output matrix is multiplied only at these positions, and only its two rows for the labels, not the complete vocabulary.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+    pack : Pack
+        Rows ``R`` in one sequence of ``T`` tokens, on any device.
+    labels : LabelTokens
 
     Returns
     -------
     torch.Tensor
-        ``(rows, 2)`` float32; column 1 is "relevant".
+        ``(R, 2)`` float32: column 0 is "not relevant", column 1 is "relevant".
     """
     import torch
 
     from babelcart.model.decoder import last_hidden
 
-    whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = whole.get_output_embeddings().weight
-    hidden = last_hidden(whole.get_decoder(), pack.to(head.device))
-    logits = (hidden @ head[[labels.negative, labels.positive]].T).float()
-    cap = getattr(whole.config.get_text_config(), "final_logit_softcapping", None)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = base.get_output_embeddings().weight  # (vocabulary, hidden_size)
+    hidden = last_hidden(base.get_decoder(), pack.to(head.device))  # (R, hidden_size)
+    logits = (hidden @ head[[labels.negative, labels.positive]].T).float()  # (R, 2)
+    cap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write an adapter in peft's format; equal adapters give equal bytes."""
+    """Write an adapter in the format of peft. Equal adapters give identical bytes.
+
+    Parameters
+    ----------
+    model : peft.PeftModel
+    folder : pathlib.Path
+        Created if it does not exist.
+    """
     config = model.peft_config["default"]
-    # peft turns the target list into a set, whose order differs from process to process.
+    # peft stores the targets as a set, whose order differs between processes.
     config.target_modules = sorted(config.target_modules)
     config.base_model_name_or_path = Path(config.base_model_name_or_path or "").as_posix()
     model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # a template that says nothing of this adapter
+    (folder / "README.md").unlink(missing_ok=True)  # peft's template of a model card, without content

@@ -1,8 +1,8 @@
-"""From a row to tokens: the prompt's three parts, its truncation, and the two label tokens.
+"""Convert rows to tokens: fill in the prompt, cut long texts, and find the two label tokens.
 
-``instruction + query`` is the same for every candidate of a query and stands first, so that it can be shared
-(`babelcart.model.packing`). ``candidate + suffix`` follows; the next token is the answer. Each part is tokenised on its own:
-the same row has the same tokens whatever it is packed with.
+The tokens of a row are those of instruction and query, followed by those of candidate and suffix; the next token is the answer.
+All candidates of a query share the first part, which is therefore computed once (`babelcart.model.packing`). Each part is
+tokenized separately, so that the tokens of a row do not depend on the rows in the same pack.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
@@ -19,13 +19,26 @@ from babelcart.model.packing import TokenRow
 if TYPE_CHECKING:
     import pandas as pd
 
+# Texts in one call of the tokenizer.
+BATCH_SIZE = 8192
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """The three parts of a prompt.
+    """A block under ``prompts:`` in params.yaml: the parts of a prompt and the two answers.
 
-    `query` may use ``{query}``, ``{pivot}`` (the query in translate.pivot, or as it is where there is no translation) and
-    ``{language}``; `candidate` uses ``{candidate}``.
+    Attributes
+    ----------
+    query : str
+        Instruction and query. Contains ``{query}`` or ``{pivot}``, and optionally ``{language}``.
+    candidate : str
+        Contains ``{candidate}``.
+    suffix : str
+        Text between the candidate and the answer.
+    positive, negative : str
+        The answers "relevant" and "not relevant". Each adds exactly one token to the suffix.
+    max_query_tokens, max_candidate_tokens : int
+        Longer queries and candidates are cut; the other text of the prompt is not.
     """
 
     SECTION: ClassVar[str] = "prompts.*"
@@ -41,102 +54,138 @@ class Prompt:
 
 @dataclass(frozen=True)
 class LabelTokens:
-    """The token ids that mean "not relevant" and "relevant"."""
+    """The token ids of the answers "not relevant" and "relevant"."""
 
     negative: int
     positive: int
 
 
+class RowTexts(NamedTuple):
+    """The texts of a row that a prompt can use. `pivot` is the query in the pivot language, or empty."""
+
+    language: str
+    query: str
+    candidate: str
+    pivot: str = ""
+
+
+# A part of the prompt: token ids of its literal text, alternating with names of the fields of `RowTexts`.
+Template = list[list[int] | str]
+
+
 @dataclass
 class PromptTokenizer:
-    """Turns a row into a `TokenRow`.
+    """Convert rows to a `TokenRow` each.
+
+    Parameters
+    ----------
+    tokenizer : transformers.PreTrainedTokenizerBase
+    prompt : Prompt
 
     Attributes
     ----------
-    tokenizer
-        A transformers tokenizer.
-    prompt : Prompt
-        The parts; `max_query_tokens` and `max_candidate_tokens` cut the texts, never the words of the prompt.
     labels : LabelTokens
-        Resolved in context when the encoder is made.
+        The tokens of the two answers.
+
+    Raises
+    ------
+    UserError
+        If the prompt lacks a field or the suffix, or if an answer is not exactly one token after the suffix.
     """
 
     tokenizer: Any
     prompt: Prompt
 
     def __post_init__(self) -> None:
-        for part, needed in (("query", ("{query}", "{pivot}")), ("candidate", ("{candidate}",))):
-            if not any(field in getattr(self.prompt, part) for field in needed):
-                raise UserError(f"params.yaml: prompts: {part} must hold {' or '.join(needed)}; found {getattr(self.prompt, part)!r}")
+        for part, fields in (("query", ("{query}", "{pivot}")), ("candidate", ("{candidate}",))):
+            text = getattr(self.prompt, part)
+            if not any(field in text for field in fields):
+                raise UserError(f"params.yaml: prompts: {part} must contain {' or '.join(fields)}; found {text!r}")
         if not self.prompt.suffix:
-            raise UserError("params.yaml: prompts: suffix is empty; the answer follows its last token")
-        start = self.tokenizer.bos_token_id
-        self._start = [] if start is None else [start]
-        self.labels = LabelTokens(self._label(self.prompt.negative), self._label(self.prompt.positive))
+            raise UserError("params.yaml: prompts: suffix is empty; it must contain text, because the answer follows its last token")
+        max_query, max_candidate = self.prompt.max_query_tokens, self.prompt.max_candidate_tokens
+        self._limits = {"query": max_query, "pivot": max_query, "candidate": max_candidate}
+        bos = self.tokenizer.bos_token_id
+        self._first_tokens = [] if bos is None else [bos]
+        self.labels = LabelTokens(self._label_token(self.prompt.negative), self._label_token(self.prompt.positive))
         if self.labels.negative == self.labels.positive:
-            raise UserError(f"params.yaml: prompts: {self.prompt.negative!r} and {self.prompt.positive!r} are the same token")
+            raise UserError(
+                f"params.yaml: prompts: the answers {self.prompt.negative!r} and {self.prompt.positive!r} are the same token; "
+                "choose different answers"
+            )
 
-    def _tokens(self, text: str) -> list[int]:
+    def _tokenize(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    def _label(self, answer: str) -> int:
-        """The one token that `answer` adds to the suffix, as Tevatron resolves its yes and no."""
-        context = self._tokens(self.prompt.suffix)
-        whole = self._tokens(self.prompt.suffix + answer)
-        if whole[: len(context)] != context or len(whole) != len(context) + 1:
+    def _label_token(self, answer: str) -> int:
+        """The token that `answer` adds to the suffix. (The tokens "yes" and "no" of Tevatron's reranker are found in this way.)"""
+        suffix = self._tokenize(self.prompt.suffix)
+        with_answer = self._tokenize(self.prompt.suffix + answer)
+        if with_answer[: len(suffix)] != suffix or len(with_answer) != len(suffix) + 1:
             raise UserError(
                 f"params.yaml: prompts: the answer {answer!r} after {self.prompt.suffix!r} is not exactly one token of this "
-                f"model ({self.tokenizer.convert_ids_to_tokens(whole)}); choose another answer or suffix"
+                f"model ({self.tokenizer.convert_ids_to_tokens(with_answer)}); choose another answer or suffix"
             )
-        return whole[-1]
+        return with_answer[-1]
 
     def encode(self, language: str, query: str, candidate: str, pivot: str = "") -> TokenRow:
-        """Tokens of one row. Over-long texts are cut to their limits, the suffix never is."""
-        return self.encode_many([{"language": language, "query": query, "candidate": candidate, "pivot": pivot}])[0]
+        """Tokenize one row; see `encode_many`."""
+        return self.encode_many([RowTexts(language, query, candidate, pivot)])[0]
 
     def encode_table(self, rows: pd.DataFrame) -> list[TokenRow]:
-        """`encode` for each row of a table in the contract of `babelcart.rows.readers`, with a ``pivot`` column."""
-        columns = (rows["language"], rows["origin_query"], rows["candidate"], rows["pivot"])
-        names = ("language", "query", "candidate", "pivot")
-        return self.encode_many([dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)])
-
-    def encode_many(self, rows: Sequence[Mapping[str, str]]) -> list[TokenRow]:
-        """`encode` for many rows; every distinct text is tokenised once.
+        """Tokenize the rows of a table; see `encode_many`.
 
         Parameters
         ----------
-        rows : sequence of mapping
-            ``language``, ``query``, ``candidate``, ``pivot``; where the pivot is empty, the query stands in for it.
+        rows : pandas.DataFrame
+            With the columns ``language``, ``origin_query``, ``candidate`` and ``pivot``.
         """
-        limits = {
-            "query": self.prompt.max_query_tokens,
-            "pivot": self.prompt.max_query_tokens,
-            "candidate": self.prompt.max_candidate_tokens,
-        }
+        columns = (rows["language"], rows["origin_query"], rows["candidate"], rows["pivot"])
+        return self.encode_many([RowTexts(*texts) for texts in zip(*columns, strict=True)])
+
+    def encode_many(self, rows: Sequence[RowTexts]) -> list[TokenRow]:
+        """Tokenize rows. Each distinct text is tokenized once.
+
+        Texts longer than the limits of the prompt are cut. A row without `pivot` uses the query in its place.
+
+        Returns
+        -------
+        list of TokenRow
+            In the order of `rows`.
+        """
+        rows = [row if row.pivot else row._replace(pivot=row.query) for row in rows]
+        ids = self._tokenize_texts(list(dict.fromkeys(text for row in rows for text in (row.query, row.pivot, row.candidate))))
+        query_templates = {language: self._template(self.prompt.query, language) for language in {row.language for row in rows}}
+        # The text after the candidate is tokenized together with the suffix: both are the context of the answer.
+        candidate_template = self._template(self.prompt.candidate + self.prompt.suffix, "")
+        return [
+            TokenRow(
+                query=(*self._first_tokens, *self._fill(query_templates[row.language], row, ids)),
+                candidate=tuple(self._fill(candidate_template, row, ids)),
+            )
+            for row in rows
+        ]
+
+    def _tokenize_texts(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        """Texts of rows and their token ids.
+
+        Special tokens are recognised only in the prompt: ``<eos>`` in a query becomes the tokens of these five characters.
+        """
         ids: dict[str, list[int]] = {}
-        texts = list(dict.fromkeys(row[name] for row in rows for name in limits))
-        for start in range(0, len(texts), 8192):
-            batch = texts[start : start + 8192]
-            # "<eos>" in a query is five characters, not the end of the text: only the prompt may hold special tokens.
-            found = self.tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            ids.update(zip(batch, found, strict=True))
+        for start in range(0, len(texts), BATCH_SIZE):
+            batch = texts[start : start + BATCH_SIZE]
+            ids.update(zip(batch, self.tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"], strict=True))
+        return ids
 
-        def fill(template: list[str | list[int]], row: Mapping[str, str]) -> Iterator[int]:
-            for part in template:
-                if isinstance(part, list):
-                    yield from part
-                else:
-                    text = row["query"] if part == "pivot" and not row["pivot"] else row[part]
-                    yield from ids[text][: limits[part]]
+    def _template(self, text: str, language: str) -> Template:
+        """Divide a part of the prompt at its fields and tokenize the text between them."""
+        pieces = re.split(r"\{(query|pivot|candidate)\}", text.replace("{language}", language))
+        return [self._tokenize(piece) if index % 2 == 0 else piece for index, piece in enumerate(pieces)]
 
-        query = {language: self._template(self.prompt.query, language) for language in {row["language"] for row in rows}}
-        # What follows the candidate is tokenised together with the suffix: it is the answer's context.
-        candidate = self._template(self.prompt.candidate + self.prompt.suffix, "")
-        return [TokenRow(query=(*self._start, *fill(query[row["language"]], row)), candidate=(*fill(candidate, row),)) for row in rows]
-
-    def _template(self, text: str, language: str) -> list[str | list[int]]:
-        """A part of the prompt as tokens and names of fields, in turn."""
-        found: list[str | list[int]] = []
-        for number, part in enumerate(re.split(r"\{(query|pivot|candidate)\}", text.replace("{language}", language))):
-            found.append(part if number % 2 else self._tokens(part))
-        return found
+    def _fill(self, template: Template, row: RowTexts, ids: Mapping[str, list[int]]) -> Iterator[int]:
+        """The token ids of a template with the texts of a row, cut to the limits of the prompt."""
+        for part in template:
+            if isinstance(part, list):
+                yield from part
+            else:
+                yield from ids[getattr(row, part)][: self._limits[part]]
