@@ -1,7 +1,8 @@
 """Write p(relevant) of the validation, dev and test rows of a task.
 
-Reads models/MODEL and the rows of build/translate/TASK; writes one table for each split to predictions/MODEL/TASK:
-the columns of a row, the origin of each validation row (native or translated), and p(relevant). Later stages read these tables.
+Reads models/MODEL, the tables of build/translate/TASK, and the sections predict, prompts.TASK and models.MODEL of params.yaml.
+Writes one table for each split to predictions/MODEL/TASK: the columns of a row, the origin of each validation row (native or
+translated), and p(relevant).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main(task: str, model: str) -> None:
         for split, rows in tables.items():
             token_rows = tokenizer.encode_table(rows)
             probability = scoring.score(adapted, token_rows, tokenizer.labels, settings.max_tokens, f"predict {split}")
-            columns = [name for name in (*ROW_COLUMNS, "origin") if name in rows]  # only validation has translated rows, and so an origin
+            columns = [name for name in (*ROW_COLUMNS, "origin") if name in rows]  # only validation has the column origin
             write_table(Path("predictions") / model / task / f"{split}.parquet", rows[columns].assign(probability=probability))
             report[f"{split}_rows"] = len(rows)
 

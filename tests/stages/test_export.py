@@ -1,4 +1,4 @@
-"""What is exported scores as `predict` does, in programs that know nothing of this one."""
+"""Export: the exported adapter and the merged model give the scores of `predict` in plain peft and transformers."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.support.project import Project, run, run_to
 
 
-def probability(model: torch.nn.Module, contract: dict[str, Any], tokenizer: AutoTokenizer, table: pd.DataFrame) -> list[float]:
-    """Each row alone, by transformers' own forward pass, asked as the contract says."""
+def probabilities(model: torch.nn.Module, contract: dict[str, Any], tokenizer: AutoTokenizer, table: pd.DataFrame) -> list[float]:
+    """p(relevant) of each row, from one forward pass of transformers per row with the prompt and label tokens of babelcart.json."""
     prompt, labels = contract["prompt"], contract["label_tokens"]
-    found = []
+    scores = []
     for row in table.itertuples():
         ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         for part in prompt["query"].partition("{query}"):
@@ -27,12 +27,12 @@ def probability(model: torch.nn.Module, contract: dict[str, Any], tokenizer: Aut
         for part in (row.candidate, prompt["suffix"]):
             ids += tokenizer(part, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([ids])).logits[0, -1, [labels["negative"], labels["positive"]]]
-        found.append(float(torch.softmax(logits.double(), -1)[1]))
-    return found
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1, [labels["negative"], labels["positive"]]]  # (2,)
+        scores.append(float(torch.softmax(logits.double(), -1)[1]))
+    return scores
 
 
-def test_adapter_and_merged_model_score_as_predict_does(project: Project) -> None:
+def test_the_adapter_and_the_merged_model_give_the_scores_of_predict(project: Project) -> None:
     project.change(train={"learning_rate": 0.01})
     run_to("evaluate")
     run("card", "--task", "qc", "--model", "tiny")
@@ -50,10 +50,10 @@ def test_adapter_and_merged_model_score_as_predict_does(project: Project) -> Non
         assert card.text == ModelCard.load(Path("models/tiny/qc.md")).text
         assert contract["threshold"] == json.loads(Path("metrics/tiny/qc.json").read_text())["validation"]["threshold"]
         tokenizer = AutoTokenizer.from_pretrained("models/tiny/base" if folder == "adapter" else "out/merged")
-        assert probability(model, contract, tokenizer, table) == pytest.approx(table["probability"].tolist(), abs=1e-5)
+        assert probabilities(model, contract, tokenizer, table) == pytest.approx(table["probability"].tolist(), abs=1e-5)
 
 
-def test_nothing_is_overwritten_or_half_written(project: Project) -> None:
+def test_a_failed_export_writes_nothing_and_overwrites_nothing(project: Project) -> None:
     run_to("base")
     printed = run("export", "--task", "qc", "--model", "tiny", "--out", "out", fails=True).output
     assert "adapter_config.json does not exist" in printed

@@ -1,4 +1,4 @@
-"""Packed rows score exactly as rows that run alone, for both model families."""
+"""Packing: packed rows get the logits and gradients of rows that run separately, for Gemma and Qwen; prompts become tokens."""
 
 from __future__ import annotations
 
@@ -14,57 +14,60 @@ from babelcart.model.prompts import Prompt
 from tests.support.tiny import PROMPT, TEXTS, build
 
 
+TinyModel = tuple[object, prompts.PromptTokenizer]
+
+
 @pytest.fixture(scope="module", params=["gemma3_text", "qwen2"])
-def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, prompts.PromptTokenizer]:
+def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return build(tmp_path_factory.mktemp(request.param), request.param)
 
 
-def alone(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> torch.Tensor:
-    """Each row as transformers itself runs it: its own forward, its own mask, the whole vocabulary."""
-    whole = model.get_base_model()  # type: ignore[attr-defined]
-    implementation = whole.config._attn_implementation
-    whole.set_attn_implementation("eager")
-    whole.eval()
-    logits = torch.cat([whole(input_ids=torch.tensor([row.query + row.candidate])).logits[:, -1] for row in rows])
-    whole.set_attn_implementation(implementation)
+def separate_logits(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> torch.Tensor:
+    """Label logits ``(rows, 2)`` of one forward pass of transformers per row, with its own mask and the complete vocabulary."""
+    base = model.get_base_model()  # type: ignore[attr-defined]
+    implementation = base.config._attn_implementation
+    base.set_attn_implementation("eager")
+    base.eval()
+    logits = torch.cat([base(input_ids=torch.tensor([row.query + row.candidate])).logits[:, -1] for row in rows])  # (rows, vocabulary)
+    base.set_attn_implementation(implementation)
     return logits[:, [labels.negative, labels.positive]]
 
 
-def test_packed_logits_equal_rows_run_alone(tiny: tuple[object, prompts.PromptTokenizer]) -> None:
-    model, encoder = tiny
-    rows = [encoder.encode(*row) for row in TEXTS]
+def test_packed_rows_have_the_logits_of_separate_rows(tiny: TinyModel) -> None:
+    model, tokenizer = tiny
+    rows = [tokenizer.encode(*texts) for texts in TEXTS]
     assert max(len(row.query) + len(row.candidate) for row in rows) > 12, "no row is longer than the sliding window"
     with torch.inference_mode():
-        packed = loading.label_logits(model, pack_rows(rows), encoder.labels)
-        expected = alone(model, rows, encoder.labels)
+        packed = loading.label_logits(model, pack_rows(rows), tokenizer.labels)
+        expected = separate_logits(model, rows, tokenizer.labels)
     assert expected.std() > 0.01
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_packed_gradients_equal_those_of_rows_run_alone(tiny: tuple[object, prompts.PromptTokenizer]) -> None:
-    model, encoder = tiny
-    rows = [encoder.encode(*row) for row in TEXTS]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
+def test_packed_rows_have_the_gradients_of_separate_rows(tiny: TinyModel) -> None:
+    model, tokenizer = tiny
+    rows = [tokenizer.encode(*texts) for texts in TEXTS]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
     weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
-    packed = torch.autograd.grad((loading.label_logits(model, pack_rows(rows), encoder.labels) * weights).sum(), trained)
-    expected = torch.autograd.grad((alone(model, rows, encoder.labels) * weights).sum(), trained)
+    packed = torch.autograd.grad((loading.label_logits(model, pack_rows(rows), tokenizer.labels) * weights).sum(), trainable)
+    expected = torch.autograd.grad((separate_logits(model, rows, tokenizer.labels) * weights).sum(), trainable)
     assert max(float(gradient.abs().max()) for gradient in expected) > 0.01
-    for found, wanted in zip(packed, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+    for packed_gradient, expected_gradient in zip(packed, expected, strict=True):
+        torch.testing.assert_close(packed_gradient, expected_gradient, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 100, 10_000])
-def test_scores_do_not_depend_on_order_or_budget(tiny: tuple[object, prompts.PromptTokenizer], max_tokens: int) -> None:
-    model, encoder = tiny
-    rows = [encoder.encode(*row) for row in TEXTS]
-    reference = scoring.score(model, rows, encoder.labels, 10_000)
+def test_scores_do_not_depend_on_order_or_token_budget(tiny: TinyModel, max_tokens: int) -> None:
+    model, tokenizer = tiny
+    rows = [tokenizer.encode(*texts) for texts in TEXTS]
+    expected = scoring.score(model, rows, tokenizer.labels, 10_000)
     order = list(range(len(rows)))
     random.Random(max_tokens).shuffle(order)
-    shuffled = scoring.score(model, [rows[n] for n in order], encoder.labels, max_tokens)
-    torch.testing.assert_close(torch.tensor(shuffled), torch.tensor(reference[order]), rtol=1e-5, atol=1e-6)
+    shuffled = scoring.score(model, [rows[row_index] for row_index in order], tokenizer.labels, max_tokens)
+    torch.testing.assert_close(torch.tensor(shuffled), torch.tensor(expected[order]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_prefix_is_laid_out_once() -> None:
+def test_a_shared_prefix_occurs_once_in_the_sequence() -> None:
     rows = [TokenRow((9, 1, 2), (3,)), TokenRow((9, 1, 2), (4, 5)), TokenRow((9, 7), (3,))]
     pack = pack_rows(rows)
     assert pack.input_ids.tolist() == [[9, 1, 2, 3, 4, 5, 7, 3]]
@@ -72,29 +75,27 @@ def test_a_prefix_is_laid_out_once() -> None:
     assert pack.last_index.tolist() == [3, 5, 7]
 
 
-def test_budget_counts_a_shared_query_once() -> None:
+def test_the_token_budget_counts_a_shared_query_once() -> None:
     rows = [TokenRow((1, 2, 3), (4,))] * 3 + [TokenRow((1, 5), (6,) * 20)]
-    batches = list(scoring_packs(rows, 6))
-    assert [sorted(batch) for batch in batches] == [[0, 1, 2], [3]]
+    packs = list(scoring_packs(rows, 6))
+    assert [sorted(pack) for pack in packs] == [[0, 1, 2], [3]]
 
 
-@pytest.mark.parametrize("length", range(1, 30))
-def test_suffix_survives_truncation(tiny: tuple[object, prompts.PromptTokenizer], length: int) -> None:
-    _, encoder = tiny
-    prompt = Prompt(**{**vars(PROMPT), "max_candidate_tokens": length, "max_query_tokens": length})
-    cut = prompts.PromptTokenizer(encoder.tokenizer, prompt)
-    row = cut.encode("en", "long query " * 20, "long candidate " * 20)
-    suffix = encoder.tokenizer(PROMPT.suffix, add_special_tokens=False)["input_ids"]
+@pytest.mark.parametrize("limit", range(1, 30))
+def test_truncation_keeps_the_suffix(tiny: TinyModel, limit: int) -> None:
+    tokenizer = tiny[1].tokenizer
+    prompt = Prompt(**{**vars(PROMPT), "max_candidate_tokens": limit, "max_query_tokens": limit})
+    row = prompts.PromptTokenizer(tokenizer, prompt).encode("en", "long query " * 20, "long candidate " * 20)
+    suffix = tokenizer(PROMPT.suffix, add_special_tokens=False)["input_ids"]
     assert list(row.candidate[-len(suffix) :]) == suffix
-    assert len(row.candidate) == length + len(suffix)
+    assert len(row.candidate) == limit + len(suffix)
 
 
-def test_a_prompt_may_use_the_pivot(tiny: tuple[object, prompts.PromptTokenizer]) -> None:
-    _, encoder = tiny
-    both = prompts.PromptTokenizer(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "Relevant?\n{query} = {pivot}\n"}))
-    words = encoder.tokenizer.decode(both.encode("fr", "robe", "dresses", "dress").query)
-    assert "robe = dress\n" in words
-    # Without a translation the query stands in.
-    assert both.encode("fr", "robe", "dresses", "") == both.encode("fr", "robe", "dresses", "robe")
-    alone = prompts.PromptTokenizer(encoder.tokenizer, Prompt(**{**vars(PROMPT), "query": "{pivot}\n"}))
-    assert alone.encode("fr", "robe", "dresses", "dress") == alone.encode("de", "kleid", "dresses", "dress")
+def test_a_prompt_can_use_the_pivot(tiny: TinyModel) -> None:
+    tokenizer = tiny[1].tokenizer
+    query_and_pivot = prompts.PromptTokenizer(tokenizer, Prompt(**{**vars(PROMPT), "query": "Relevant?\n{query} = {pivot}\n"}))
+    assert "robe = dress\n" in tokenizer.decode(query_and_pivot.encode("fr", "robe", "dresses", "dress").query)
+    # Without a translation, the query replaces the pivot.
+    assert query_and_pivot.encode("fr", "robe", "dresses", "") == query_and_pivot.encode("fr", "robe", "dresses", "robe")
+    pivot_only = prompts.PromptTokenizer(tokenizer, Prompt(**{**vars(PROMPT), "query": "{pivot}\n"}))
+    assert pivot_only.encode("fr", "robe", "dresses", "dress") == pivot_only.encode("de", "kleid", "dresses", "dress")
