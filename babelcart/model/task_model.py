@@ -1,4 +1,4 @@
-"""Settings, prompt, tokenizer and weights of a model for one task, as every stage and command that uses a model needs them."""
+"""The settings, prompt, tokenizer and weights of a model for one task, read and loaded in the same way everywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from babelcart.model.prompts import Prompt, PromptTokenizer
 
 @dataclass(frozen=True)
 class TaskModel:
-    """A base model, the adapter of one task, and the task's prompt. Nothing is loaded before a method is called.
+    """A base model, its adapter for one task, and the prompt of the task. Weights and tokenizer are loaded only by the methods.
 
     Attributes
     ----------
@@ -22,7 +22,7 @@ class TaskModel:
     adapter : pathlib.Path
         Folder of the task's adapter, written by the `train` stage.
     settings : ModelSettings
-        As params.yaml states them.
+        As written in params.yaml; see `local_settings`.
     prompt : Prompt
     """
 
@@ -33,7 +33,7 @@ class TaskModel:
 
     @property
     def local_settings(self) -> ModelSettings:
-        """The settings with the dtype in which this machine computes (see `babelcart.model.loading.for_this_cpu`)."""
+        """The settings with the dtype that is used on this machine (see `babelcart.model.loading.for_this_cpu`)."""
         return for_this_cpu(self.settings)
 
     def load_tokenizer(self) -> PromptTokenizer:

@@ -13,7 +13,6 @@ from babelcart.model.packing import TokenRow, pack_rows
 from babelcart.model.prompts import Prompt
 from tests.support.tiny import PROMPT, TEXTS, build
 
-
 TinyModel = tuple[object, prompts.PromptTokenizer]
 
 
