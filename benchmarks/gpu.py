@@ -126,9 +126,9 @@ def trainer_seconds(model: Any, data: loop.LabelledRows, answers: prompts.LabelT
 
 def read_rows(path: Path, count: int, vocabulary: int | None) -> tuple[loop.LabelledRows, prompts.LabelTokens]:
     """Rows as tokens with their labels, and the tokens of the two answers, all below `vocabulary`."""
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(TOKENIZER), config.load("prompts.qc", prompts.Prompt))
+    tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(TOKENIZER), config.load("prompts.qc", prompts.Prompt))
     table, _ = sides.read_rows(path, count)
-    rows, labels, answers = encoder.encode_table(table), table["label"].astype(int).tolist(), encoder.labels
+    rows, labels, answers = tokenizer.encode_table(table), table["label"].astype(int).tolist(), tokenizer.labels
     if vocabulary:  # that of Qwen is smaller; speed does not depend on the tokens
 
         def inside(tokens: tuple[int, ...]) -> tuple[int, ...]:
@@ -155,12 +155,12 @@ def weights_of_linears(model: Any, quantization: Quantization) -> int:
 @click.option("--rows", default=2000, show_default=True, help="Approximate number of rows.")
 @click.option("--peer-batch", default=8, show_default=True, help="Rows of a batch of the Trainer.")
 def main(data: Path, name: str, quantization: Quantization, rows: int, peer_batch: int) -> None:
-    block = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", loading.ModelSettings)
-    shape = TINY if name == "tiny" else plan.SHAPES[block.weights.repo or ""]
+    model_settings = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", loading.ModelSettings)
+    shape = TINY if name == "tiny" else plan.SHAPES[model_settings.weights.repo or ""]
     labelled, answers = read_rows(data, rows, shape.get("vocab_size"))
     encoded, count = labelled.rows, len(labelled.rows)
     peak = matrix_peak()
-    model = loading.add_adapter(build(shape, quantization), replace(block, quantization=quantization), seed=0)
+    model = loading.add_adapter(build(shape, quantization), replace(model_settings, quantization=quantization), seed=0)
     peak_memory()
     tokens = plan.scoring_workload([encoded], PACK_TOKENS).tokens
     weights = weights_of_linears(model, quantization)
@@ -173,7 +173,7 @@ def main(data: Path, name: str, quantization: Quantization, rows: int, peer_batc
 
     history: list[loop.History] = []
     settings = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE)
-    ours = timed(lambda: history.append(loop.Trainer(model, block, labelled, answers, settings).train()))
+    ours = timed(lambda: history.append(loop.Trainer(model, model_settings, labelled, answers, settings).train()))
     rate = history[0].tokens / ours
     share = 4 * weights * rate / peak
     print(f"train     {count / ours:.1f} rows/s, {rate:.0f} tokens/s, {share:.0%} of the peak, {peak_memory():.1f} GiB")

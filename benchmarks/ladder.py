@@ -92,13 +92,13 @@ class Rung:
 
 
 def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:
-    """A rung and the encoder of its prompt."""
+    """A rung and the tokenizer of its prompt."""
     import torch
 
     from babelcart.model import layers, loading
 
-    block, encoder = sides.load(task)
-    model = loading.add_adapter(loading.load_base(BASE, block), block, seed=0).train(train)
+    model_settings, tokenizer = sides.load(task)
+    model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, seed=0).train(train)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -106,15 +106,15 @@ def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:
                 parameter.normal_(std=0.02)
     if not settings.get("fused"):
         layers._is_plain_lora = lambda module: False
-    return Rung(model, encoder.labels, settings), encoder
+    return Rung(model, tokenizer.labels, settings), tokenizer
 
 
-def encode(encoder: Any, rows: pd.DataFrame, settings: dict[str, Any]) -> tuple[list[Any], list[list[int]]]:
+def encode(tokenizer: Any, rows: pd.DataFrame, settings: dict[str, Any]) -> tuple[list[Any], list[list[int]]]:
     """The rows as tokens, and the indices of the rows of each batch."""
     from babelcart.model import batching
     from babelcart.model.packing import TokenRow
 
-    encoded = encoder.encode_table(rows)
+    encoded = tokenizer.encode_table(rows)
     if not settings.get("shared"):  # every token except the first belongs to the candidate
         encoded = [TokenRow(row.query[:1], (*row.query[1:], *row.candidate)) for row in encoded]
     order = list(range(len(encoded)))
@@ -129,8 +129,8 @@ def run_rung(rows: pd.DataFrame, task: str, settings: dict[str, Any], train: boo
     """Rows per second and peak memory of one rung, and its gradient (training) or its probabilities (scoring)."""
     import torch
 
-    rung, encoder = build(task, settings, train)
-    encoded, batches = encode(encoder, rows, settings)
+    rung, tokenizer = build(task, settings, train)
+    encoded, batches = encode(tokenizer, rows, settings)
     labels = torch.tensor(rows["label"].astype(int).tolist())
 
     def compute(batches: list[list[int]]) -> np.ndarray:

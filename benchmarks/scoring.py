@@ -84,13 +84,13 @@ def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[
     from babelcart import plan
     from babelcart.model import loading, scoring
 
-    block, encoder = sides.load(task)
-    model = loading.load_adapter(loading.load_base(BASE, block), Path("models") / MODEL / task)
+    model_settings, tokenizer = sides.load(task)
+    model = loading.load_adapter(loading.load_base(BASE, model_settings), Path("models") / MODEL / task)
     budget = scoring.Predict().max_tokens
-    scoring.score(model, encoder.encode_table(rows.iloc[:WARM_UP]), encoder.labels, budget)
+    scoring.score(model, tokenizer.encode_table(rows.iloc[:WARM_UP]), tokenizer.labels, budget)
     start = time.time()
-    encoded = encoder.encode_table(rows)
-    probability = scoring.score(model, encoded, encoder.labels, budget)
+    encoded = tokenizer.encode_table(rows)
+    probability = scoring.score(model, encoded, tokenizer.labels, budget)
     figures = measured(len(rows), start, time.time())
     work = plan.scoring_workload([encoded], budget)
     decoder = model.get_base_model().get_decoder()
@@ -99,37 +99,37 @@ def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[
 
 
 def load_padded(task: str, attention: str, causal: bool) -> tuple[Any, Any]:
-    """A model of transformers with a language-model head or a classification head, and the encoder of the prompt."""
+    """A model of transformers with a language-model head or a classification head, and the tokenizer of the prompt."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from babelcart.model import loading
 
-    _, encoder = sides.load(task)
+    _, tokenizer = sides.load(task)
     loading_settings = dict(dtype=sides.precision(), attn_implementation=attention)
     if causal:
         base = AutoModelForCausalLM.from_pretrained(BASE, **loading_settings)
         model = loading.load_adapter(base, Path("models") / MODEL / task).merge_and_unload().eval()
-        encoder.tokenizer.padding_side = "left"
+        tokenizer.tokenizer.padding_side = "left"
     else:
         model = AutoModelForSequenceClassification.from_pretrained(BASE, num_labels=2, **loading_settings).eval()
-        model.config.pad_token_id = encoder.tokenizer.pad_token_id
-    return model, encoder
+        model.config.pad_token_id = tokenizer.tokenizer.pad_token_id
+    return model, tokenizer
 
 
 def loop(rows: pd.DataFrame, task: str, settings: dict[str, Any], causal: bool) -> tuple[Figures, np.ndarray | None]:
     """Score padded batches."""
     import torch
 
-    model, encoder = load_padded(task, settings["attention"], causal)
-    answers = [encoder.labels.negative, encoder.labels.positive]
+    model, tokenizer = load_padded(task, settings["attention"], causal)
+    answers = [tokenizer.labels.negative, tokenizer.labels.positive]
 
     def score(table: pd.DataFrame) -> np.ndarray:
-        ids = [[*row.query, *row.candidate] for row in encoder.encode_table(table)]
+        ids = [[*row.query, *row.candidate] for row in tokenizer.encode_table(table)]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index])) if settings["sorted"] else list(range(len(ids)))
         probability = np.empty(len(ids))
         for first in range(0, len(ids), settings["batch"]):
             indices = order[first : first + settings["batch"]]
-            inputs = encoder.tokenizer.pad({"input_ids": [ids[index] for index in indices]}, return_tensors="pt")
+            inputs = tokenizer.tokenizer.pad({"input_ids": [ids[index] for index in indices]}, return_tensors="pt")
             logits = model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1, answers] if causal else model(**inputs).logits
             probability[indices] = torch.softmax(logits.double(), dim=-1)[:, 1].numpy()
         return probability
@@ -145,8 +145,8 @@ def cross_encoder(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tu
     """Score with the CrossEncoder of sentence-transformers."""
     from sentence_transformers import CrossEncoder
 
-    _, encoder = sides.load(task)
-    prompt = encoder.prompt
+    _, tokenizer = sides.load(task)
+    prompt = tokenizer.prompt
     loading_settings = {"dtype": sides.precision(), "attn_implementation": settings["attention"]}
     model = CrossEncoder(str(BASE), num_labels=1, device="cpu", model_kwargs=loading_settings)
     model.model.config.pad_token_id = model.tokenizer.pad_token_id

@@ -191,7 +191,7 @@ def linear_operations(decoder: Any, rows: int, tokens: int, train: bool) -> floa
     return operations
 
 
-def block() -> Any:
+def model_settings() -> Any:
     """The settings of `MODEL`, with the dtype that is used on this machine."""
     from babelcart.core import config
     from babelcart.model import loading
@@ -203,11 +203,11 @@ def precision() -> Any:
     """The dtype of all sides: bfloat16 if the machine has instructions for it, otherwise float32."""
     import torch
 
-    return getattr(torch, block().dtype)
+    return getattr(torch, model_settings().dtype)
 
 
 def load(task: str) -> Any:
-    """The settings of the model and its encoder; the prompt follows the text of `instruction`, if one is given."""
+    """The settings of the model and its tokenizer; the prompt follows the text of `instruction`, if one is given."""
     from babelcart.model.task_model import read_task_model
 
     task_model = read_task_model(BASE.parent, task)

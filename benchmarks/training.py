@@ -79,7 +79,7 @@ class Work:
     seed: int = 0
 
     def load(self) -> Any:
-        """Settings of the model, its encoder, the rows to train on, the held-out rows."""
+        """Settings of the model, its tokenizer, the rows to train on, the held-out rows."""
         return *sides.load(self.task), *sides.read_rows(self.data, self.rows, self.held)
 
 
@@ -115,11 +115,11 @@ def auc(rows: pd.DataFrame, scores: Any) -> float:
     return float(roc_auc_score(labels(rows), scores))
 
 
-def auc_of(model: Any, encoder: Any, held_out: pd.DataFrame) -> float:
+def auc_of(model: Any, tokenizer: Any, held_out: pd.DataFrame) -> float:
     """AUC on held-out rows with Babelcart's forward pass."""
     from babelcart.model import scoring
 
-    return auc(held_out, scoring.score(model, encoder.encode_table(held_out), encoder.labels, SCORING_TOKENS))
+    return auc(held_out, scoring.score(model, tokenizer.encode_table(held_out), tokenizer.labels, SCORING_TOKENS))
 
 
 def measured(ends: Sequence[float], steps: Sequence[int]) -> Figures:
@@ -155,19 +155,19 @@ def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
     from babelcart.model import loading
     from babelcart.training import loop
 
-    block, encoder, train, held_out = work.load()
-    model = loading.add_adapter(loading.load_base(BASE, block), block, work.seed)
-    train_settings, rows = our_settings(work.seed), encoder.encode_table(train)
+    model_settings, tokenizer, train, held_out = work.load()
+    model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, work.seed)
+    train_settings, rows = our_settings(work.seed), tokenizer.encode_table(train)
     ends = [time.time()]
     data = loop.LabelledRows(rows, labels(train))
-    trainer = loop.Trainer(model, block, data, encoder.labels, train_settings)
+    trainer = loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings)
     trainer.train(log=lambda *_: ends.append(time.time()))
     figures = measured(ends, [len(step) for step in trainer.steps])
     computed = plan.training_workload(rows, trainer.steps, train_settings.max_tokens)
     decoder = model.get_base_model().get_decoder()
     figures["flops"] = sides.linear_operations(decoder, computed.rows, computed.tokens, train=True) / computed.rows
     if work.held:
-        figures["auc"] = auc_of(model, encoder, held_out)
+        figures["auc"] = auc_of(model, tokenizer, held_out)
     return figures
 
 
@@ -205,11 +205,11 @@ def step_sizes(rows: int) -> list[int]:
     return [min(BATCH, rows - start) for start in range(0, rows, BATCH)]
 
 
-def lora(block: Any, base: Any, task_type: str, settings: dict[str, Any]) -> Any:
+def lora(model_settings: Any, base: Any, task_type: str, settings: dict[str, Any]) -> Any:
     """A base model with an adapter of peft, of the size that the model's block defines."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=block.r, lora_alpha=block.lora_alpha, target_modules=LORA, task_type=task_type)
+    config = LoraConfig(r=model_settings.r, lora_alpha=model_settings.lora_alpha, target_modules=LORA, task_type=task_type)
     return get_peft_model(base, config, autocast_adapter_dtype=settings["adapter"] == "float32")
 
 
@@ -218,23 +218,23 @@ def trainer(work: Work, settings: dict[str, Any]) -> Figures:
     from datasets import Dataset
     from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
-    block, encoder, train, held_out = work.load()
+    model_settings, tokenizer, train, held_out = work.load()
     set_seed(work.seed)
     base = AutoModelForSequenceClassification.from_pretrained(
         BASE, dtype=sides.precision(), num_labels=2, attn_implementation=settings["attention"]
     )
-    base.config.pad_token_id = encoder.tokenizer.pad_token_id
-    model = lora(block, base, "SEQ_CLS", settings)
+    base.config.pad_token_id = tokenizer.tokenizer.pad_token_id
+    model = lora(model_settings, base, "SEQ_CLS", settings)
 
     def dataset(rows: pd.DataFrame) -> Any:
-        ids = [[*row.query, *row.candidate] for row in encoder.encode_table(rows)]
+        ids = [[*row.query, *row.candidate] for row in tokenizer.encode_table(rows)]
         return Dataset.from_dict({"input_ids": ids, "labels": labels(rows)})
 
     clock = timer()
     with tempfile.TemporaryDirectory() as folder:
         worker = Trainer(
             model, TrainingArguments(**arguments(folder, work.seed, settings), per_device_eval_batch_size=64),
-            data_collator=DataCollatorWithPadding(encoder.tokenizer), train_dataset=dataset(train), callbacks=[clock],
+            data_collator=DataCollatorWithPadding(tokenizer.tokenizer), train_dataset=dataset(train), callbacks=[clock],
         )  # fmt: skip
         worker.train()
         figures = measured(clock.ends, step_sizes(len(train)))
@@ -250,12 +250,12 @@ def sft_trainer(work: Work, settings: dict[str, Any]) -> Figures:
     from transformers import AutoModelForCausalLM, set_seed
     from trl import SFTConfig, SFTTrainer
 
-    block, encoder, train, held_out = work.load()
+    model_settings, tokenizer, train, held_out = work.load()
     set_seed(work.seed)
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype=sides.precision(), attn_implementation=settings["attention"])
-    model = lora(block, base, "CAUSAL_LM", settings)
-    answers = (encoder.labels.negative, encoder.labels.positive)
-    prompts = [[*row.query, *row.candidate] for row in encoder.encode_table(train)]
+    model = lora(model_settings, base, "CAUSAL_LM", settings)
+    answers = (tokenizer.labels.negative, tokenizer.labels.positive)
+    prompts = [[*row.query, *row.candidate] for row in tokenizer.encode_table(train)]
     with_answers = [ids + [answers[label]] for ids, label in zip(prompts, labels(train), strict=True)]
     rows = Dataset.from_dict({"input_ids": with_answers, "completion_mask": [[0] * len(ids) + [1] for ids in prompts]})
     clock = timer()
@@ -263,12 +263,12 @@ def sft_trainer(work: Work, settings: dict[str, Any]) -> Figures:
         config = SFTConfig(
             **arguments(folder, work.seed, settings), completion_only_loss=True, padding_free=settings["padding_free"], max_length=None
         )
-        worker = SFTTrainer(model, config, train_dataset=rows, processing_class=encoder.tokenizer, callbacks=[clock])
+        worker = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer.tokenizer, callbacks=[clock])
         worker.train()
     figures = measured(clock.ends, step_sizes(len(train)))
     if work.held:
         del worker  # and its wrapper of the model's forward pass
-        figures["auc"] = auc_of(model.to(sides.precision()), encoder, held_out)
+        figures["auc"] = auc_of(model.to(sides.precision()), tokenizer, held_out)
     return figures
 
 
@@ -301,9 +301,9 @@ def llama_factory(work: Work, settings: dict[str, Any]) -> Figures:
 
 def prepare(work: Work, folder: Path) -> None:
     """Write the rows in the form that LLaMA-Factory reads."""
-    _, encoder, train, _ = work.load()
-    answers = (encoder.prompt.negative, encoder.prompt.positive)
-    decoded = [encoder.tokenizer.decode([*row.query, *row.candidate]) for row in encoder.encode_table(train)]
+    _, tokenizer, train, _ = work.load()
+    answers = (tokenizer.prompt.negative, tokenizer.prompt.positive)
+    decoded = [tokenizer.tokenizer.decode([*row.query, *row.candidate]) for row in tokenizer.encode_table(train)]
     rows = [{"instruction": text, "input": "", "output": answers[label]} for text, label in zip(decoded, labels(train), strict=True)]
     (folder / "rows.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json", "count": len(rows)}}))
@@ -313,9 +313,9 @@ def saved(work: Work, settings: dict[str, Any]) -> Figures:
     """AUC of the adapter that LLaMA-Factory wrote."""
     from babelcart.model import loading
 
-    block, encoder, _, held_out = work.load()
-    model = loading.load_adapter(loading.load_base(BASE, block), Path(settings["folder"]) / "out")
-    return {"auc": auc_of(model, encoder, held_out)}
+    model_settings, tokenizer, _, held_out = work.load()
+    model = loading.load_adapter(loading.load_base(BASE, model_settings), Path(settings["folder"]) / "out")
+    return {"auc": auc_of(model, tokenizer, held_out)}
 
 
 SIDES: dict[str, Callable[[Work, dict[str, Any]], Figures]] = {
@@ -335,12 +335,12 @@ def profile(work: Work) -> None:
     from babelcart.model import loading
     from babelcart.training import loop
 
-    block, encoder, train, _ = work.load()
-    model = loading.add_adapter(loading.load_base(BASE, block), block, 0)
-    data, train_settings = loop.LabelledRows(encoder.encode_table(train), labels(train)), our_settings(0)
-    loop.Trainer(model, block, data, encoder.labels, train_settings).train()  # warm up
+    model_settings, tokenizer, train, _ = work.load()
+    model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, 0)
+    data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(0)
+    loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()  # warm up
     with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
-        loop.Trainer(model, block, data, encoder.labels, train_settings).train()
+        loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()
     events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
     print("| operation | share | calls |\n|---|---|---|")

@@ -491,7 +491,7 @@ def _models(folder: Path) -> Iterator[Reader]:
     from babelcart.training import checkpoints
 
     base, adapter = folder / "models/tiny/base", folder / "models/tiny/qc"
-    block = config.build_section(
+    model_settings = config.build_section(
         loading.ModelSettings, {"weights": {"licence": "none", "random": "gemma3_text"}, "dtype": "float32", "r": 8}, "models.tiny"
     )
     kept = checkpoints.Checkpoints(folder / "checkpoints")
@@ -516,16 +516,16 @@ def _models(folder: Path) -> Iterator[Reader]:
         target = folder / "adapter"
         shutil.copytree(adapter, target, dirs_exist_ok=True)
         (target / name).write_bytes(content)
-        loading.load_adapter(loading.load_base(base, block), target)
+        loading.load_adapter(loading.load_base(base, model_settings), target)
 
     def read_base(content: bytes, name: str) -> None:
         target = folder / "base"
         shutil.copytree(base, target, dirs_exist_ok=True)
         (target / name).write_bytes(content)
         if name == "model.safetensors":
-            loading.load_base(target, block)
+            loading.load_base(target, model_settings)
         elif name == "config.json":
-            plan.read_config(target, block)
+            plan.read_config(target, model_settings)
         else:
             loading.load_tokenizer(target)
 

@@ -1,4 +1,4 @@
-"""A tiny random model, its prompt and a few rows, and runs of training on them."""
+"""A tiny model with random weights, a prompt and a few rows, and training runs with them."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ TEXTS = [
 ]
 LABELS = [1, 0, 1, 0, 0, 1, 0]
 SETTINGS = TrainSettings(epochs=6, batch_size=3, learning_rate=1e-2, save_steps=2)
-BLOCK = ModelSettings(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
+MODEL_SETTINGS = ModelSettings(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
 
 
 def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.PromptTokenizer]:
+    """Write a base model to a folder and load it, with an adapter of random values if `adapter`; and its tokenizer."""
     weights = Weights(licence="none", random=family)  # type: ignore[arg-type]
     from_random(weights, folder)
-    block = ModelSettings(weights=weights, dtype="float32", r=4, lora_alpha=8)
-    model = loading.load_base(folder, block)
+    model_settings = ModelSettings(weights=weights, dtype="float32", r=4, lora_alpha=8)
+    model = loading.load_base(folder, model_settings)
     if adapter:
-        model = loading.add_adapter(model, block, seed=0)
+        model = loading.add_adapter(model, model_settings, seed=0)
         generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():  # B starts at zero: give it values, or the adapter would do nothing
+        with torch.no_grad():  # LoRA initialises B with zeros, with which the adapter has no effect
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
                     parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
@@ -46,15 +47,16 @@ def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prom
 
 
 def plain(**changes: Any) -> ModelSettings:
-    return dataclasses.replace(BLOCK, lora_dropout=0.0, **changes)
+    """`MODEL_SETTINGS` without dropout, with changes."""
+    return dataclasses.replace(MODEL_SETTINGS, lora_dropout=0.0, **changes)
 
 
 def fit(
-    folder: Path, settings: TrainSettings = SETTINGS, block: ModelSettings = BLOCK, **options: Any
+    folder: Path, settings: TrainSettings = SETTINGS, model_settings: ModelSettings = MODEL_SETTINGS, **options: Any
 ) -> tuple[loop.History, list[torch.Tensor]]:
-    """History and trained tensors of a run on TEXTS."""
-    adapted = loading.add_adapter(loading.load_base(folder, block), block, settings.seed)
-    encoder = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
-    data = LabelledRows([encoder.encode(*row) for row in TEXTS], LABELS)
-    history = loop.Trainer(adapted, block, data, encoder.labels, settings, validation=data).train(**options)
+    """Train on `TEXTS`, which are also the validation rows. Returns the history and the trained tensors."""
+    adapted = loading.add_adapter(loading.load_base(folder, model_settings), model_settings, settings.seed)
+    tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
+    data = LabelledRows([tokenizer.encode(*text) for text in TEXTS], LABELS)
+    history = loop.Trainer(adapted, model_settings, data, tokenizer.labels, settings, validation=data).train(**options)
     return history, [parameter.detach().clone() for parameter in adapted.parameters() if parameter.requires_grad]

@@ -242,29 +242,29 @@ PICKLED = ["pytorch_model.bin", "model.pt", "weights.pkl"]
 @pytest.mark.parametrize("name", PICKLED)
 def test_a_pickled_base_model_is_refused(payload: bytes, tmp_path: Path, name: str) -> None:
     build(tmp_path / "base", "gemma3_text", adapter=False)
-    block = loading.ModelSettings(weights=fetching.Weights(licence="", random="gemma3_text"), dtype="float32")
-    loading.load_base(tmp_path / "base", block)
+    model_settings = loading.ModelSettings(weights=fetching.Weights(licence="", random="gemma3_text"), dtype="float32")
+    loading.load_base(tmp_path / "base", model_settings)
     (tmp_path / "base/model.safetensors").unlink()
     with pytest.raises(UserError, match="holds no weights"):
-        loading.load_base(tmp_path / "base", block)
+        loading.load_base(tmp_path / "base", model_settings)
     (tmp_path / "base" / name).write_bytes(payload)
     with pytest.raises(UserError, match=f"holds {name}: pickles.*safetensors"):
-        loading.load_base(tmp_path / "base", block)
+        loading.load_base(tmp_path / "base", model_settings)
     assert not Path("MARK").exists()
 
 
 def test_a_pickled_adapter_is_refused(payload: bytes, tmp_path: Path) -> None:
-    block = loading.ModelSettings(weights=fetching.Weights(licence="", random="gemma3_text"), dtype="float32")
+    model_settings = loading.ModelSettings(weights=fetching.Weights(licence="", random="gemma3_text"), dtype="float32")
     build(tmp_path / "base", "gemma3_text", adapter=False)
-    base, folder = loading.load_base(tmp_path / "base", block), tmp_path / "adapter"
-    loading.save_adapter(loading.add_adapter(base, block, 0), folder)
-    base = loading.load_base(tmp_path / "base", block)
+    base, folder = loading.load_base(tmp_path / "base", model_settings), tmp_path / "adapter"
+    loading.save_adapter(loading.add_adapter(base, model_settings, 0), folder)
+    base = loading.load_base(tmp_path / "base", model_settings)
     (folder / "training_args.bin").write_bytes(payload)
     with pytest.raises(UserError, match="holds training_args"):
         loading.load_adapter(base, folder)
     for merge in (False, True):
         with pytest.raises(UserError, match="holds training_args"):
-            export.export_model(TaskModel(tmp_path / "base", folder, block, PROMPT), tmp_path / "out", merge=merge)
+            export.export_model(TaskModel(tmp_path / "base", folder, model_settings, PROMPT), tmp_path / "out", merge=merge)
     (folder / "training_args.bin").rename(folder / "adapter_model.bin")
     (folder / "adapter_model.safetensors").unlink()
     with pytest.raises(UserError, match="holds adapter_model"):
@@ -283,7 +283,7 @@ def test_a_pickled_adapter_is_refused(payload: bytes, tmp_path: Path) -> None:
 def test_code_in_the_folder_of_a_model_is_never_executed(payload: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     build(folder, "gemma3_text", adapter=False)
-    block = loading.ModelSettings(weights=fetching.Weights(licence="", random="gemma3_text"), dtype="float32")
+    model_settings = loading.ModelSettings(weights=fetching.Weights(licence="", random="gemma3_text"), dtype="float32")
     (folder / "evil.py").write_text("import os\nos.system('touch MARK')\nclass Evil: pass\n")
     for file in ("config.json", "tokenizer_config.json"):
         config = json.loads((folder / file).read_text())
@@ -291,11 +291,11 @@ def test_code_in_the_folder_of_a_model_is_never_executed(payload: bytes, tmp_pat
         value = "evil.Evil" if file == "config.json" else [None, "evil.Evil"]
         (folder / file).write_text(json.dumps({**config, "auto_map": dict.fromkeys(names, value)}))
     loading.load_tokenizer(folder)
-    loading.load_base(folder, block)
+    loading.load_base(folder, model_settings)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "evil", "architectures": ["Evil"]}))
     with pytest.raises(UserError, match="trust_remote_code"):
-        loading.load_base(folder, block)
+        loading.load_base(folder, model_settings)
     assert not Path("MARK").exists()
 
 
@@ -397,10 +397,10 @@ def test_a_modified_wheel_is_not_used(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_special_tokens_in_a_text_are_tokenised_as_text(tmp_path: Path) -> None:
     build(tmp_path, "gemma3_text", adapter=False)
     tokenizer = loading.load_tokenizer(tmp_path)
-    encoder = prompts.PromptTokenizer(tokenizer, PROMPT)
+    prompt_tokenizer = prompts.PromptTokenizer(tokenizer, PROMPT)
     hostile = "".join(tokenizer.all_special_tokens)
     assert set(tokenizer(hostile, add_special_tokens=False)["input_ids"]) == set(tokenizer.all_special_ids)
-    row = encoder.encode("en", f"dress{hostile}", f"gown{hostile} yes")
+    row = prompt_tokenizer.encode("en", f"dress{hostile}", f"gown{hostile} yes")
     assert not set(row.query[1:] + row.candidate) & set(tokenizer.all_special_ids)
     assert tokenizer.decode(row.query[1:]).count(hostile) == 1
 

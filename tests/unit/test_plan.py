@@ -51,15 +51,15 @@ def saved_bytes(model: torch.nn.Module) -> Iterator[dict[int, int]]:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_two_and_three_layers_predict_the_cost_of_the_complete_model(folder: Path, checkpointing: bool) -> None:
-    block, pack = plain(gradient_checkpointing=checkpointing), encoded_rows(folder) * 4
-    model_config = plan.read_config(folder, block)
+    model_settings, pack = plain(gradient_checkpointing=checkpointing), encoded_rows(folder) * 4
+    model_config = plan.read_config(folder, model_settings)
     model_config.num_hidden_layers = 8
     model_config.layer_types = (model_config.layer_types * 3)[:8]
     base = AutoModelForCausalLM.from_config(model_config)
     base.requires_grad_(False)
-    adapted = loading.add_adapter(base, block, 0)
+    adapted = loading.add_adapter(base, model_settings, 0)
     for train in (True, False):
-        predicted = cost.pack_cost(model_config, block, [pack], train)
+        predicted = cost.pack_cost(model_config, model_settings, [pack], train)
         measured = cost.measure_pack(adapted, pack, train)
         assert predicted.peak_bytes == pytest.approx(measured.peak_bytes, rel=0.2)
         assert predicted.flops == pytest.approx(measured.flops, rel=0.02)
@@ -68,7 +68,7 @@ def test_two_and_three_layers_predict_the_cost_of_the_complete_model(folder: Pat
         adapted.train()
         with saved_bytes(adapted) as saved:
             loading.label_logits(adapted, pack_rows(pack), prompts.LabelTokens(0, 1)).sum().backward()
-        assert 0.75 < sum(saved.values()) / cost.pack_cost(model_config, block, [pack], train=True).peak_bytes < 1
+        assert 0.75 < sum(saved.values()) / cost.pack_cost(model_config, model_settings, [pack], train=True).peak_bytes < 1
 
 
 def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
@@ -87,24 +87,24 @@ def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
 
 
 def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
-    block = plain()
-    adapted = loading.add_adapter(loading.load_base(folder, block), block, 0)
+    model_settings = plain()
+    adapted = loading.add_adapter(loading.load_base(folder, model_settings), model_settings, 0)
     base = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
-    model_config = plan.read_config(folder, block)
-    parameters = cost.count_parameters(model_config, block)
-    assert parameters.base_bytes(block) == sum(parameter.nbytes for parameter in base)
+    model_config = plan.read_config(folder, model_settings)
+    parameters = cost.count_parameters(model_config, model_settings)
+    assert parameters.base_bytes(model_settings) == sum(parameter.nbytes for parameter in base)
     assert parameters.adapter == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     quantised = plain(quantization="nf4")
     assert parameters.base_bytes(quantised) == parameters.other * 4 + parameters.linear * 4.127 / 8
     # A quantised layer keeps peft's own LoRA layer, which calls more operations than the fused one.
     pack = encoded_rows(folder)
-    assert cost.pack_cost(model_config, quantised, [pack], True).calls > cost.pack_cost(model_config, block, [pack], True).calls
+    assert cost.pack_cost(model_config, quantised, [pack], True).calls > cost.pack_cost(model_config, model_settings, [pack], True).calls
 
 
 @pytest.mark.parametrize(("name", "billions"), [("gemma3-12b", 12.19), ("qwen25-14b", 14.77)])
 def test_published_shapes_have_the_published_number_of_parameters(project: Project, name: str, billions: float) -> None:
-    block = config.load_section(loading.ModelSettings, name)
-    parameters = cost.count_parameters(plan.read_config(Path("models") / name / "base", block), block)
+    model_settings = config.load_section(loading.ModelSettings, name)
+    parameters = cost.count_parameters(plan.read_config(Path("models") / name / "base", model_settings), model_settings)
     assert (parameters.linear + parameters.other) / 1e9 == pytest.approx(billions, abs=0.005)
 
 
@@ -126,14 +126,14 @@ def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
 
 
 def test_a_model_that_does_not_fit_is_reported() -> None:
-    block = plain()
+    model_settings = plain()
     parameters = cost.ParameterCounts(linear=10**10, largest_linear=10**8, other=10**9, adapter=10**7)
     workload = plan.Workload(10, 2, 1000, 2000, ())
     pack_cost = cost.PackCost(peak_bytes=5 * plan.GIB, flops=1e15, calls=1000, tokens=500)
-    unquantised = plan.Plan(block, parameters, 1, workload, workload, 0, pack_cost, pack_cost)
+    unquantised = plan.Plan(model_settings, parameters, 1, workload, workload, 0, pack_cost, pack_cost)
     lines = plan.plan_lines(unquantised, [plan.gpu_machine("l4"), plan.gpu_machine("h200")])
     assert "DOES NOT FIT" in lines[-2]
     assert "quantization: nf4" in lines[-2]
     assert "DOES NOT FIT" not in lines[-1]
-    quantised = dataclasses.replace(unquantised, model=dataclasses.replace(block, quantization="nf4"))
+    quantised = dataclasses.replace(unquantised, model=dataclasses.replace(model_settings, quantization="nf4"))
     assert "DOES NOT FIT" not in plan.plan_lines(quantised, [plan.gpu_machine("l4")])[-1]

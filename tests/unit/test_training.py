@@ -26,7 +26,7 @@ from babelcart.training.checkpoints import Checkpoints, fingerprint
 from babelcart.training.loop import LabelledRows, TrainSettings
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
-from tests.support.tiny import BLOCK, LABELS, PROMPT, SETTINGS, TEXTS, build, fit, plain
+from tests.support.tiny import LABELS, MODEL_SETTINGS, PROMPT, SETTINGS, TEXTS, build, fit, plain
 
 # Cross-entropy of the first steps of SETTINGS without dropout.
 FIRST_LOSSES = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
@@ -40,9 +40,9 @@ def test_a_cpu_without_bfloat16_instructions_uses_float32(
 ) -> None:
     monkeypatch.setattr(loading, "device", lambda: "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    bfloat16 = dataclasses.replace(BLOCK, dtype="bfloat16")
+    bfloat16 = dataclasses.replace(MODEL_SETTINGS, dtype="bfloat16")
     assert loading.for_this_cpu(bfloat16) == dataclasses.replace(bfloat16, dtype=expected)
-    assert loading.for_this_cpu(BLOCK) == BLOCK
+    assert loading.for_this_cpu(MODEL_SETTINGS) == MODEL_SETTINGS
     monkeypatch.setattr(loading, "device", lambda: "cuda")
     assert loading.for_this_cpu(bfloat16) == bfloat16
 
@@ -129,12 +129,12 @@ def test_a_damaged_checkpoint_is_skipped(folder: Path, tmp_path: Path, suffix: s
 
 def test_only_the_same_configuration_resumes() -> None:
     script = ROOT / "stages/train.py"
-    name = fingerprint(script, SETTINGS, BLOCK, [1, 2])
-    assert name == fingerprint(script, dataclasses.replace(SETTINGS), BLOCK, [1, 2])
+    name = fingerprint(script, SETTINGS, MODEL_SETTINGS, [1, 2])
+    assert name == fingerprint(script, dataclasses.replace(SETTINGS), MODEL_SETTINGS, [1, 2])
     other_names = [
-        fingerprint(script, dataclasses.replace(SETTINGS, learning_rate=0.02), BLOCK, [1, 2]),
-        fingerprint(script, SETTINGS, dataclasses.replace(BLOCK, r=8), [1, 2]),
-        fingerprint(script, SETTINGS, BLOCK, [2, 1]),
+        fingerprint(script, dataclasses.replace(SETTINGS, learning_rate=0.02), MODEL_SETTINGS, [1, 2]),
+        fingerprint(script, SETTINGS, dataclasses.replace(MODEL_SETTINGS, r=8), [1, 2]),
+        fingerprint(script, SETTINGS, MODEL_SETTINGS, [2, 1]),
     ]
     assert len({name, *other_names}) == 4
 
@@ -149,7 +149,7 @@ def test_losses_do_not_depend_on_the_size_of_packs(folder: Path) -> None:
 
 
 def test_the_first_losses_equal_the_recorded_ones(folder: Path) -> None:
-    history, _ = fit(folder, block=plain())
+    history, _ = fit(folder, model_settings=plain())
     assert history.losses[:5] == pytest.approx(FIRST_LOSSES, abs=2e-3)
     assert history.losses[-1] < history.losses[0] / 2
 
@@ -158,7 +158,7 @@ def test_the_first_losses_equal_the_recorded_ones(folder: Path) -> None:
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_training_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
-    expected = fit(folder, block=plain())[0]
+    expected = fit(folder, model_settings=plain())[0]
     label_logits = loading.label_logits
     limit = 85
 
@@ -170,12 +170,12 @@ def test_training_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatc
         return logits
 
     monkeypatch.setattr(loop, "label_logits", limited_logits)
-    history, _ = fit(folder, block=plain())
+    history, _ = fit(folder, model_settings=plain())
     assert history.max_tokens <= limit < SETTINGS.max_tokens
     torch.testing.assert_close(torch.tensor(history.losses), torch.tensor(expected.losses), rtol=1e-4, atol=1e-5)
     limit = 1
     with pytest.raises(UserError, match=r"out of memory with a single row of .* gradient_checkpointing"):
-        fit(folder, block=plain())
+        fit(folder, model_settings=plain())
 
 
 def test_scoring_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,15 +223,15 @@ def steps(settings: TrainSettings) -> list[list[int]]:
 
 
 def test_validation_rows_with_one_label_are_refused(folder: Path) -> None:
-    adapted = loading.add_adapter(loading.load_base(folder, BLOCK), BLOCK, 0)
+    adapted = loading.add_adapter(loading.load_base(folder, MODEL_SETTINGS), MODEL_SETTINGS, 0)
     rows = [TokenRow((1, 2), (3,))] * 2
     settings = dataclasses.replace(SETTINGS, eval_steps=1)
     with pytest.raises(UserError, match=r"train\.eval_steps to null"):
-        loop.Trainer(adapted, BLOCK, LabelledRows(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, LabelledRows(rows, [1, 1]))
+        loop.Trainer(adapted, MODEL_SETTINGS, LabelledRows(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, LabelledRows(rows, [1, 1]))
 
 
 def test_the_learning_rate_of_a_model_overrides_that_of_train(folder: Path) -> None:
-    expected, _ = fit(folder, block=plain())
+    expected, _ = fit(folder, model_settings=plain())
     overridden, _ = fit(folder, dataclasses.replace(SETTINGS, learning_rate=0.5), plain(learning_rate=SETTINGS.learning_rate))
     assert overridden.losses == expected.losses
 
@@ -258,13 +258,13 @@ def test_balanced_class_weights_need_both_labels() -> None:
 
 def test_each_variant_of_lora_trains_differently(folder: Path) -> None:
     variants = [plain(), plain(use_rslora=True), plain(use_dora=True), plain(loraplus_lr_ratio=8.0)]
-    losses = [fit(folder, block=variant)[0].losses for variant in variants]
+    losses = [fit(folder, model_settings=variant)[0].losses for variant in variants]
     assert all(variant_losses[-1] < variant_losses[0] for variant_losses in losses)
     assert len({round(variant_losses[-1], 6) for variant_losses in losses}) == 4
 
 
 def test_gradient_checkpointing_does_not_change_the_losses(folder: Path) -> None:
-    losses = [fit(folder, block=plain(gradient_checkpointing=on))[0].losses for on in (False, True)]
+    losses = [fit(folder, model_settings=plain(gradient_checkpointing=on))[0].losses for on in (False, True)]
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-4, atol=1e-5)
 
 
@@ -318,8 +318,8 @@ def read_curves() -> dict[str, bytes]:
 def test_a_quantised_model_can_be_trained_after_scoring(tmp_path: Path, family: str) -> None:
     """On some CPUs, bitsandbytes repacks NF4 weights for inference, and repacked weights do not support gradients."""
     build(tmp_path, family, adapter=False)
-    block = plain(quantization="nf4", dtype="bfloat16")
-    model = loading.add_adapter(loading.load_base(tmp_path, block), block, 0)
+    model_settings = plain(quantization="nf4", dtype="bfloat16")
+    model = loading.add_adapter(loading.load_base(tmp_path, model_settings), model_settings, 0)
     tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(tmp_path), PROMPT)
     rows = [tokenizer.encode(*text) for text in TEXTS]
     pack = pack_rows(rows)
