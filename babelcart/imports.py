@@ -72,7 +72,8 @@ def imported_modules(script: Path) -> dict[str, Path]:
     """The script and all modules of the project that it imports, directly or through other modules.
 
     The modules of the project are those of this package, wherever it is installed, and those next to the script, such as
-    ``stages``. The ``__init__.py`` of every parent package is included, because Python runs it.
+    ``stages``. The ``__init__.py`` of every package that an import statement names is included, because Python runs it; that of the
+    script's own package is not, unless a module imports it.
 
     Parameters
     ----------

@@ -293,10 +293,11 @@ def test_train_writes_the_same_adapter_after_it_was_killed(project: Project) -> 
     exit_code = process.wait()
     assert exit_code == -signal.SIGKILL, "the process ended before it was killed"
     assert not adapter.exists()
-    # Python lists the modules that it imports. The fingerprint of the run must cover all modules of this project.
+    # Python lists the modules that it imports. The fingerprint of the run must cover all modules of this project, except the package
+    # `stages`, which only redirects old names of commands.
     resumed = subprocess.run([command[0], "-X", "importtime", *command[1:]], env=environment, check=True, capture_output=True, text=True)
     imported = {line.split("|")[-1].strip() for line in resumed.stderr.splitlines() if line.startswith("import time:")}
-    imported = {name for name in imported if name.split(".")[0] in ("babelcart", "stages")}
+    imported = {name for name in imported if name.split(".")[0] in ("babelcart", "stages")} - {"stages"}
     covered = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in imported_modules(ROOT / "stages/train.py")}
     assert len(imported) > 10
     assert imported <= covered
