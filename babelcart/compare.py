@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from babelcart.core.errors import UserError, printable
+from babelcart.rows.table import RAW_COLUMNS
 from babelcart.scores.intervals import bootstrap, interval, sampling_units
 from babelcart.scores.metrics import Decision, compute_scores
 from babelcart.scores.slices import slice_masks, with_overall
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-KEY = ["id", "language", "origin_query", "candidate", "label"]
+KEY = list(RAW_COLUMNS)
 METRICS = ("f1", "auc")
 
 

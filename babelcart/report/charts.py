@@ -1,7 +1,7 @@
-"""Charts of the report as static SVG, drawn by Vega-Lite when the page is made: the page needs no library and no network.
+"""Charts as static SVG. Vega-Lite draws them when the page is written, so that the page needs no library and no network.
 
-Colours are the page's own custom properties (``var(--model)``), so that one picture serves light and dark. Every chart is `WIDTH`
-wide over all, for text of one size. Texts from the data are escaped by Vega.
+Colours are custom properties of the page's style sheet (``var(--model)``), so that one SVG fits the light and the dark theme. Every chart
+is `WIDTH` pixels wide, so that all text has the same size. Vega escapes text from the data.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 Spec = dict[str, Any]
 
 WIDTH = 420
-# A width that vl-convert can measure everywhere (it carries the font), in metrics like those of the fonts that browsers have.
+# vl-convert contains the first font, so that text is as wide on every machine; the others have similar metrics.
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
-# What a point of `intervals` stands for: colour and symbol, the last a thin upright bar.
+# Kinds of points of `intervals`: colour and symbol. The last symbol is a thin vertical bar.
 KINDS = {
     "model": ("var(--model)", "circle"),
-    "n-gram regression": ("var(--other)", "diamond"),
+    "n-gram baseline": ("var(--other)", "diamond"),
     "floor": ("var(--muted)", "M-.16,-1H.16V1H-.16Z"),
 }
 _SMALL = {
@@ -28,7 +28,7 @@ _SMALL = {
     "titleFontWeight": "normal",
 }
 _CONFIG: Spec = {
-    # The page names each chart and has its numbers in a table beside it.
+    # The page describes each chart itself and shows its numbers in a table.
     "aria": False,
     "background": None,
     "font": FONT,
@@ -66,33 +66,37 @@ def svg(spec: Spec) -> str:
 
 
 def _data(records: Sequence[Mapping[str, Any]]) -> Spec:
+    """Inline data."""
     return {"values": list(records)}
 
 
 def _number(field: str, title: str, ticks: int = 6, **scale: Any) -> Spec:
+    """A quantitative channel with about `ticks` ticks; `scale` are further properties of the scale."""
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False, **scale}, "axis": {"tickCount": ticks}}
 
 
 def _plot(layers: Sequence[Spec], height: int = 230, **more: Any) -> str:
+    """SVG of a layered chart; `more` are further properties of the specification."""
     return svg({"width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}, "layer": list(layers), **more})
 
 
-def intervals(records: Sequence[Mapping[str, Any]], labels: int) -> str:
-    """Scores in rows, with intervals.
+def intervals(records: Sequence[Mapping[str, Any]], label_width: int) -> str:
+    """Points on lines, one line for each name, with confidence intervals.
 
     Parameters
     ----------
     records : sequence of mapping
-        ``group`` (rows of one stand together), ``name`` of the row, ``kind`` of the point (of `KINDS`), ``value``; ``low`` and
-        ``high`` where there is an interval.
-    labels : int
-        Room for the names, in pixels.
+        One point each: ``group`` of lines, ``name`` of the line, ``kind`` (a key of `KINDS`) and ``value``; ``low`` and ``high`` if it
+        has an interval.
+    label_width : int
+        Width of the names, in pixels.
     """
     row = {"field": "name", "type": "nominal", "title": None, "sort": None}
+    groups = list(dict.fromkeys(record["group"] for record in records))
     kinds = [kind for kind in KINDS if any(record["kind"] == kind for record in records)]
-    colour, shape = (
-        {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": [KINDS[kind][part] for kind in kinds]}} for part in (0, 1)
-    )
+    colours, symbols = zip(*(KINDS[kind] for kind in kinds), strict=True)
+    colour = {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": list(colours)}}
+    shape = {"field": "kind", "type": "nominal", "scale": {"domain": kinds, "range": list(symbols)}}
     layer = [
         {
             "transform": [{"filter": "isValid(datum.low)"}],
@@ -103,7 +107,7 @@ def intervals(records: Sequence[Mapping[str, Any]], labels: int) -> str:
             "mark": {"type": "point", "filled": True, "opacity": 1, "size": 75},
             "encoding": {
                 "x": _number("value", "F1", 4),
-                "y": {**row, "axis": {"minExtent": labels, "maxExtent": labels}},
+                "y": {**row, "axis": {"minExtent": label_width, "maxExtent": label_width}},
                 "color": colour,
                 "shape": shape,
             },
@@ -112,60 +116,62 @@ def intervals(records: Sequence[Mapping[str, Any]], labels: int) -> str:
     return svg(
         {
             "data": _data(records),
-            "facet": {"row": {"field": "group", "type": "nominal", "sort": list(dict.fromkeys(record["group"] for record in records))}},
-            "spec": {"width": WIDTH - labels - 30, "height": {"step": 22}, "layer": layer},
+            "facet": {"row": {"field": "group", "type": "nominal", "sort": groups}},
+            "spec": {"width": WIDTH - label_width - 30, "height": {"step": 22}, "layer": layer},
             "resolve": {"scale": {"y": "independent"}},
             "spacing": 8,
         }
     )
 
 
-def lines(
-    records: Sequence[Mapping[str, Any]], x: str, y: str, *, marks: Sequence[Mapping[str, Any]] = (), dots: bool = False, **scale: Any
-) -> str:
-    """Lines, one for each ``kind``.
+def lines(records: Sequence[Mapping[str, Any]], x: str, y: str, *, rules: Sequence[Mapping[str, Any]] = (), dots: bool = False) -> str:
+    """One line for each kind.
 
     Parameters
     ----------
     records : sequence of mapping
-        ``x``, ``y``, ``kind``.
+        One point each: ``x``, ``y`` and ``kind``.
     x, y : str
         Titles of the axes.
-    marks : sequence of mapping
-        Upright rules: ``x`` and the ``text`` beside it.
+    rules : sequence of mapping
+        Vertical rules: ``x``, and a ``text`` next to the rule at ``height``.
     dots : bool
-        Whether each record is a dot on its line.
-    **scale
-        Of both axes, as ``domain``.
+        Whether to draw the points as dots.
     """
     kinds = list(dict.fromkeys(record["kind"] for record in records))
     colour: Spec = {"field": "kind", "type": "nominal", "sort": None}
     if len(kinds) == 1:
         colour["legend"] = None
-    across, up = _number("x", x, nice=False, **scale), _number("y", y, **scale)
+    horizontal, vertical = _number("x", x, nice=False), _number("y", y)
     layer: list[Spec] = [
         {
             "data": _data(records),
             "mark": {"type": "line", "point": {"size": 45} if dots else False},
-            "encoding": {"x": across, "y": up, "color": colour},
+            "encoding": {"x": horizontal, "y": vertical, "color": colour},
         }
     ]
-    if marks:
-        place = {"x": {"field": "x", "type": "quantitative"}}
+    if rules:
+        position = {"x": {"field": "x", "type": "quantitative"}}
         text = {"type": "text", "align": "left", "dx": 5, "baseline": "bottom", "fontSize": 13.5, "fill": "var(--ink)"}
         layer += [
-            {"data": _data(marks), "mark": {"type": "rule", "color": "var(--muted)", "strokeDash": [4, 3]}, "encoding": place},
+            {"data": _data(rules), "mark": {"type": "rule", "color": "var(--muted)", "strokeDash": [4, 3]}, "encoding": position},
             {
-                "data": _data(marks),
+                "data": _data(rules),
                 "mark": text,
-                "encoding": {**place, "y": {"field": "height", "type": "quantitative"}, "text": {"field": "text", "type": "nominal"}},
+                "encoding": {**position, "y": {"field": "height", "type": "quantitative"}, "text": {"field": "text", "type": "nominal"}},
             },
         ]
     return _plot(layer)
 
 
 def loss(records: Sequence[Mapping[str, Any]]) -> str:
-    """Loss by step: ``step``, ``loss`` and ``mean``, the running mean, over it."""
+    """Loss by step, and its running mean.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        ``step``, ``loss`` and ``mean``.
+    """
     x = _number("step", "step", nice=False)
     layer: list[Spec] = [
         {
@@ -178,22 +184,45 @@ def loss(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def calibration(records: Sequence[Mapping[str, Any]]) -> str:
-    """Share of relevant rows over mean probability, bins by ``rows``; on the dashed line a probability is what it says."""
-    ends = [{"probability": 0, "share": 0}, {"probability": 1, "share": 1}]
-    place = {"x": _number("probability", "mean p(relevant)", domain=[0, 1]), "y": _number("share", "share of relevant rows", domain=[0, 1])}
+    """Share of relevant rows by mean probability; on the dashed diagonal, calibration is perfect.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        One bin each: ``probability`` and ``share``.
+    """
+    diagonal = [{"probability": 0, "share": 0}, {"probability": 1, "share": 1}]
+    position = {
+        "x": _number("probability", "mean p(relevant)", domain=[0, 1]),
+        "y": _number("share", "share of relevant rows", domain=[0, 1]),
+    }
     layer: list[Spec] = [
-        {"data": _data(ends), "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1, "color": "var(--muted)"}, "encoding": place},
+        {
+            "data": _data(diagonal),
+            "mark": {"type": "line", "strokeDash": [4, 3], "strokeWidth": 1, "color": "var(--muted)"},
+            "encoding": position,
+        },
         {
             "data": _data(records),
             "mark": {"type": "line", "color": "var(--model)", "point": {"color": "var(--model)", "size": 45}},
-            "encoding": place,
+            "encoding": position,
         },
     ]
     return _plot(layer)
 
 
 def stacked(records: Sequence[Mapping[str, Any]], kinds: Sequence[str], x: str) -> str:
-    """Rows by ``name``, stacked by ``kind``: ``rows``."""
+    """Stacked bars of row counts, one bar for each name.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        ``name`` of the bar, ``kind`` and the number of ``rows``.
+    kinds : sequence of str
+        All kinds, in stacking order.
+    x : str
+        Title of the horizontal axis.
+    """
     encoding = {
         "y": {"field": "name", "type": "nominal", "title": None, "sort": None},
         "x": {"field": "rows", "type": "quantitative", "title": x, "axis": {"tickCount": 5, "format": ",d"}},
@@ -201,12 +230,20 @@ def stacked(records: Sequence[Mapping[str, Any]], kinds: Sequence[str], x: str) 
         "order": {"field": "order", "type": "quantitative"},
     }
     ordered = [{**record, "order": kinds.index(record["kind"])} for record in records]
-    names = len({record["name"] for record in records})
-    return _plot([{"mark": "bar", "encoding": encoding}], height=90 + 20 * names, data=_data(ordered))
+    bars = len({record["name"] for record in records})
+    return _plot([{"mark": "bar", "encoding": encoding}], height=90 + 20 * bars, data=_data(ordered))
 
 
 def quantiles(records: Sequence[Mapping[str, Any]], x: str) -> str:
-    """Boxes of ``q25`` to ``q75`` on lines of ``q05`` to ``q95`` with a tick at ``q50``, one for each ``name``."""
+    """Quantiles of a distribution for each name: a line from 5 to 95 %, a box from 25 to 75 % and a tick at the median.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        ``name``, ``q05``, ``q25``, ``q50``, ``q75`` and ``q95``.
+    x : str
+        Title of the horizontal axis.
+    """
     row = {"field": "name", "type": "nominal", "title": None, "sort": None}
     layer: list[Spec] = [
         {"mark": {"type": "rule", "color": "var(--model)"}, "encoding": {"y": row, "x": _number("q05", x), "x2": {"field": "q95"}}},

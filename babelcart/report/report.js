@@ -1,32 +1,33 @@
-// The browser of the rows. Everything from the data is set as text (textContent), so it cannot become markup.
+// The browser of the rows. Text from the data is inserted with textContent, so it cannot become markup.
 "use strict";
-const PAGE = 50;
-const KINDS = ["right, not relevant", "false positive", "false negative", "right, relevant"];
+const PAGE_SIZE = 50;
+const TYPING_PAUSE = 150; // milliseconds
+const KINDS = ["true negative", "false positive", "false negative", "true positive"]; // by 2 * label + prediction
 const tasks = JSON.parse(document.getElementById("table").textContent);
 const form = document.getElementById("filters");
 const control = (name) => form.elements.namedItem(name);
 const body = document.querySelector("#rows tbody");
 const headers = [...document.querySelectorAll("#rows thead button")];
-const back = document.getElementById("back");
+const previous = document.getElementById("previous");
 const next = document.getElementById("next");
 const count = document.getElementById("count");
 const languageNames = new Intl.DisplayNames(["en"], { type: "language", fallback: "none" });
 const collator = new Intl.Collator();
-const number = new Intl.NumberFormat("en");
+const numberFormat = new Intl.NumberFormat("en");
 
-let sort = { by: "confidence", down: true };
-let shown = []; // row numbers, filtered and sorted
+let sort = { column: "confidence", descending: true };
+let matches = []; // indices of the filtered rows, sorted
 let page = 0;
 
-const task = () => tasks[Number(control("task").value)];
+const currentTask = () => tasks[Number(control("task").value)];
 const fold = (text) => text.normalize("NFKC").toLowerCase();
 
-/** An element with attributes and text. */
+/** Create an element with attributes and text. */
 function element(name, attributes, text) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const created = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
+  if (text !== undefined) created.textContent = text;
+  return created;
 }
 
 const option = (value, text) => element("option", { value }, text);
@@ -36,127 +37,130 @@ function languageName(code) {
     const name = languageNames.of(code);
     return name ? `${code} – ${name}` : code;
   } catch {
-    return code; // not a code that the browser knows
+    return code; // not a valid code for the browser
   }
 }
 
-/** What is derived from the rows of a task, once. */
-function prepare(one) {
-  // 0 at the threshold, 1 at the end of the answer's side. (The last bit of kind is the answer.)
-  one.confidence = one.probability.map((p, row) => {
-    const threshold = one.thresholds[one.language[row]];
-    const share = one.kind[row] & 1 ? (p - threshold) / (1 - threshold) : (threshold - p) / threshold;
+/** Compute the columns that are derived from the rows of a task, once for each task. */
+function prepare(task) {
+  // Confidence is 0 at the threshold, and 1 if p(relevant) is 0 or 1. The lowest bit of kind is the prediction.
+  task.confidence = task.probability.map((p, row) => {
+    const threshold = task.thresholds[task.language[row]];
+    const share = task.kind[row] & 1 ? (p - threshold) / (1 - threshold) : (threshold - p) / threshold;
     return Math.max(0, share || 0);
   });
-  one.folded = { query: one.queries.map(fold), candidate: one.candidates.map(fold), id: one.id.map(fold) };
+  task.folded = { query: task.queries.map(fold), candidate: task.candidates.map(fold), id: task.id.map(fold) };
 }
 
-/** Fill the choices that depend on the task. */
-function choices() {
-  const chosen = task();
-  if (!chosen.confidence) prepare(chosen);
-  control("language").replaceChildren(option("", "all"), ...chosen.languages.map((code, place) => option(place, languageName(code))));
+/** Fill the filters whose options depend on the task. */
+function fillFilters() {
+  const task = currentTask();
+  if (!task.confidence) prepare(task);
+  control("language").replaceChildren(option("", "all"), ...task.languages.map((code, index) => option(index, languageName(code))));
   control("slice").replaceChildren(
     option("", "all"),
-    ...chosen.slices.map((slice, number) => {
+    ...task.slices.map((slice, sliceIndex) => {
       const group = element("optgroup", { label: slice.title });
-      group.append(...slice.values.map((value, place) => option(`${number} ${place}`, value)));
+      group.append(...slice.values.map((value, valueIndex) => option(`${sliceIndex} ${valueIndex}`, value)));
       return group;
     })
   );
 }
 
+/** Find the rows that pass all filters. */
 function filter() {
-  const chosen = task();
+  const task = currentTask();
   const kind = control("kind").value;
   const language = control("language").value;
-  const [slice, value] = control("slice").value.split(" ").map(Number);
-  const of = control("slice").value ? chosen.slices[slice].of : null;
-  const [least, most] = control("confidence").value.split(" ").map(Number);
-  // Each word must be somewhere in the row; a text is looked at once, not once a row.
+  const [sliceIndex, valueIndex] = control("slice").value.split(" ").map(Number);
+  const rowValues = control("slice").value ? task.slices[sliceIndex].value_index : null;
+  const [minConfidence, maxConfidence] = control("confidence").value.split(" ").map(Number);
+  // Each word must occur in the query or the candidate, or be the id. Each distinct text is searched once.
   const words = fold(control("search").value).split(/\s+/).filter(Boolean);
-  const found = words.map((word) => ({
-    query: chosen.folded.query.map((text) => text.includes(word)),
-    candidate: chosen.folded.candidate.map((text) => text.includes(word)),
+  const hits = words.map((word) => ({
+    query: task.folded.query.map((text) => text.includes(word)),
+    candidate: task.folded.candidate.map((text) => text.includes(word)),
     word,
   }));
-  const fits = {
-    errors: (k) => k === 1 || k === 2,
-    right: (k) => k === 0 || k === 3,
+  const kindMatches = {
+    errors: (rowKind) => rowKind === 1 || rowKind === 2,
+    correct: (rowKind) => rowKind === 0 || rowKind === 3,
     all: () => true,
-  }[kind] ?? ((k) => k === Number(kind));
-  shown = [];
-  for (let row = 0; row < chosen.kind.length; row++) {
+  }[kind] ?? ((rowKind) => rowKind === Number(kind));
+  matches = [];
+  for (let row = 0; row < task.kind.length; row++) {
     if (
-      fits(chosen.kind[row]) &&
-      (language === "" || chosen.language[row] === Number(language)) &&
-      (!of || of[row] === value) &&
-      chosen.confidence[row] >= least &&
-      (chosen.confidence[row] < most || most === 1) &&
-      found.every((one) => one.query[chosen.query[row]] || one.candidate[chosen.candidate[row]] || chosen.folded.id[row] === one.word)
-    ) shown.push(row);
+      kindMatches(task.kind[row]) &&
+      (language === "" || task.language[row] === Number(language)) &&
+      (!rowValues || rowValues[row] === valueIndex) &&
+      task.confidence[row] >= minConfidence &&
+      (task.confidence[row] < maxConfidence || maxConfidence === 1) &&
+      hits.every((hit) => hit.query[task.query[row]] || hit.candidate[task.candidate[row]] || task.folded.id[row] === hit.word)
+    ) matches.push(row);
   }
   order();
 }
 
+/** Sort the filtered rows and show the first page. */
 function order() {
-  const chosen = task();
-  const texts = { language: chosen.languages, query: chosen.queries, candidate: chosen.candidates }[sort.by];
-  let keys = chosen[sort.by];
+  const task = currentTask();
+  const texts = { language: task.languages, query: task.queries, candidate: task.candidates }[sort.column];
+  let keys = task[sort.column];
   if (texts) {
-    // The place of each text in the alphabet, so that rows compare as numbers.
-    const places = texts.map((_, place) => place).sort((a, b) => collator.compare(texts[a], texts[b]));
-    const rank = new Map(places.map((place, at) => [place, at]));
-    keys = keys.map((place) => rank.get(place));
+    // Replace each text by its alphabetical rank, so that rows are compared as numbers.
+    const alphabetical = texts.map((_, index) => index).sort((a, b) => collator.compare(texts[a], texts[b]));
+    const rank = new Map(alphabetical.map((index, position) => [index, position]));
+    keys = keys.map((index) => rank.get(index));
   }
-  const sign = sort.down ? -1 : 1;
-  shown.sort((a, b) => sign * (keys[a] - keys[b]) || a - b);
+  const sign = sort.descending ? -1 : 1;
+  matches.sort((a, b) => sign * (keys[a] - keys[b]) || a - b);
   page = 0;
   draw();
 }
 
-function cell(label, ...inside) {
-  const made = element("td", { role: "cell", "data-label": label });
-  made.append(...inside);
-  return made;
+function tableCell(label, ...children) {
+  const cell = element("td", { role: "cell", "data-label": label });
+  cell.append(...children);
+  return cell;
 }
 
-function line(chosen, row) {
-  const p = chosen.probability[row];
-  const threshold = chosen.thresholds[chosen.language[row]];
-  const made = element("tr", { role: "row" });
+function tableRow(task, row) {
+  const p = task.probability[row];
+  const language = task.languages[task.language[row]];
   const bar = element("span", { class: "bar", "aria-hidden": "true" });
   bar.style.setProperty("--p", p);
-  bar.style.setProperty("--threshold", threshold);
-  made.append(
-    cell("Language", element("span", { title: languageName(chosen.languages[chosen.language[row]]) }, chosen.languages[chosen.language[row]])),
-    cell("Query", element("span", { dir: "auto", class: "text" }, chosen.queries[chosen.query[row]]), element("small", { dir: "auto" }, `id ${chosen.id[row]}`)),
-    cell("Candidate", element("span", { dir: "auto", class: "text" }, chosen.candidates[chosen.candidate[row]])),
-    cell("Answer", element("span", { class: `kind k${chosen.kind[row]}` }, KINDS[chosen.kind[row]])),
-    cell("p(relevant)", element("span", { class: "n" }, p.toFixed(3)), bar),
-    cell("Confidence", element("span", { class: "n" }, chosen.confidence[row].toFixed(3)))
+  bar.style.setProperty("--threshold", task.thresholds[task.language[row]]);
+  const cells = element("tr", { role: "row" });
+  cells.append(
+    tableCell("Language", element("span", { title: languageName(language) }, language)),
+    tableCell("Query", element("span", { dir: "auto", class: "text" }, task.queries[task.query[row]]), element("small", { dir: "auto" }, `id ${task.id[row]}`)),
+    tableCell("Candidate", element("span", { dir: "auto", class: "text" }, task.candidates[task.candidate[row]])),
+    tableCell("Result", element("span", { class: `kind k${task.kind[row]}` }, KINDS[task.kind[row]])),
+    tableCell("p(relevant)", element("span", { class: "n" }, p.toFixed(3)), bar),
+    tableCell("Confidence", element("span", { class: "n" }, task.confidence[row].toFixed(3)))
   );
-  return made;
+  return cells;
 }
 
+/** Show the current page of the filtered rows. */
 function draw() {
-  const chosen = task();
-  const pages = Math.max(1, Math.ceil(shown.length / PAGE));
-  body.replaceChildren(...shown.slice(page * PAGE, (page + 1) * PAGE).map((row) => line(chosen, row)));
-  const of = (kind) => number.format(shown.reduce((sum, row) => sum + (chosen.kind[row] === kind), 0));
+  const task = currentTask();
+  const pages = Math.max(1, Math.ceil(matches.length / PAGE_SIZE));
+  body.replaceChildren(...matches.slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE).map((row) => tableRow(task, row)));
+  const rowsOf = (...kinds) => numberFormat.format(matches.filter((row) => kinds.includes(task.kind[row])).length);
   count.textContent =
-    `${number.format(shown.length)} of ${number.format(chosen.kind.length)} rows: ` +
-    `${of(1)} false positives, ${of(2)} false negatives, ${number.format(shown.filter((row) => chosen.kind[row] % 3 === 0).length)} right`;
-  document.getElementById("place").textContent = `Page ${number.format(page + 1)} of ${number.format(pages)}`;
-  // Not disabled: a button that has the focus would lose it.
-  back.setAttribute("aria-disabled", String(page === 0));
+    `${numberFormat.format(matches.length)} of ${numberFormat.format(task.kind.length)} rows: ` +
+    `${rowsOf(1)} false positives, ${rowsOf(2)} false negatives, ${rowsOf(0, 3)} correct`;
+  document.getElementById("page-number").textContent = `Page ${numberFormat.format(page + 1)} of ${numberFormat.format(pages)}`;
+  // Only aria-disabled: a button with the attribute disabled would lose the focus.
+  previous.setAttribute("aria-disabled", String(page === 0));
   next.setAttribute("aria-disabled", String(page + 1 >= pages));
 }
 
-function turn(step) {
-  const to = page + step;
-  if (to < 0 || to * PAGE >= shown.length) return;
-  page = to;
+function turnPage(step) {
+  const target = page + step;
+  if (target < 0 || target * PAGE_SIZE >= matches.length) return;
+  page = target;
   draw();
   count.scrollIntoView({ block: "nearest" });
 }
@@ -164,32 +168,32 @@ function turn(step) {
 for (const button of headers) {
   button.addEventListener("click", () => {
     const numeric = ["probability", "confidence"].includes(button.value);
-    sort = { by: button.value, down: sort.by === button.value ? !sort.down : numeric };
+    sort = { column: button.value, descending: sort.column === button.value ? !sort.descending : numeric };
     for (const other of headers) other.parentElement.removeAttribute("aria-sort");
-    button.parentElement.setAttribute("aria-sort", sort.down ? "descending" : "ascending");
+    button.parentElement.setAttribute("aria-sort", sort.descending ? "descending" : "ascending");
     order();
   });
 }
-let waiting;
+let typingTimer;
 form.addEventListener("change", (event) => {
-  if (event.target.name === "task") choices();
+  if (event.target.name === "task") fillFilters();
   if (event.target.name !== "search") filter();
 });
 control("search").addEventListener("input", () => {
-  clearTimeout(waiting);
-  waiting = setTimeout(filter, 150); // a pause in typing
+  clearTimeout(typingTimer);
+  typingTimer = setTimeout(filter, TYPING_PAUSE);
 });
 form.addEventListener("submit", (event) => event.preventDefault());
 form.addEventListener("reset", () => {
-  const kept = control("task").value;
+  const taskIndex = control("task").value; // a reset clears the filters but keeps the task
   setTimeout(() => {
-    control("task").value = kept;
+    control("task").value = taskIndex;
     filter();
   });
 });
-back.addEventListener("click", () => turn(-1));
-next.addEventListener("click", () => turn(1));
+previous.addEventListener("click", () => turnPage(-1));
+next.addEventListener("click", () => turnPage(1));
 
-control("task").replaceChildren(...tasks.map((one, place) => option(place, one.task.toUpperCase())));
-choices();
+control("task").replaceChildren(...tasks.map((task, index) => option(index, task.task.toUpperCase())));
+fillFilters();
 filter();
