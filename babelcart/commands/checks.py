@@ -33,6 +33,12 @@ def md5(handle: Any) -> str:
     return digest.hexdigest()
 
 
+def file_md5(path: Path) -> str:
+    """Hex MD5 of a file."""
+    with path.open("rb") as handle:
+        return md5(handle)
+
+
 def read_listing(content: bytes, oid: str) -> dict[str, str]:
     """Parse and check DVC's listing of a folder: path within the folder -> MD5 of the file.
 

@@ -48,19 +48,24 @@ def _hashed(entries: Any) -> bool:
     )
 
 
-def _changes(status: Mapping[str, list[Any]]) -> Iterator[tuple[str, str, str, Any]]:
-    """Yield stage, kind of change, path and state of every changed file in the output of ``dvc status --json``."""
+def status_entries(status: Mapping[str, list[Any]]) -> Iterator[tuple[str, str, str, Any]]:
+    """Yield stage, kind, path and state of every entry in the output of ``dvc status --json``.
+
+    Path and state are empty for an entry that does not concern a file, such as ``changed command``.
+    """
     for stage, entries in status.items():
         for entry in entries:
-            if isinstance(entry, Mapping):
-                for kind, paths in entry.items():
-                    for path, state in paths.items():
-                        yield stage, kind, path, state
+            if isinstance(entry, str):
+                yield stage, entry, "", ""
+                continue
+            files = ((kind, path, state) for kind, paths in entry.items() for path, state in paths.items())
+            for kind, path, state in files:
+                yield stage, kind, path, state
 
 
 def missing_outs(status: Mapping[str, list[Any]]) -> list[str]:
     """List the outputs that are missing from the workspace or from the cache."""
-    return [path for _, kind, path, state in _changes(status) if kind == "changed outs" and state in ("deleted", "not in cache")]
+    return [path for _, kind, path, state in status_entries(status) if kind == "changed outs" and state in ("deleted", "not in cache")]
 
 
 def _related(path: str, other: str) -> bool:
@@ -94,8 +99,8 @@ def behind(
             changes.append(f"{stage}: has not run")
         else:
             changes += [f"{stage}: {entry}" for entry in entries if isinstance(entry, str)]
-    for stage, _, path, state in _changes(status):
-        if (stage in tracked or stage in locked) and not any(_related(path, other) for other in absent):
+    for stage, _, path, state in status_entries(status):
+        if path and (stage in tracked or stage in locked) and not any(_related(path, other) for other in absent):
             changes.append(f"{stage}: {path}: {', '.join(state)} changed" if isinstance(state, Mapping) else f"{stage}: {path} is {state}")
     hashes: dict[str, str] = {}
     for stage in [*tracked, *(stage for stage in status if stage in locked)]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from babelcart.commands import checks
+from babelcart.commands import checks, lock
 from babelcart.core.errors import UserError
 from babelcart.core.files import atomic_write
 
@@ -96,20 +96,17 @@ def fetch_listings(repo: Any) -> None:
         path.chmod(0o444)
 
 
-def _other_content(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]]:
-    """Yield file name, cache path and actual hash of every cached object that does not match its hash."""
+def _mismatches(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]]:
+    """Yield file name, cache path and actual MD5 of every cached object that does not match its hash."""
     for out in outs:
         try:
             names = objects(repo, out)
         except UserError:
             names = {out.hash_info.value: str(out)}
-        for oid, name in names.items():
-            path = Path(repo.cache.local.oid_to_path(oid))
-            if path.is_file():
-                with path.open("rb") as handle:
-                    actual = checks.md5(handle)
-                if actual != oid.removesuffix(".dir"):
-                    yield name, path, actual
+        cached = ((oid, name, Path(repo.cache.local.oid_to_path(oid))) for oid, name in names.items())
+        for oid, name, path in cached:
+            if path.is_file() and (actual := checks.file_md5(path)) != oid.removesuffix(".dir"):
+                yield name, path, actual
 
 
 def damaged(repo: Any) -> Iterator[str]:
@@ -120,7 +117,7 @@ def damaged(repo: Any) -> Iterator[str]:
         except UserError as error:
             yield f"{out}: {error}; delete it from the cache, then run `dvc repro` or `make pull`"
             continue
-        for name, path, _ in _other_content(repo, [out]):
+        for name, path, _ in _mismatches(repo, [out]):
             yield f"{name}: {path} in the cache does not match its hash; run `make heal`, then `dvc repro` or `make pull`"
 
 
@@ -132,14 +129,11 @@ def remove_damaged(repo: Any) -> Iterator[str]:
     for folder in Path(repo.cache.legacy.path).glob("runs/??/*"):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # DVC fails on an empty folder in its run-cache
-    for name, path, actual in list(_other_content(repo, [out for out in repo.index.outs if out.hash_info])):
+    for name, path, actual in list(_mismatches(repo, [out for out in repo.index.outs if out.hash_info])):
         copy = Path(name)
-        if copy.is_file():
-            with copy.open("rb") as handle:
-                same = checks.md5(handle) == actual
-            if same:
-                copy.unlink()
-                yield name
+        if copy.is_file() and checks.file_md5(copy) == actual:
+            copy.unlink()
+            yield name
         if path.exists():
             path.unlink()
             yield str(path.relative_to(repo.root_dir) if path.is_relative_to(repo.root_dir) else path)
@@ -149,23 +143,20 @@ def changed(repo: Any) -> tuple[list[str], list[str]]:
     """Return the changes that `dvc status` reports, and the outputs that are missing from the workspace."""
     changes, absent = [], set()
     outs = {str(out): out for out in repo.index.outs}
-    for stage, entries in repo.status().items():
-        for entry in entries:
-            for kind, files in entry.items() if isinstance(entry, dict) else [(entry, {"": ""})]:
-                for file, state in files.items():
-                    if state == "not in cache":  # which hides the state of the workspace
-                        state = outs[file].workspace_status().get(file)
-                    if state == "deleted":
-                        absent.add(file)
-                    elif state is not None:
-                        changes.append((stage, kind, file, state))
-    # The hash of a folder that contains a missing output differs too; that is no change.
+    for stage, kind, file, status in lock.status_entries(repo.status()):
+        # "not in cache" hides the state of the workspace.
+        state = outs[file].workspace_status().get(file) if status == "not in cache" else status
+        if state == "deleted":
+            absent.add(file)
+        elif state is not None:
+            changes.append((stage, kind, file, state))
+    # The hash of a folder that contains a missing output differs too; this is not a change.
     above = {str(parent) for file in absent for parent in Path(file).parents}
     return [f"{stage}: {kind} {file} {state}".rstrip() for stage, kind, file, state in changes if file not in above], sorted(absent)
 
 
 def lacking(repo: Any, contents: bool) -> Iterator[str]:
-    """Yield a message for every pushed object that its remote lacks; with `contents`, also for those whose content has another hash."""
+    """Yield a message for every pushed object that its remote lacks; with `contents`, also for every one that does not match its hash."""
     fetch_listings(repo)
     expected: dict[str, dict[str, str]] = defaultdict(dict)
     stores: dict[str, Any] = {}
@@ -179,8 +170,11 @@ def lacking(repo: Any, contents: bool) -> Iterator[str]:
         for oid, name in expected[address].items():
             if oid not in present:
                 yield f"{name} is not on {address}; run `dvc push` where it was computed"
-            elif contents:
-                with store.fs.open(store.oid_to_path(oid), "rb") as handle:
-                    if checks.md5(handle) != oid.removesuffix(".dir"):
-                        path = store.oid_to_path(oid)
-                        yield f"{name} does not match its hash on {address}; delete {path} there, then run `dvc push` where it was computed"
+            elif contents and _remote_md5(store, oid) != oid.removesuffix(".dir"):
+                path = store.oid_to_path(oid)
+                yield f"{name} does not match its hash on {address}; delete {path} there, then run `dvc push` where it was computed"
+
+
+def _remote_md5(store: Any, oid: str) -> str:
+    with store.fs.open(store.oid_to_path(oid), "rb") as handle:
+        return checks.md5(handle)
