@@ -2,8 +2,8 @@
 
 The code of training and scoring runs a real pack through copies of the model with two and with three layers. The copies are on
 torch's ``meta`` device, where tensors have shapes but no content. The first and the last layer are special; each further layer
-is assumed to cost what the third one adds. So the cost of a model is known before the model is downloaded, and on a machine
-that is too small for it.
+is assumed to cost what the third one adds. This works for models that are not downloaded, and on machines that are too small for
+them.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _operation_counter(model: Any) -> Any:
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             output = function(*args, **(kwargs or {}))
             self.calls += 1
-            operation = function.overloadpacket.__name__.removesuffix("_")  # addmm_ costs what addmm costs
+            operation = function.overloadpacket.__name__.removesuffix("_")  # in-place variants such as addmm_ have the same cost
             if formula := flop_registry.get(getattr(torch.ops.aten, operation, None)):
                 self.flops += formula(*args, **(kwargs or {}), out_val=output)
             for leaf in tree_leaves(output):

@@ -1,7 +1,7 @@
 """Estimate tokens, memory and time of training and scoring before they run.
 
 Rows are divided into the steps and packs that `train` and `predict` compute, and the packs are counted. `babelcart.cost` counts
-the memory and operations of a pack. The constants below, which `assumptions` prints, convert them to memory and time on a machine.
+the memory and operations of a pack. The constants below convert them to memory and time on a machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ GIB = 2**30
 TRAIN_SHARE, SCORE_SHARE, GPU_SHARE = 0.45, 0.5, 0.35
 # Bytes of the process per byte that a pack needs on a CPU: the allocator leaves gaps between packs of different sizes. Measured.
 CPU_ALLOCATOR = 4.0
-# Minimum time of an operation on a GPU in seconds. It limits small packs.
+# Minimum time of an operation on a GPU in seconds. It determines the time of small packs.
 CALL_SECONDS = 6e-6
 # GiB that CUDA itself and the gaps of its allocator take.
 CUDA_GIB = 1.0
@@ -75,8 +75,8 @@ class Workload:
     padded_tokens : int
         Tokens if each row carried its complete prompt and were padded to the longest row of its pack.
     largest_packs : tuple of list of TokenRow
-        The pack with the most tokens and, if it is another one, the pack with the largest attention matrix. One of them needs
-        the most memory.
+        The pack with the most tokens and the pack with the largest attention matrix, which can be the same. One of them needs the
+        most memory.
     """
 
     rows: int
@@ -211,7 +211,7 @@ def gpu_machine(name: str) -> Machine:
 
 
 def this_machine(config: Any, model: ModelSettings, tokens: int) -> Machine:
-    """The machine that runs this code. Takes one second to time matrix products.
+    """Describe this machine, after timing matrix products for one second.
 
     Parameters
     ----------

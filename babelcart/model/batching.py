@@ -29,7 +29,7 @@ def sort_by_length(rows: Sequence[TokenRow]) -> list[int]:
 def split_by_budget(order: Sequence[int], rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
     """Divide rows into packs of at most `max_tokens` tokens, without changing their order.
 
-    Consecutive rows of a query share its tokens, which count once per pack. A single row longer than `max_tokens` gets its own pack.
+    Tokens of a query count once for consecutive rows of that query in a pack. A row longer than `max_tokens` gets its own pack.
 
     Parameters
     ----------

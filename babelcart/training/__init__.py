@@ -1,1 +1,1 @@
-"""Training: loop, optimiser, checkpoints, curves."""
+"""Training: loop, optimizer, checkpoints, curves."""

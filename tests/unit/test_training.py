@@ -48,7 +48,7 @@ def test_a_cpu_without_bfloat16_instructions_uses_float32(
 
 
 class Interrupted(Exception):
-    """Stands for the end of a process during training."""
+    """Simulates the end of the process during training."""
 
 
 def interrupt_at(stop: int) -> Callable[[int, Mapping[str, float]], None]:
