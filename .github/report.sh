@@ -20,7 +20,7 @@ all=$(dvc metrics diff --md "$base")
   else
     echo 'No metric changes.'
   fi
-  for model in $(python -c 'from babelcart import config; print(*config.load("run", tuple[str, ...]))'); do
+  for model in $(python -c 'from babelcart.core import config; print(*config.load("run", tuple[str, ...]))'); do
     echo
     echo "### Row by row, $model"
     echo

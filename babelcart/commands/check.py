@@ -13,9 +13,6 @@ from babelcart.commands import cli
 from babelcart.core import config, graph
 from babelcart.core.errors import UserError
 
-# Sections that are lists, not dataclasses.
-LISTS = ("run", "tasks")
-
 
 def declared_sections() -> dict[str, type]:
     """Section of params.yaml -> the dataclass of the package that declares it in ``SECTION``.
@@ -38,7 +35,7 @@ def declared_sections() -> dict[str, type]:
 
 
 def check_graph(declared: Mapping[str, Any], used: list[str]) -> None:
-    """Check that dvc.yaml and the package name the same sections.
+    """Check that every section that dvc.yaml uses is declared, and that every section of params.yaml is used.
 
     Parameters
     ----------
@@ -50,14 +47,17 @@ def check_graph(declared: Mapping[str, Any], used: list[str]) -> None:
     Raises
     ------
     UserError
-        If a section is in one of them only.
+        If a section is not declared or not used; names it and what to do.
     """
-    known = {section.partition(".")[0] for section in declared} | set(LISTS)
+    known = {section.partition(".")[0] for section in declared} | set(config.LISTS)
     if undeclared := sorted(set(used) - known):
         name = undeclared[0]
         raise UserError(f"dvc.yaml uses the section {name}, which no dataclass in babelcart/ declares; add one with SECTION = {name!r}")
-    if unused := sorted(known - set(used)):
-        raise UserError(f"no stage in dvc.yaml uses the section {unused[0]}; add it to the `params` of the stage that reads it")
+    if unused := sorted(known.intersection(config.read_params()) - set(used)):
+        raise UserError(
+            f"no stage in dvc.yaml uses the section {unused[0]} of params.yaml, so that a change of it has no effect; "
+            "add it to the `params` of the stage that reads it, or remove the section"
+        )
 
 
 @cli.command
@@ -72,6 +72,8 @@ def main() -> None:
     required_blocks = {"models": run, "prompts": tasks}
     for section, kind in sorted(declared.items()):
         parent, _, wildcard = section.partition(".")
+        if used and parent not in used:
+            continue  # the stage was removed from dvc.yaml, and its section from params.yaml
         if not wildcard:
             config.load_section(kind)
             continue

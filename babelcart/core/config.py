@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import re
 import sys
 import types
 import typing
@@ -22,6 +24,9 @@ from babelcart.core.files import parse_yaml
 Settings = TypeVar("Settings")
 
 PARAMS = Path("params.yaml")
+# Sections that are lists, not dataclasses.
+LISTS = ("run", "tasks")
+_DECLARATION = re.compile(r'^    SECTION: ClassVar\[str\] = "(\w+)', re.M)
 
 
 def bounded(low: float, high: float, *, default: Any) -> Any:
@@ -136,13 +141,25 @@ def build_section(kind: type[Settings], values: Any, where: str) -> Settings:
         raise UserError(f"params.yaml: {where}: {error}") from error
 
 
+@functools.cache
+def _declared_names() -> frozenset[str]:
+    """Sections that a dataclass of this package declares, read from the source code, which is faster than importing it."""
+    modules = Path(__file__).parents[1].rglob("*.py")
+    return frozenset(name for path in modules for name in _DECLARATION.findall(path.read_text(encoding="utf-8")))
+
+
+def known_sections() -> list[str]:
+    """Sections of params.yaml that a dataclass of this package declares in ``SECTION`` or that dvc.yaml uses; sorted."""
+    return sorted({*_declared_names(), *graph.read_sections(), *LISTS})
+
+
 def read_params() -> dict[str, Any]:
     """Read params.yaml.
 
     Raises
     ------
     UserError
-        If the file does not exist, is not a mapping in YAML, or has a section that dvc.yaml does not use.
+        If the file does not exist, is not a mapping in YAML, or has a section that is not one of `known_sections`.
     """
     try:
         values = parse_yaml(PARAMS.read_text(encoding="utf-8"), str(PARAMS))
@@ -150,11 +167,11 @@ def read_params() -> dict[str, Any]:
         raise UserError(f"{PARAMS} does not exist; run from the top folder of the project") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{PARAMS} is not UTF-8 text: {error}") from error
-    sections = graph.read_sections()
+    sections = known_sections()
     if not isinstance(values, dict):
         raise UserError(f"params.yaml: the file is {short_repr(values)}; accepted: the sections {', '.join(sections)}")
     for key in values:
-        if sections and key not in sections:
+        if key not in sections:
             raise UserError(f"params.yaml: unknown key {_plain(key)}; accepted: {', '.join(sections)}")
     return values
 

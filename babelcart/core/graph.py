@@ -17,8 +17,9 @@ def read_stages() -> dict[str, Any]:
     """The stages of dvc.yaml by name; empty if the working directory has no dvc.yaml."""
     if not GRAPH.exists():
         return {}
-    stages: dict[str, Any] = parse_yaml(GRAPH.read_text(encoding="utf-8"), str(GRAPH))["stages"]
-    return stages
+    content = parse_yaml(GRAPH.read_text(encoding="utf-8"), str(GRAPH))
+    stages = content.get("stages") if isinstance(content, dict) else None
+    return stages or {}
 
 
 def read_sections() -> list[str]:
