@@ -87,10 +87,10 @@ def test_translate_depends_on_the_model_of_a_local_engine(graph: Graph) -> None:
     )
     ran = graph("dvc", "repro", "translate@qc")
     assert ran.index("tage 'base@tiny'") < ran.index("Running stage 'translate@qc'")
-    assert "of llm" in ran
+    assert " from llm" in ran
     assert "up to date" in graph("dvc", "status", "translate@qc")
     params = graph.folder / "params.yaml"
     params.write_text(params.read_text(encoding="utf-8").replace("random: gemma3_text", "random: qwen2"), encoding="utf-8")
     graph("dvc", "repro", "base@tiny")
     assert "models/tiny/base" in graph("dvc", "status", "translate@qc")
-    assert "of llm" in graph("dvc", "repro", "translate@qc")
+    assert " from llm" in graph("dvc", "repro", "translate@qc")
