@@ -1,7 +1,7 @@
-"""Score the predictions of a model: F1, AUC and their company with intervals, overall, by language, by slice.
+"""Score the predictions of a model: F1, AUC and other metrics with confidence intervals, overall, by language and by slice.
 
-Reads predictions/MODEL/TASK, build/train_languages/TASK.json and evaluate of params.yaml; writes metrics/MODEL/TASK.json,
-TASK_slices.json next to it, and plots. Thresholds are chosen on validation; dev and test count where their labels are known.
+Reads predictions/MODEL/TASK, build/train_languages/TASK.json and `evaluate` of params.yaml; writes metrics/MODEL/TASK.json and
+TASK_slices.json, and the tables of plots/MODEL. Thresholds are chosen on validation. Dev and test are scored if their labels are known.
 Needs no torch.
 """
 
@@ -22,7 +22,7 @@ from babelcart.scores import metrics
 def main(task: str, model: str) -> None:
     settings = config.load_section(metrics.Evaluate)
     source, plots = Path("predictions") / model / task, Path("plots") / model
-    native = read_json(Path(f"build/train_languages/{task}.json"), [str])
+    native_languages = read_json(Path(f"build/train_languages/{task}.json"), [str])
     tables = {"validation": read_table(source / "validation.parquet", "probability", "origin", labelled=True)}
     for split in ("dev", "test"):
         if (source / f"{split}.parquet").exists():
@@ -30,13 +30,13 @@ def main(task: str, model: str) -> None:
             if len(table) and table["label"].notna().all():
                 tables[split] = table
     decision = metrics.decide(tables["validation"], settings)
-    found = {name: metrics.evaluate(table, decision, native, settings, task) for name, table in tables.items()}
-    curves = metrics.plot_tables(list(tables.values())[-1], decision)
-    write_json(Path("metrics") / model / f"{task}.json", {name: summary for name, (summary, _) in found.items()})
-    write_json(Path("metrics") / model / f"{task}_slices.json", {name: parts for name, (_, parts) in found.items()})
-    for name, curve in curves.items():
+    scores = {split: metrics.evaluate(table, decision, native_languages, settings, task) for split, table in tables.items()}
+    plot_tables = metrics.plot_tables(list(tables.values())[-1], decision)
+    write_json(Path("metrics") / model / f"{task}.json", {split: summary for split, (summary, _) in scores.items()})
+    write_json(Path("metrics") / model / f"{task}_slices.json", {split: slices for split, (_, slices) in scores.items()})
+    for name, plot_table in plot_tables.items():
         with atomic_write(plots / f"{task}_{name}.csv") as path:
-            curve.to_csv(path, index=False)
+            plot_table.to_csv(path, index=False)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Write a model's answers in the competition's form: submit_QC.txt, submit_QI.txt and submit.zip.
+"""Write the predictions of a model in the competition's format: submit_QC.txt, submit_QI.txt and submit.zip.
 
-Reads predictions/MODEL, the thresholds in metrics/MODEL and submit of params.yaml; writes to submissions/MODEL. Every file
-is checked against the rows it answers: no id missing, double or foreign, no text changed.
+Reads predictions/MODEL, the thresholds in metrics/MODEL and `submit` of params.yaml; writes to submissions/MODEL. Every file is checked
+against the rows to answer: ids must not be missing, repeated or unknown, and texts must not differ.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from babelcart.scores import metrics
 @cli.model
 def main(model: str) -> None:
     split = config.load_section(submit.Submit).split
-    with tempfile.TemporaryDirectory() as name:  # nothing is handed out before all of it is checked
+    with tempfile.TemporaryDirectory() as folder:  # files are moved only after all of them are checked
         files = {}
         for task in config.load("tasks", tuple[Task, ...]):
             predictions = read_table(Path(f"predictions/{model}/{task}/{split}.parquet"), "probability")
             decision = metrics.Decision.from_scores(read_json(Path(f"metrics/{model}/{task}.json"), metrics.SCORES))
-            path = Path(name) / f"submit_{task.upper()}.txt"
+            path = Path(folder) / f"submit_{task.upper()}.txt"
             lines = submit.submission_lines(predictions, task, decision)
             write_text(path, "".join(line + "\n" for line in lines))
             submit.check_submission(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))

@@ -1,4 +1,4 @@
-"""`dvc plots`: every plot of dvc.yaml is drawn, of one revision and of two."""
+"""`dvc plots` draws every plot of dvc.yaml, for one revision and for two."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PLOTS = {f"plots/tiny/qc_{name}" for name in ("precision_recall.csv", "calibrati
 
 
 def plots(*command: str) -> dict[str, tuple[dict[str, Any], set[str]]]:
-    """Each plot's Vega-Lite specification and its revisions; DVC gives them as JSON in JSON."""
-    found = {}
-    for name, made in json.loads(call("dvc", "plots", *command, "--json").stdout)["data"].items():
-        for one in made:
-            assert "DVC_METRIC" not in json.dumps(one["content"]), f"{name}: the template has an anchor that DVC does not fill"
-            content = one["content"] if isinstance(one["content"], dict) else json.loads(one["content"])
-            found[name] = (content, set(one["revisions"]))
-    return found
+    """The Vega-Lite specification and the revisions of each plot. DVC prints the specification as JSON inside of JSON."""
+    specifications = {}
+    for name, renderings in json.loads(call("dvc", "plots", *command, "--json").stdout)["data"].items():
+        for rendering in renderings:
+            content = rendering["content"]
+            assert "DVC_METRIC" not in json.dumps(content), f"{name}: the template has an anchor that DVC does not fill"
+            specifications[name] = (content if isinstance(content, dict) else json.loads(content), set(rendering["revisions"]))
+    return specifications
 
 
 def test_every_plot_is_drawn_and_compared(project: Project) -> None:
@@ -38,11 +38,10 @@ def test_every_plot_is_drawn_and_compared(project: Project) -> None:
     call("git", "add", "dvc.yaml", "params.yaml", "plots", "metrics", ".dvc")
     call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first")
 
-    shown = plots("show")
-    assert shown.keys() == PLOTS
-    counted = pd.read_csv("plots/tiny/qc_confusion.csv")
-    assert counted["rows"].sum() == len(pd.read_parquet("predictions/tiny/qc/test.parquet"))
-    assert set(counted["language"]) == {"en", "de"}
+    assert plots("show").keys() == PLOTS
+    confusion = pd.read_csv("plots/tiny/qc_confusion.csv")
+    assert confusion["rows"].sum() == len(pd.read_parquet("predictions/tiny/qc/test.parquet"))
+    assert set(confusion["language"]) == {"en", "de"}
 
     project.change(evaluate={"threshold": 0.99, "calibrate": "temperature"})
     run("evaluate", "--task", "qc", "--model", "tiny")
@@ -50,6 +49,6 @@ def test_every_plot_is_drawn_and_compared(project: Project) -> None:
     assert compared.keys() == PLOTS
     for name, (content, revisions) in compared.items():
         assert revisions == {"HEAD", "workspace"}, name
-        drawn = json.dumps(content)
-        assert '"HEAD"' in drawn
-        assert '"workspace"' in drawn
+        text = json.dumps(content)
+        assert '"HEAD"' in text
+        assert '"workspace"' in text

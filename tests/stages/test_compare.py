@@ -1,4 +1,4 @@
-"""Two revisions of a real repository, compared row by row."""
+"""Two sets of predictions, and two revisions of a repository, are compared row by row."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ from tests.support.project import Project, run, run_to
 from tests.support.tables import table
 
 
-def test_a_better_model_is_found_better() -> None:
+def test_a_better_model_has_higher_scores_and_only_fixed_answers() -> None:
     rows = table(300)
     better = rows.assign(probability=np.clip(rows["probability"] + 0.15 * (rows["label"] - 0.5), 0, 1))
     pairs, decision = compare.pair_predictions(rows, better), Decision(0.5, {})
-    found = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=200)
-    overall = found.iloc[0]
+    overall = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=200).iloc[0]
     for metric in ("f1", "auc"):
         expected = [compute_scores(side["label"].to_numpy(), side["probability"].to_numpy(), 0.5)[metric] for side in (rows, better)]
         assert overall[f"{metric}_change"] == pytest.approx(expected[1] - expected[0])
         assert 0 < overall[f"{metric}_low"] < overall[f"{metric}_change"] < overall[f"{metric}_high"]
-    changed = compare.flips(pairs, decision, decision)
-    assert changed["mended"].all()
-    assert compare.mcnemar(len(changed), 0) < 0.01
-    assert len(changed) == ((rows["probability"] >= 0.5) != (better["probability"] >= 0.5)).sum()
+    flipped = compare.flips(pairs, decision, decision)
+    assert flipped["mended"].all()
+    assert compare.mcnemar(len(flipped), 0) < 0.01
+    assert len(flipped) == ((rows["probability"] >= 0.5) != (better["probability"] >= 0.5)).sum()
 
 
-def test_a_model_equals_itself() -> None:
+def test_a_model_does_not_differ_from_itself() -> None:
     rows, decision = table(50), Decision(0.5, {})
     pairs = compare.pair_predictions(rows, rows.sample(frac=1, random_state=0))
-    found = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=50)
-    assert (found[["f1_change", "auc_change", "f1_low", "f1_high", "auc_low", "auc_high"]].dropna() == 0).all(axis=None)
+    differences = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=50)
+    assert (differences[["f1_change", "auc_change", "f1_low", "f1_high", "auc_low", "auc_high"]].dropna() == 0).all(axis=None)
     assert compare.flips(pairs, decision, decision).empty
     assert compare.mcnemar(0, 0) == 1
 
 
 @pytest.mark.parametrize("change", ["label", "row", "query"])
-def test_other_rows_are_refused(change: str) -> None:
+def test_predictions_of_different_rows_are_refused(change: str) -> None:
     rows = table(20)
     other = rows.copy()
     if change == "row":
@@ -54,10 +53,10 @@ def test_other_rows_are_refused(change: str) -> None:
     else:
         other.loc[3, "origin_query"] += "x"
     with pytest.raises(UserError, match="not scored on the same rows"):
-        compare.pair_predictions(rows, other, ("main", "here"))
+        compare.pair_predictions(rows, other, ("main", "the workspace"))
 
 
-def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
+def test_the_command_reads_revisions_through_dvc(project: Project) -> None:
     run_to("evaluate")
     path, formula = Path("predictions/tiny/qc/test.parquet"), '=HYPERLINK("http://x.test")\r=1'
     before = pd.read_parquet(path)
@@ -71,19 +70,19 @@ def test_the_command_reads_a_revision_through_dvc(project: Project) -> None:
     call("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first")
     call("git", "tag", "first")
     after = before.assign(probability=np.where(before["label"].astype(int) == 1, 1.0, 0.0))
-    path.unlink()  # it may be a link into the cache
+    path.unlink()  # the file may be a link into the cache
     after.to_parquet(path)
     printed = run("compare", "first", "--task", "qc", "--out", "flipped.csv").output
     assert f"qc, tiny, {len(before)} rows of test: first -> the workspace" in printed
     assert "0 broken" in printed
     assert "-> 1.0000" in printed
     assert formula not in printed
-    # A spreadsheet sees no formula, neither in a cell nor after the line break in one.
+    # No cell is a formula for a spreadsheet, and neither is the text after a line break in a cell.
     with Path("flipped.csv").open(encoding="utf-8", newline="") as handle:
-        header, *written = csv.reader(handle)
-    assert {line[header.index("mended")] for line in written} == {"True"}
-    assert f"'{formula}" in {line[header.index("candidate")] for line in written}
-    assert not [cell for line in written for cell in line if cell.startswith("=")]
+        header, *lines = csv.reader(handle)
+    assert {line[header.index("mended")] for line in lines} == {"True"}
+    assert f"'{formula}" in {line[header.index("candidate")] for line in lines}
+    assert not [cell for line in lines for cell in line if cell.startswith("=")]
     shutil.rmtree("build/train_languages")
     printed = run("compare", "first", "--task", "qc", fails=True).output
     assert "build/train_languages/qc.json does not exist" in printed

@@ -1,4 +1,4 @@
-"""Scores equal scikit-learn's, intervals cover what they promise, degenerate rows get a clear answer."""
+"""Scores equal those of scikit-learn, confidence intervals have their nominal coverage, and degenerate rows are handled."""
 
 from __future__ import annotations
 
@@ -23,133 +23,133 @@ ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.3
 
 @settings(max_examples=200, deadline=None)
 @given(ROWS, st.sampled_from([0.0, 0.3, 0.4, 1.0]))
-def test_scores_equal_scikit_learns(pairs: list[tuple[int, float]], threshold: float) -> None:
+def test_scores_equal_those_of_scikit_learn(pairs: list[tuple[int, float]], threshold: float) -> None:
     label, probability = (np.array(column) for column in zip(*pairs, strict=True))
-    found, predicted = metrics.compute_scores(label, probability, threshold), probability >= threshold
+    scores, predicted = metrics.compute_scores(label, probability, threshold), probability >= threshold
     for name in ("f1", "precision", "recall"):
-        assert found[name] == pytest.approx(getattr(sklearn, f"{name}_score")(label, predicted, zero_division=0), abs=1e-5)
-    assert found["brier"] == pytest.approx(sklearn.brier_score_loss(label, probability, pos_label=1), abs=1e-5)
-    assert found["floor_f1"] == pytest.approx(sklearn.f1_score(label, np.ones(len(label)), zero_division=0), abs=1e-5)
-    assert 0 <= found["ece"] <= 1
+        assert scores[name] == pytest.approx(getattr(sklearn, f"{name}_score")(label, predicted, zero_division=0), abs=1e-5)
+    assert scores["brier"] == pytest.approx(sklearn.brier_score_loss(label, probability, pos_label=1), abs=1e-5)
+    assert scores["floor_f1"] == pytest.approx(sklearn.f1_score(label, np.ones(len(label)), zero_division=0), abs=1e-5)
+    assert 0 <= scores["ece"] <= 1
     if len(set(label)) == 2:
-        assert found["auc"] == pytest.approx(sklearn.roc_auc_score(label, probability), abs=1e-5)
-        assert found["average_precision"] == pytest.approx(sklearn.average_precision_score(label, probability), abs=1e-5)
+        assert scores["auc"] == pytest.approx(sklearn.roc_auc_score(label, probability), abs=1e-5)
+        assert scores["average_precision"] == pytest.approx(sklearn.average_precision_score(label, probability), abs=1e-5)
     else:
-        assert "auc" not in found
+        assert "auc" not in scores
 
 
-@pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1, 1.1])
-def test_what_is_no_probability_is_refused(wrong: float) -> None:
+@pytest.mark.parametrize("invalid", [np.nan, np.inf, -0.1, 1.1])
+def test_invalid_probabilities_are_refused(invalid: float) -> None:
     with pytest.raises(UserError, match="1 of 3 probabilities are not finite numbers from 0 to 1"):
-        metrics.compute_scores(np.array([0, 1, 1]), np.array([0.1, wrong, 0.9]), 0.5)
+        metrics.compute_scores(np.array([0, 1, 1]), np.array([0.1, invalid, 0.9]), 0.5)
     with pytest.raises(UserError, match="no rows"):
         metrics.compute_scores(np.array([]), np.array([]), 0.5)
 
 
 @settings(max_examples=50, deadline=None)
 @given(ROWS, st.integers(0, 2**31))
-def test_weights_equal_rows_drawn_again(pairs: list[tuple[int, float]], seed: int) -> None:
+def test_weighted_scores_equal_scores_of_resampled_rows(pairs: list[tuple[int, float]], seed: int) -> None:
     label, probability = (np.array(column) for column in zip(*pairs, strict=True))
     query = np.random.default_rng(seed).integers(0, 4, len(label))
-    some = np.arange(len(label)) % 2 == 0
-    masks = {"all": np.ones(len(label), dtype=bool), "some": some}
+    masks = {"all": np.ones(len(label), dtype=bool), "even": np.arange(len(label)) % 2 == 0}
     predicted = (probability >= 0.3).astype(int)
-    found = intervals.bootstrap(label, probability, predicted, query, masks, draws=5, seed=seed)
-    generator, codes = np.random.default_rng(seed), pd.factorize(query)[0]
+    drawn = intervals.bootstrap(label, probability, predicted, query, masks, draws=5, seed=seed)
+    generator, query_index = np.random.default_rng(seed), pd.factorize(query)[0]
+    queries = query_index.max() + 1
     for draw in range(5):
-        chosen = np.concatenate([np.flatnonzero(codes == n) for n in generator.integers(codes.max() + 1, size=codes.max() + 1)])
+        resampled = np.concatenate([np.flatnonzero(query_index == index) for index in generator.integers(queries, size=queries)])
         for name, mask in masks.items():
-            rows = chosen[mask[chosen]]
+            rows = resampled[mask[resampled]]
             if label[rows].sum() + predicted[rows].sum():
-                assert found[name]["f1"][draw] == pytest.approx(sklearn.f1_score(label[rows], predicted[rows], zero_division=0))
+                assert drawn[name]["f1"][draw] == pytest.approx(sklearn.f1_score(label[rows], predicted[rows], zero_division=0))
             else:
-                assert np.isnan(found[name]["f1"][draw])
+                assert np.isnan(drawn[name]["f1"][draw])
             if len(set(label[rows])) == 2:
-                assert found[name]["auc"][draw] == pytest.approx(sklearn.roc_auc_score(label[rows], probability[rows]))
+                assert drawn[name]["auc"][draw] == pytest.approx(sklearn.roc_auc_score(label[rows], probability[rows]))
             else:
-                assert np.isnan(found[name]["auc"][draw])
+                assert np.isnan(drawn[name]["auc"][draw])
 
 
-def test_intervals_cover_what_they_promise() -> None:
-    """Rows of a query share their luck, in labels and in scores, so that an interval over single rows is too narrow."""
+def test_intervals_have_their_nominal_coverage() -> None:
+    """Labels and scores of a query's rows are correlated, so an interval that draws single rows is too narrow."""
 
-    def draw(generator: np.random.Generator, queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def simulate(generator: np.random.Generator, queries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         query = np.repeat(np.arange(queries), 4)
         label = (generator.random(len(query)) < generator.choice([0.2, 0.8], queries)[query]).astype(int)
         score = label + generator.normal(size=queries)[query] + generator.normal(size=len(query))
         return label, score, query
 
-    label, score, _ = draw(np.random.default_rng(1), 300_000)
+    label, score, _ = simulate(np.random.default_rng(1), 300_000)
     truth = {"f1": sklearn.f1_score(label, score >= 0.5), "auc": sklearn.roc_auc_score(label, score)}
-    covered, alone = {"f1": 0, "auc": 0}, 0
+    covered, covered_by_rows = {"f1": 0, "auc": 0}, 0
     for seed in range(1000):
-        label, score, query = draw(np.random.default_rng(seed + 2), 300)
-        everything = {"all": np.ones(len(label), dtype=bool)}
-        drawn = intervals.bootstrap(label, score, (score >= 0.5).astype(int), query, everything, draws=300, seed=seed)["all"]
-        for name, value in truth.items():
+        label, score, query = simulate(np.random.default_rng(seed + 2), 300)
+        all_rows = {"all": np.ones(len(label), dtype=bool)}
+        predicted = (score >= 0.5).astype(int)
+        drawn = intervals.bootstrap(label, score, predicted, query, all_rows, draws=300, seed=seed)["all"]
+        for name, score_of_all in truth.items():
             low, high = intervals.interval(drawn[name])  # type: ignore[misc]
-            covered[name] += low <= value <= high
-        rows = intervals.bootstrap(label, score, (score >= 0.5).astype(int), np.arange(len(label)), everything, draws=300, seed=seed)["all"]
-        low, high = intervals.interval(rows["f1"])  # type: ignore[misc]
-        alone += low <= truth["f1"] <= high
+            covered[name] += low <= score_of_all <= high
+        drawn_rows = intervals.bootstrap(label, score, predicted, np.arange(len(label)), all_rows, draws=300, seed=seed)["all"]
+        low, high = intervals.interval(drawn_rows["f1"])  # type: ignore[misc]
+        covered_by_rows += low <= truth["f1"] <= high
     assert all(930 <= count <= 970 for count in covered.values()), covered
-    assert alone < 900, "rows drawn one by one must cover too little here, or this test sees nothing"
+    assert covered_by_rows < 900, "drawing single rows must cover too little here; otherwise this test proves nothing"
 
 
-def test_intervals_are_left_out_where_draws_are_undefined() -> None:
+def test_an_interval_is_left_out_if_too_many_draws_are_undefined() -> None:
     assert intervals.interval(np.append(np.full(5, np.nan), np.ones(95))) is None
     assert intervals.interval(np.array([])) is None
-    one = table(1)
-    summary, _ = metrics.evaluate(one.assign(label=1), Decision(0.5, {}), ["en"], Evaluate(bootstrap_draws=20), "qc")
+    summary, _ = metrics.evaluate(table(1).assign(label=1), Decision(0.5, {}), ["en"], Evaluate(bootstrap_draws=20), "qc")
     assert "auc" not in summary["overall"]
     assert "auc_low" not in summary["overall"]
 
 
-def test_slices_add_up() -> None:
+def test_the_slices_of_each_group_cover_all_rows_once() -> None:
     rows = table()
     groups = slice_masks(rows.assign(origin="native"), ["en", "fr"], "qc")
     assert set(groups) == {"languages", "language", "query_words", "candidates", "origin", "top_category"}
     for masks in groups.values():
         assert (np.sum(list(masks.values()), axis=0) == 1).all()
-    summary, parts = metrics.evaluate(rows, Decision(0.5, {}), ["en", "fr"], Evaluate(bootstrap_draws=50), "qc")
-    for values in (summary["language"], *parts.values()):
-        assert sum(found["rows"] for found in values.values()) == len(rows)
+    summary, slices = metrics.evaluate(rows, Decision(0.5, {}), ["en", "fr"], Evaluate(bootstrap_draws=50), "qc")
+    for values in (summary["language"], *slices.values()):
+        assert sum(scores["rows"] for scores in values.values()) == len(rows)
     assert summary["seen"]["rows"] + summary["unseen"]["rows"] == summary["overall"]["rows"] == len(rows)
     assert summary["overall"]["f1_low"] < summary["overall"]["f1"] < summary["overall"]["f1_high"]
 
 
-def test_equal_scores_give_half() -> None:
+def test_equal_probabilities_give_an_auc_of_half() -> None:
     rows = table().assign(probability=0.5)
     summary, _ = metrics.evaluate(rows, metrics.decide(rows, Evaluate()), ["en"], Evaluate(bootstrap_draws=50), "qc")
     assert summary["overall"]["auc"] == summary["overall"]["auc_low"] == summary["overall"]["auc_high"] == 0.5
     assert summary["overall"]["f1"] == summary["overall"]["floor_f1"]
 
 
-def test_thresholds_of_languages_are_drawn_to_the_tasks() -> None:
+def test_language_thresholds_are_shrunk_towards_the_threshold_of_the_task() -> None:
     rows = table(400)
-    rows.loc[rows["language"] == "de", "probability"] **= 3  # German scores are too low
+    rows.loc[rows["language"] == "de", "probability"] **= 3  # German probabilities are too low
     task = metrics.decide(rows, Evaluate()).threshold
-    own = metrics.decide(rows, Evaluate(per_language=True, shrink_rows=0))
-    drawn = metrics.decide(rows, Evaluate(per_language=True, shrink_rows=10**9))
-    assert own.languages["de"] < task
-    for language, part in rows.groupby("language"):
-        label, probability = part["label"].to_numpy(), part["probability"].to_numpy()
+    unshrunk = metrics.decide(rows, Evaluate(per_language=True, shrink_rows=0))
+    shrunk = metrics.decide(rows, Evaluate(per_language=True, shrink_rows=10**9))
+    assert unshrunk.languages["de"] < task
+    for language, language_rows in rows.groupby("language"):
+        label, probability = language_rows["label"].to_numpy(), language_rows["probability"].to_numpy()
         best = metrics.compute_scores(label, probability, metrics.best_threshold(label, probability))["f1"]
-        assert metrics.compute_scores(label, probability, own.languages[str(language)])["f1"] == pytest.approx(best, abs=1e-5)
-        assert drawn.languages[str(language)] == pytest.approx(task, abs=1e-3)
+        assert metrics.compute_scores(label, probability, unshrunk.languages[str(language)])["f1"] == pytest.approx(best, abs=1e-5)
+        assert shrunk.languages[str(language)] == pytest.approx(task, abs=1e-3)
     fixed = metrics.decide(rows, Evaluate(threshold=0.4, per_language=True))
     assert (fixed.threshold, fixed.languages) == (0.4, {})
 
 
-def test_temperature_mends_what_is_too_sure() -> None:
+def test_temperature_scaling_corrects_overconfidence() -> None:
     generator = np.random.default_rng(0)
     logit = generator.normal(size=4000) * 1.5
     label = (generator.random(4000) < 1 / (1 + np.exp(-logit))).astype(int)
-    sure = 1 / (1 + np.exp(-3 * logit))
-    assert metrics.temperature(label, sure) == pytest.approx(3, rel=0.1)
-    found = Decision(0.5, {}, metrics.temperature(label, sure)).calibrated(sure)
-    assert metrics.expected_calibration_error(label, found) < 0.5 * metrics.expected_calibration_error(label, sure)
-    assert sklearn.roc_auc_score(label, found) == pytest.approx(sklearn.roc_auc_score(label, sure))
+    overconfident = 1 / (1 + np.exp(-3 * logit))
+    assert metrics.temperature(label, overconfident) == pytest.approx(3, rel=0.1)
+    calibrated = Decision(0.5, {}, metrics.temperature(label, overconfident)).calibrated(overconfident)
+    assert metrics.expected_calibration_error(label, calibrated) < 0.5 * metrics.expected_calibration_error(label, overconfident)
+    assert sklearn.roc_auc_score(label, calibrated) == pytest.approx(sklearn.roc_auc_score(label, overconfident))
 
 
 def test_evaluation_and_comparison_import_no_torch() -> None:
