@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from babelcart.scores.intervals import bootstrap_means, interval
+from babelcart.scores.intervals import bootstrap_means, interval, sampling_units
 from babelcart.scores.metrics import Decision
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _attack_metrics(rows: pd.DataFrame, limits: np.ndarray, answer: int, draws: 
     """The metrics of one attack, from the rows that had the other answer before it."""
     before, after, control = (rows[name].to_numpy(float) for name in ("before", "after", "control"))
     flipped, control_flipped = (((probability >= limits) == answer).astype(float) for probability in (after, control))
-    queries = (rows["language"] + "\t" + rows["origin_query"]).to_numpy()
+    queries = sampling_units(rows)
     sign = 1 if answer else -1
     metrics: dict[str, float] = {
         "rows": len(rows),

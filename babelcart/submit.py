@@ -85,7 +85,7 @@ def _check_line(line: str, fields: Sequence[str], rows: Mapping[str, Mapping[str
     Raises
     ------
     ValueError
-        If the line is wrong; the message says what was found and what is accepted.
+        If the line is invalid. The message states what was found and what is accepted.
     """
     try:
         record = json.loads(line)

@@ -122,8 +122,8 @@ class TaskResults:
             reasons = dict(counts["refused"])
             missing = reasons.pop("missing", 0)
             refused = sum(reasons.values())
-            kept = {key: counts[key] for key in ("asked", "translated", "held_out")}
-            rows.append({"language": language, **kept, "refused": refused, "missing": missing, "reasons": reasons})
+            totals = {key: counts[key] for key in ("asked", "translated", "held_out")}
+            rows.append({"language": language, **totals, "refused": refused, "missing": missing, "reasons": reasons})
         return rows
 
 

@@ -77,7 +77,7 @@ function filter() {
   const [minConfidence, maxConfidence] = control("confidence").value.split(" ").map(Number);
   // Each word must occur in the query or the candidate, or be the id. Each distinct text is searched once.
   const words = fold(control("search").value).split(/\s+/).filter(Boolean);
-  const hits = words.map((word) => ({
+  const wordMatches = words.map((word) => ({
     query: task.folded.query.map((text) => text.includes(word)),
     candidate: task.folded.candidate.map((text) => text.includes(word)),
     word,
@@ -95,7 +95,7 @@ function filter() {
       (!rowValues || rowValues[row] === valueIndex) &&
       task.confidence[row] >= minConfidence &&
       (task.confidence[row] < maxConfidence || maxConfidence === 1) &&
-      hits.every((hit) => hit.query[task.query[row]] || hit.candidate[task.candidate[row]] || task.folded.id[row] === hit.word)
+      wordMatches.every((match) => match.query[task.query[row]] || match.candidate[task.candidate[row]] || task.folded.id[row] === match.word)
     ) matches.push(row);
   }
   order();

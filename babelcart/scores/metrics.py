@@ -85,9 +85,10 @@ def floor_f1(positive_share: float) -> float:
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
-    """The threshold with the highest F1; the highest of several. Rows with ``probability >= threshold`` are predicted relevant.
+    """The threshold with the highest F1. Rows with ``probability >= threshold`` are predicted relevant.
 
-    The threshold is the midpoint of two adjacent probabilities, so that a rounding error does not flip a prediction.
+    If several thresholds have the same F1, the highest one is returned. It is the midpoint of two adjacent probabilities, so that a
+    rounding error does not flip a prediction.
 
     Parameters
     ----------

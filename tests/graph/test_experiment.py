@@ -1,4 +1,4 @@
-"""The experiments' command with the tiny model: stopped, started again, and its table."""
+"""`babelcart experiments` with the tiny model: it is stopped, started again, and prints its table."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ small:
     qc: {all: [], unseen: [de]}
 """
 
-# A model that cannot be had: the hub does not answer.
+# A model that cannot be downloaded, because the Hugging Face Hub is offline.
 NOWHERE = """
   nowhere:
     weights: {licence: none, repo: nobody/nothing, revision: "0000000000000000000000000000000000000000"}
 """
 
-# A minute and more: each cell is a real experiment in a clone.
+# The test takes more than a minute: each cell is a real experiment in a clone.
 pytestmark = pytest.mark.slow
 
 
-def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> None:
+def test_stopped_experiments_resume_and_print_a_table(project: Project) -> None:
     graph = Graph(project, real=True)
     (project.folder / "small.yaml").write_text(SPEC)
     params = (project.folder / "params.yaml").read_text(encoding="utf-8")
@@ -53,12 +53,12 @@ def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> N
     while not experiments():
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.1)
-    # The second is under way when the whole process group goes.
+    # The second experiment is running when the process group is killed.
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert len(experiments()) == 1
     changes = graph("git", "status", "--porcelain")
-    assert changes == "", "the workspace is left alone"
+    assert changes == "", "the workspace must not change"
 
     printed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stdout + printed.stderr
@@ -66,23 +66,23 @@ def test_a_stopped_experiment_goes_on_and_ends_in_a_table(project: Project) -> N
     assert [row[1:4] for row in rows] == [[name, "tiny", cell] for name in ("all, 20", "unseen, 10") for cell in ("none", "+ easy")]
     for row in rows:
         assert re.fullmatch(r"\d+\.\d \(\d+\.\d to \d+\.\d\)", row[4])
-        assert row[6] == row[4].split()[0], "one seed, so it is the mean"
+        assert row[6] == row[4].split()[0], "the mean of one seed is its score"
         assert (row[5] == "") == (row[3] == "none")
     assert "nowhere is left out: cannot download nobody/nothing" in printed.stderr
     assert len(experiments()) == 2
-    # What both have in common ran once, and what was finished before the stop did not run again.
+    # Stages with equal inputs ran once, and the experiment that had finished before the stop did not run again.
     runs = json.loads((project.folder / ".scratch/experiments/small-small/runs.json").read_text())
     none, easy = (
-        {stage.partition("@")[0] for stage in one["stages"]} for one in sorted(runs.values(), key=lambda one: -len(one["stages"]))
+        {stage.partition("@")[0] for stage in run["stages"]} for run in sorted(runs.values(), key=lambda run: -len(run["stages"]))
     )
     assert {"prepare", "split", "negatives", "train", "predict", "evaluate"} <= none
     assert not {"base", "prepare", "split"} & easy
 
-    # The experiments are this project's now: each holds its own settings and results, and a third call runs nothing.
+    # The experiments are now in this project, with their settings and results, and a third call runs nothing.
     for name in experiments():
         difference = graph("dvc", "metrics", "diff", "HEAD", name)
         assert "test.overall.f1" in difference
-    made = set(experiments())
+    finished = set(experiments())
     again = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert again.stdout == printed.stdout
-    assert set(experiments()) == made
+    assert set(experiments()) == finished
