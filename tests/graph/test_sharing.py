@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
@@ -24,6 +25,7 @@ from tests.support.processes import Repository
 from tests.support.project import Graph, Project, run
 from tests.support.servers import SECRET, SERVERS, Options
 
+needs_detect_secrets = pytest.mark.skipif(not find_spec("detect_secrets"), reason="needs detect-secrets: pip install -e '.[verify]'")
 PIPELINE = """
 stages:
   copy:
@@ -118,6 +120,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@needs_detect_secrets
 @pytest.mark.parametrize("kind", ["folder", "webdav", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("s3", "ssh"))])
 def test_a_clone_pulls_pushed_files(kind: str, home: Path, author: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SERVERS[kind](tmp_path / "server") as options:
@@ -168,6 +171,7 @@ def colleague(shared: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return enter(shared.clone(tmp_path / "colleague"), monkeypatch)
 
 
+@needs_detect_secrets
 def test_files_can_be_pulled_through_a_web_server(colleague: Clone, http: str) -> None:
     colleague("dvc", "remote", "add", "--local", "--force", "team", http)
     run("pull", "data")
@@ -184,6 +188,7 @@ def replace(path: Path, content: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@needs_detect_secrets
 def test_verify_detects_changes_that_keep_size_and_modification_time(shared: Clone) -> None:
     clean = run("verify", "--contents").output
     assert clean.count("ok ") == 6
@@ -203,6 +208,7 @@ def test_verify_detects_changes_that_keep_size_and_modification_time(shared: Clo
     run("verify")
 
 
+@needs_detect_secrets
 @pytest.mark.parametrize("name", ["dvc.yaml", "result.txt"])
 def test_verify_detects_a_changed_file(shared: Clone, name: str) -> None:
     with (shared.folder / name).open("a") as handle:
@@ -211,6 +217,7 @@ def test_verify_detects_a_changed_file(shared: Clone, name: str) -> None:
     assert "FAILED  the workspace matches dvc.lock\n  copy: " in printed
 
 
+@needs_detect_secrets
 def test_verify_detects_missing_and_changed_files_on_the_remote(shared: Clone, tmp_path: Path) -> None:
     word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
     stored = tmp_path / "store/files/md5" / word[:2] / word[2:]
@@ -228,6 +235,7 @@ def test_verify_detects_missing_and_changed_files_on_the_remote(shared: Clone, t
     run("verify", "--offline")
 
 
+@needs_detect_secrets
 def test_pull_refuses_a_changed_object(colleague: Clone, tmp_path: Path) -> None:
     word = hashlib.md5(b"dog bed\n", usedforsecurity=False).hexdigest()
     replace(tmp_path / "store/files/md5" / word[:2] / word[2:], b"cat bed\n")
@@ -241,6 +249,7 @@ def test_pull_refuses_a_changed_object(colleague: Clone, tmp_path: Path) -> None
     assert not (colleague.folder / "data/more/words.txt").exists()
 
 
+@needs_detect_secrets
 @pytest.mark.parametrize("known", [False, True], ids=["changed on the remote", "named by git"])
 def test_a_listing_with_a_path_out_of_the_workspace_is_refused_before_it_is_used(
     shared: Clone, tmp_path: Path, known: bool, monkeypatch: pytest.MonkeyPatch
@@ -316,6 +325,7 @@ def test_content_that_is_not_a_listing_is_refused(content: bytes) -> None:
         checks.read_listing(content, oid)
 
 
+@needs_detect_secrets
 def test_no_file_is_written_through_a_link_out_of_the_workspace(colleague: Clone, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     (colleague.folder / "data").symlink_to(tmp_path / "victim")
@@ -341,6 +351,7 @@ PLANTED = {
 }
 
 
+@needs_detect_secrets
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_secret_is_detected(tmp_path: Path, kind: str) -> None:
     notes = tmp_path / "notes.py"
@@ -356,6 +367,7 @@ def test_a_secret_is_detected(tmp_path: Path, kind: str) -> None:
     assert list(checks.secrets([notes])) == []
 
 
+@needs_detect_secrets
 def test_verify_detects_a_secret_in_git(author: Clone) -> None:
     (author.folder / "notes.py").write_text(PLANTED["aws"] + "\n")
     printed = run("verify", "--offline").output
@@ -365,6 +377,7 @@ def test_verify_detects_a_secret_in_git(author: Clone) -> None:
     assert "FAILED  git contains no secrets\n  notes.py:1: AWS Access Key" in printed
 
 
+@needs_detect_secrets
 def test_verify_detects_credentials_in_the_shared_configuration(author: Clone) -> None:
     author("dvc", "remote", "add", "team", "s3://bucket/x")
     author("dvc", "remote", "modify", "--local", "team", "secret_access_key", "x")
@@ -375,6 +388,7 @@ def test_verify_detects_credentials_in_the_shared_configuration(author: Clone) -
     assert ": secret_access_key of a remote" in printed
 
 
+@needs_detect_secrets
 def test_verify_detects_a_cache_that_other_users_can_write(shared: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # other users cannot enter the folders of pytest
         site = Path(folder, "site")
@@ -428,6 +442,7 @@ def repro(clone: Clone, *options: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", clone("dvc", "repro", *options))
 
 
+@needs_detect_secrets
 @pytest.mark.slow
 def test_colleagues_continue_from_shared_results(home: Path, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real pipeline, shared through S3: one colleague evaluates again, another predicts again with the shared adapter."""
@@ -460,7 +475,7 @@ def test_colleagues_continue_from_shared_results(home: Path, project: Project, t
         ran = repro(other, "base")
         assert ran == ["base@tiny"]
         Project(other.folder).change(predict={"max_tokens": 2048})
-        ran = repro(other, "--pull", "--allow-missing", "evaluate")
+        ran = repro(other, "--pull", "--allow-missing", "evaluate", "resist")
         assert "predict@qc-tiny" in ran
         assert not any(stage.startswith(("train", "negatives", "translate")) for stage in ran)
         other.commit()

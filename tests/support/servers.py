@@ -27,6 +27,7 @@ def folder(scratch: Path) -> Iterator[Options]:
 @contextmanager
 def s3(scratch: Path) -> Iterator[Options]:
     """moto's server: an S3 API over HTTP, kept in memory."""
+    _need("boto3", "moto", "dvc_s3")
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -47,6 +48,7 @@ def s3(scratch: Path) -> Iterator[Options]:
 @contextmanager
 def ssh(scratch: Path) -> Iterator[Options]:
     """OpenSSH's sshd as this user, with a host key and a user key made for it."""
+    _need("dvc_ssh")
     program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if not program:
         pytest.skip("sshd is not installed (Debian: apt-get install openssh-server)")
@@ -79,6 +81,7 @@ def ssh(scratch: Path) -> Iterator[Options]:
 @contextmanager
 def webdav(scratch: Path) -> Iterator[Options]:
     """WsgiDAV with a user and a password."""
+    _need("cheroot", "wsgidav", "dvc_webdav")
     from cheroot.wsgi import Server
     from wsgidav.wsgidav_app import WsgiDAVApp
 
@@ -105,6 +108,12 @@ def webdav(scratch: Path) -> Iterator[Options]:
     finally:
         server.stop()
         thread.join()
+
+
+def _need(*modules: str) -> None:
+    """Skip the test where a module of the server or of DVC's remote is missing."""
+    for module in modules:
+        pytest.importorskip(module, reason=f"needs {module}: pip install -e '.[dev]'")
 
 
 def _wait(port: int) -> None:

@@ -250,7 +250,7 @@ def test_the_warning_names_the_setting_that_limits_the_number_of_negatives(chose
 
 
 def test_an_approximate_search_reports_its_recall(project: Project) -> None:
-    pytest.importorskip("faiss")
+    pytest.importorskip("faiss", reason="needs faiss: pip install -e '.[ann]'")
     task_settings = {"strategy": "hard", "target_share": None, "first_rank": 1, "last_rank": 9, "margin": 0.0}
     project.change(negatives={"qi": task_settings, "exact_limit": 4, "encoder": {"kind": "lexical", "dimensions": 8}})
     run_to("negatives", "qi")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import random
 
-import phonenumbers
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from phonenumbers import PhoneNumberFormat as Format
-from phonenumbers import PhoneNumberType as Type
 
 from babelcart.rows.text import normalise
 from babelcart.translation.privacy import personal_data
@@ -47,7 +44,11 @@ def test_card_numbers_are_personal_data(card: str, zero: int, before: str, space
 
 def example_numbers() -> list[str]:
     """Fixed and mobile telephone numbers of all regions, in all formats of libphonenumber and as digits."""
-    numbers = []
+    phonenumbers = pytest.importorskip("phonenumbers", reason="needs phonenumbers: pip install -e '.[dev]'")
+    from phonenumbers import PhoneNumberFormat as Format
+    from phonenumbers import PhoneNumberType as Type
+
+    numbers: list[str] = []
     for region in sorted(phonenumbers.SUPPORTED_REGIONS):
         for kind in (Type.FIXED_LINE, Type.MOBILE):
             if number := phonenumbers.example_number_for_type(region, kind):
