@@ -3,6 +3,14 @@
 PYTHON ?= python3
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BIN := .venv/bin
+# Optional dependencies to install in addition to those of dev: some, as in EXTRAS="encoders neural", or EXTRAS=all.
+EXTRAS ?=
+KNOWN := $(shell sed -n '/^\[project.optional-dependencies\]/,/^\[tool/s/^\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
+UNKNOWN := $(filter-out all $(KNOWN),$(EXTRAS))
+$(if $(UNKNOWN),$(error EXTRAS contains $(UNKNOWN); accepted: all, or some of $(KNOWN)))
+space := $() $()
+comma := ,
+INSTALL := $(subst $(space),$(comma),$(sort dev $(if $(filter all,$(EXTRAS)),$(KNOWN),$(EXTRAS))))
 # Waiting OpenMP threads spin briefly, then sleep. Longer spinning stalls two busy processes; sleeping at once costs a third of the speed.
 export GOMP_SPINCOUNT := 20000
 # Keep DVC's site cache, which contains pickles, private to the user (docs/security.md).
@@ -49,7 +57,7 @@ pull: setup  ## Download what others pushed, and verify it before it is used
 verify: setup  ## Verify the cache, the workspace and the remote, and scan git for secrets
 	@babelcart verify
 
-setup: $(BIN)/.installed  ## Create .venv with the locked packages; a second call installs nothing
+setup: $(BIN)/.installed-$(INSTALL)  ## Create .venv with the locked packages; a second call installs nothing. EXTRAS="encoders neural" adds optional ones
 
 data: setup
 	@dvc status --quiet data.dvc 2>/dev/null || babelcart pull data.dvc
@@ -61,7 +69,7 @@ lint: setup  ## Format and lint
 
 # torch is installed first, because its build depends on the machine: the default wheel with an NVIDIA driver and on macOS, a CPU wheel
 # elsewhere. pip is tried first, for machines whose package index has the CPU wheel; otherwise uv, which knows where CPU wheels are.
-$(BIN)/.installed: constraints.txt pyproject.toml
+$(BIN)/.installed-$(INSTALL): constraints.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@if $(BIN)/python -c 'from importlib.metadata import version; import sys; sys.exit(version("torch").split("+")[0] != "$(TORCH)")' 2>/dev/null; then :; \
@@ -69,7 +77,7 @@ $(BIN)/.installed: constraints.txt pyproject.toml
 	  $(BIN)/pip install --dry-run --quiet --no-deps --report - torch==$(TORCH) 2>/dev/null | grep -q '"version": "$(TORCH)+cpu"'; \
 	then $(BIN)/pip install --quiet -c constraints.txt torch==$(TORCH); \
 	else $(BIN)/pip install --quiet uv && $(BIN)/uv pip install --quiet --python $(BIN)/python --torch-backend cpu torch==$(TORCH); fi
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[$(INSTALL)]'
 # By default, DVC's site cache is in /var/tmp and writable for every user. Create a private one, and set it for `dvc` outside of make too.
 	@install -d -m 700 $(DVC_SITE_CACHE_DIR) && dvc config --local core.site_cache_dir $(DVC_SITE_CACHE_DIR)
 	@touch $@
