@@ -62,7 +62,8 @@ def test_the_card_lists_the_hashes_of_the_raw_files(project: Project) -> None:
     shutil.rmtree("data")  # the card shows the hashes of the files that `prepare` read
     run("card", "--task", "qc", "--model", "tiny")
     Path("build/raw_files/qc.json").unlink()
-    assert "build/raw_files/qc.json does not exist; run `dvc repro`" in run("card", "--task", "qc", "--model", "tiny", fails=True).output
+    printed = run("card", "--task", "qc", "--model", "tiny", fails=True).output
+    assert "build/raw_files/qc.json does not exist; run `dvc repro`" in printed
 
 
 def test_a_card_without_scores_is_refused(project: Project) -> None:
