@@ -1,4 +1,4 @@
-"""A short version of tests/support/faults.py: a few kills through dvc, and what each failure of the machine says."""
+"""A short version of tests/support/faults.py: a few kills under dvc, and the message of each failure of the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KILLED = ("base@tiny", "prepare@qc", "split@qc", "translate@qc", "negatives@qc",
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """The graph up to train, computed in this process (which has torch already) and told to dvc."""
+    """The pipeline up to train. The stages run in this process, which has imported torch, and `dvc commit` records them."""
     folder = tmp_path_factory.mktemp("faults")
     project = make_project(folder / "whole")
     project.change(tasks=["qc"], train={"epochs": 8, "batch_size": 8, "save_steps": 5})
@@ -35,7 +35,9 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     file = project.folder / "dvc.yaml"
     yaml = YAML()
     graph_of = yaml.load(file)
-    graph_of["stages"] = {name: stage for name, stage in graph_of["stages"].items() if any(one.startswith(f"{name}@") for one in KILLED)}
+    graph_of["stages"] = {
+        name: stage for name, stage in graph_of["stages"].items() if any(address.startswith(f"{name}@") for address in KILLED)
+    }
     yaml.dump(graph_of, file)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -54,34 +56,34 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 )
 def test_a_killed_stage_ends_with_the_same_bytes(ground: Ground, stage: str, number: int, seconds: float) -> None:
     before = Before(stage, ground.tree(stage, f"before-{stage}"), seconds, seconds)
-    found = faults.kill(before, number, 0, ground.expected)
-    assert (found.different, found.healed) == ([], "repro"), found
+    outcome = faults.kill(before, number, 0, ground.expected)
+    assert (outcome.different, outcome.healed) == ([], "repro"), outcome
     if stage == "train":
-        assert found.lost is not None
-        assert 0 <= found.lost <= 5
+        assert outcome.lost is not None
+        assert 0 <= outcome.lost <= 5
 
 
-def test_what_dvc_left_half_written_is_put_right(ground: Ground) -> None:
+def test_heal_repairs_the_truncated_files_of_dvc(ground: Ground) -> None:
     tree = ground.tree()
     path = "build/negatives/qc.parquet"
     md5 = next(out["md5"] for entry in tree.locked().values() for out in entry["outs"] if out["path"] == path)
-    for damaged in (tree.object(md5), tree.folder / path):  # as DVC checks it out
+    for damaged in (tree.object(md5), tree.folder / path):  # as if DVC had checked it out
         faults.cut(damaged, 1000)
     (tree.folder / ".dvc/tmp/rwlock").write_text('{"wri')
     lock = tree.folder / "dvc.lock"
     faults.cut(lock, lock.read_bytes().index(b"md5:", 900) + 2)  # inside a key, so that the rest is not a valid file
     empty = tree.folder / ".dvc/cache/runs/ab/abc"
     empty.mkdir(parents=True)
-    _, said = tree.run(sys.executable, "-m", "babelcart", "heal")
+    _, output = tree.run(sys.executable, "-m", "babelcart", "heal")
     for expected in ("dvc.lock was truncated: restored from git", "rwlock was truncated: removed", f"{path} did not match its hash"):
-        assert expected in said
+        assert expected in output
     assert not empty.exists()
-    good, said = tree.run("dvc", "repro")
-    assert good, said
+    succeeded, output = tree.run("dvc", "repro")
+    assert succeeded, output
     assert tree.files() == ground.expected
 
 
-def test_a_lock_with_both_sides_of_a_merge_is_left_alone(project: Project) -> None:
+def test_heal_does_not_change_a_lock_with_merge_conflicts(project: Project) -> None:
     lock = Path("dvc.lock")
     lock.write_text("schema: '2.0'\nstages:\n<<<<<<< HEAD\n=======\n>>>>>>> other\n")
     printed = run("heal", fails=True).output
@@ -89,7 +91,7 @@ def test_a_lock_with_both_sides_of_a_merge_is_left_alone(project: Project) -> No
     assert "<<<<<<<" in lock.read_text()
 
 
-def test_a_stage_does_not_run_beside_itself(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_concurrent_runs_of_a_stage_are_prevented(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run_to("prepare")
     monkeypatch.setenv("DVC_STAGE", "split@qc")
     Path(".scratch/running").mkdir(parents=True)
@@ -131,7 +133,7 @@ def test_damaged_files_are_named(project: Project) -> None:
     assert "build/negatives/qc.parquet is not a complete Parquet file" in printed
 
 
-def test_ctrl_c_ends_a_stage_with_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_stage_with_a_one_line_message(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run_to("prepare")
 
     def pressed(*_: object, **__: object) -> None:
@@ -143,7 +145,7 @@ def test_ctrl_c_ends_a_stage_with_a_line(project: Project, monkeypatch: pytest.M
     assert "`dvc repro` resumes where it stopped" in result.output
 
 
-def test_no_room_says_so_and_leaves_nothing_behind(project: Project) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_file(project: Project) -> None:
     command = ["bash", "-c", f"ulimit -f 1; exec {sys.executable} -m stages.prepare --task qc"]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -153,7 +155,7 @@ def test_no_room_says_so_and_leaves_nothing_behind(project: Project) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which has no room")
-def test_a_full_disk_is_known_by_whatever_library_meets_it(tmp_path: Path) -> None:
+def test_a_full_disk_is_recognised_in_the_errors_of_every_library(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.symlink_to("/dev/full")
     store = sqlite3.connect(tmp_path / "store", isolation_level=None)
@@ -175,7 +177,7 @@ def test_a_full_disk_is_known_by_whatever_library_meets_it(tmp_path: Path) -> No
         assert "the disk is full" in str(explain(caught.value)), name
 
 
-def test_each_failure_of_the_machine_says_what_to_do() -> None:
+def test_each_failure_of_the_machine_names_the_remedy() -> None:
     said = {
         OSError(errno.EROFS, "Read-only file system", "runs/a.json"): "runs/a.json: the file system is read-only",
         PermissionError(errno.EACCES, "Permission denied", "runs/a.json"): "runs/a.json: permission denied",

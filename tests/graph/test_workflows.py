@@ -1,4 +1,4 @@
-"""What GitHub runs: the workflows are well formed and ask for little, and their scripts do what they say."""
+"""GitHub workflows: they are valid, request few permissions, and their scripts write the expected report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLOWS = sorted(ROOT.joinpath(".github/workflows").glob("*.yml"))
 
 
 @pytest.mark.parametrize("path", FLOWS, ids=[path.stem for path in FLOWS])
-def test_a_workflow_may_only_read_and_uses_githubs_own_actions(path: Path) -> None:
+def test_a_workflow_is_read_only_and_uses_only_actions_of_github(path: Path) -> None:
     flow = YAML(typ="safe").load(path)
     assert flow["permissions"] == {"contents": "read"}
     for job in flow["jobs"].values():
@@ -25,7 +25,7 @@ def test_a_workflow_may_only_read_and_uses_githubs_own_actions(path: Path) -> No
         assert job.get("permissions", {}).keys() <= {"contents", "pull-requests"}
         for step in job["steps"]:
             assert step.get("uses", "actions/").startswith("actions/")
-            # What comes from a pull request reaches a shell as a variable, never as text of the script.
+            # Text from a pull request reaches the shell only as an environment variable, never as part of the script.
             assert "${{" not in step.get("run", "")
             if "checkout" in step.get("uses", ""):
                 assert step["with"]["persist-credentials"] is False
@@ -34,7 +34,7 @@ def test_a_workflow_may_only_read_and_uses_githubs_own_actions(path: Path) -> No
                     assert os.access(ROOT / word, os.X_OK)
 
 
-def test_the_report_tells_what_a_branch_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_lists_the_scores_that_a_branch_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     scores, curve = Path("metrics/tiny/qc.json"), Path("plots/curve.csv")
     for path in (scores, curve):
@@ -71,6 +71,6 @@ def test_the_report_tells_what_a_branch_changes(tmp_path: Path, monkeypatch: pyt
     assert table == [["metrics/tiny/qc.json", "test.overall.f1", "0.5", "0.75", "0.25"]]
     assert "test.overall.recall" in every
     assert "test.language.de.f1" in every
-    # There are no predictions here: that is said, and nothing fails.
+    # Without predictions, the comment names the missing file, and the script succeeds.
     assert "predictions/tiny/qc/test.parquet" in comment
     assert "0.9" in Path("out/plots/index.html").read_text()

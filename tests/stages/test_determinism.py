@@ -14,15 +14,15 @@ import pytest
 from tests.support.imports import ROOT
 from tests.support.project import Project
 
-# Every stage up to predict, and what it writes for QC.
+# Every stage up to predict, and its outputs for QC.
 STAGES = ("prepare", "split", "translate", "negatives", "leaks", "baseline", "base", "train", "predict")
 WRITTEN = ("build", "memory", "metrics", "models", "plots", "predictions")
-# Of one machine and one number of threads: all must be the same.
+# Environments on one machine with one number of threads; all must give the same bytes.
 PLACES = [
     {"PYTHONHASHSEED": "0", "LC_ALL": "C", "TZ": "UTC", "umask": "022"},
     {"PYTHONHASHSEED": "4711", "LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "umask": "077", "LANGUAGE": "de"},
 ]
-# Between 1 and 2 threads the most that a probability of the tiny model moved was 2.5e-7; docs/reliability.md.
+# Largest measured change of a probability of the tiny model between 1 and 2 threads: 2.5e-7 (docs/determinism.md).
 BOUND = 1e-5
 
 
@@ -62,9 +62,9 @@ def test_every_stage_up_to_predict_gives_the_same_bytes_anywhere(project: Projec
 
 
 @pytest.mark.slow
-def test_threads_move_no_label_and_probabilities_within_the_bound(project: Project, tmp_path: Path) -> None:
+def test_the_number_of_threads_changes_no_label_and_probabilities_within_the_bound(project: Project, tmp_path: Path) -> None:
     one, two = (compute(project.folder, tmp_path / str(threads), PLACES[0], threads) for threads in (1, 2))
-    # Nothing before the first float sums of a model depends on threads.
+    # The outputs of the stages before the model do not depend on the number of threads.
     assert [name for name in differing(one, two) if not name.startswith(("models", "predictions", "plots"))] == []
     for split in ("validation", "test"):
         tables = [pd.read_parquet(tmp_path / str(threads) / f"predictions/tiny/qc/{split}.parquet") for threads in (1, 2)]

@@ -1,4 +1,4 @@
-"""Inputs that are nearly right: a real one with a few things changed, in its text or in its structure."""
+"""Mutations of valid inputs: a few random changes of the bytes or of the structure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-# What parsers of JSON, CSV, XML and YAML, encodings, paths, numbers and spreadsheets stumble over.
+# Byte strings that are difficult for parsers of JSON, CSV, XML and YAML, and for encodings, paths, numbers and spreadsheets.
 TOKENS = [
     b"", b" ", b"\n", b"\r", b"\r\n", b"\t", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc3", "\u202e\u2028\x85".encode(),
     b'"', b"'", b"\\", b",", b":", b"{", b"}", b"[", b"]", b"[" * 3000, b'{"a":' * 3000, b"\\ud83d", b"\\u0000", b"NaN",
@@ -37,57 +37,57 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-def of_bytes(random: Random, content: bytes) -> bytes:
-    """One to four changes of the bytes; now and then nothing of them is left."""
+def mutate_bytes(random: Random, content: bytes) -> bytes:
+    """Change the bytes in one to four positions; in about 3 % of the calls, return unrelated random bytes."""
     if random.random() < 0.03:
         return random.randbytes(random.choice([0, 1, 8, 300]))
-    found = bytearray(content)
+    mutated = bytearray(content)
     for _ in range(random.choice([1, 1, 2, 4])):
-        start = random.randrange(len(found) + 1)
-        end = min(len(found), start + random.choice([1, 1, 4, 30, 1000]))
+        start = random.randrange(len(mutated) + 1)
+        end = min(len(mutated), start + random.choice([1, 1, 4, 30, 1000]))
         change = random.randrange(8)
-        if change == 0 and start < len(found):
-            found[start] ^= 1 << random.randrange(8)
+        if change == 0 and start < len(mutated):
+            mutated[start] ^= 1 << random.randrange(8)
         elif change == 1:
-            del found[start:end]
+            del mutated[start:end]
         elif change == 2:
-            found[start:start] = found[start:end] * random.choice([1, 1, 20])
+            mutated[start:start] = mutated[start:end] * random.choice([1, 1, 20])
         elif change == 3:
-            found[start:end] = random.choice(TOKENS)
+            mutated[start:end] = random.choice(TOKENS)
         elif change == 4:
-            found[start:start] = random.choice(TOKENS)
+            mutated[start:start] = random.choice(TOKENS)
         elif change == 5:
-            del found[start:]
-        elif change == 6 and (numbers := list(re.finditer(rb"-?\d+(\.\d+)?", found))):
-            number = random.choice(numbers)
-            found[number.start() : number.end()] = random.choice(
+            del mutated[start:]
+        elif change == 6 and (numbers := list(re.finditer(rb"-?\d+(\.\d+)?", mutated))):
+            match = random.choice(numbers)
+            mutated[match.start() : match.end()] = random.choice(
                 [b"-1", b"0", b"2", b"1e9", b"4294967296", b"NaN", b"true", b'"x"', b"9" * 40]
             )
-        elif lines := bytes(found).splitlines(keepends=True):  # a whole line leaves, comes again or moves
+        elif lines := bytes(mutated).splitlines(keepends=True):  # remove, repeat or move a line
             line = lines.pop(random.randrange(len(lines)))
             for _ in range(random.randrange(3)):
                 lines.insert(random.randrange(len(lines) + 1), line)
-            found = bytearray(b"".join(lines))
-    return bytes(found)
+            mutated = bytearray(b"".join(lines))
+    return bytes(mutated)
 
 
-def of_value(random: Random, value: Any) -> Any:
-    """A value as JSON knows it with one to three of its parts gone, changed, renamed, repeated or wrapped."""
+def mutate_value(random: Random, value: Any) -> Any:
+    """Remove, change, rename, copy or wrap one to three parts of a JSON value."""
     value = copy.deepcopy(value)
     for _ in range(random.choice([1, 1, 2, 3])):
-        places: list[tuple[Any, Any]] = []
+        entries: list[tuple[Any, Any]] = []  # (container, key or index)
         waiting = [value]
         while waiting:
-            one = waiting.pop()
-            if isinstance(one, (dict, list)):
-                keys = list(one) if isinstance(one, dict) else list(range(len(one)))
-                places += [(one, key) for key in keys]
-                waiting += [one[key] for key in keys]
+            part = waiting.pop()
+            if isinstance(part, (dict, list)):
+                keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+                entries += [(part, key) for key in keys]
+                waiting += [part[key] for key in keys]
         change = random.randrange(6)
-        if not places or random.random() < 0.02:
+        if not entries or random.random() < 0.02:
             value = copy.deepcopy(random.choice(VALUES))
             continue
-        parent, key = random.choice(places)
+        parent, key = random.choice(entries)
         if change == 0:
             del parent[key]
         elif change == 1 and isinstance(parent, dict):
@@ -95,42 +95,42 @@ def of_value(random: Random, value: Any) -> Any:
         elif change == 2:
             parent[key] = [parent[key]] if random.random() < 0.5 else {"x": parent[key]}
         elif change == 3:
-            other, there = random.choice(places)
-            if there in other if isinstance(other, dict) else there < len(other):
-                parent[key] = copy.deepcopy(other[there])
+            source, source_key = random.choice(entries)
+            if source_key in source if isinstance(source, dict) else source_key < len(source):
+                parent[key] = copy.deepcopy(source[source_key])
         else:
             parent[key] = copy.deepcopy(random.choice(VALUES))
     return value
 
 
-def of_json(random: Random, content: bytes) -> bytes:
-    """A JSON text with its structure changed, or its bytes."""
+def mutate_json(random: Random, content: bytes) -> bytes:
+    """Change the structure or the bytes of a JSON text."""
     if random.random() < 0.4:
-        return of_bytes(random, content)
-    return json.dumps(of_value(random, json.loads(content)), ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
+        return mutate_bytes(random, content)
+    return json.dumps(mutate_value(random, json.loads(content)), ensure_ascii=random.random() < 0.5).encode("utf-8", "surrogatepass")
 
 
-def of_json_lines(random: Random, content: bytes) -> bytes:
-    """JSON lines with the structure of one changed, or the bytes."""
+def mutate_json_lines(random: Random, content: bytes) -> bytes:
+    """Change the structure of one line of a JSON Lines file, or the bytes of the file."""
     if random.random() < 0.4:
-        return of_bytes(random, content)
+        return mutate_bytes(random, content)
     lines = content.splitlines(keepends=True)
-    number = random.randrange(len(lines))
-    lines[number] = of_json(random, lines[number].rstrip(b"\n")) + b"\n"
+    line_index = random.randrange(len(lines))
+    lines[line_index] = mutate_json(random, lines[line_index].rstrip(b"\n")) + b"\n"
     return b"".join(lines)
 
 
-def of_yaml(random: Random, content: bytes) -> bytes:
-    """A YAML text with its structure changed (and then written as JSON, which is YAML), or its bytes."""
+def mutate_yaml(random: Random, content: bytes) -> bytes:
+    """Change the structure of a YAML text and write it as JSON, which is valid YAML; or change its bytes."""
     if random.random() < 0.5:
-        return of_bytes(random, content)
-    return json.dumps(of_value(random, YAML(typ="safe").load(content))).encode()
+        return mutate_bytes(random, content)
+    return json.dumps(mutate_value(random, YAML(typ="safe").load(content))).encode()
 
 
-def of_table(random: Random, content: bytes) -> bytes:
-    """A Parquet file with columns gone, renamed or of another type, with odd values or none, or its bytes."""
+def mutate_table(random: Random, content: bytes) -> bytes:
+    """Remove, rename or convert columns of a Parquet file, or change its rows, values or bytes."""
     if random.random() < 0.3:
-        return of_bytes(random, content)
+        return mutate_bytes(random, content)
     table = pd.read_parquet(io.BytesIO(content))
     for _ in range(random.choice([1, 1, 2])):
         if not len(table.columns):
@@ -163,10 +163,10 @@ def of_table(random: Random, content: bytes) -> bytes:
         elif len(table):
             values = table[name].tolist()
             values[random.randrange(len(values))] = random.choice([None, values[0], values[-1], ""])
-            table[name] = pd.Series(values, dtype=table[name].dtype if all(type(one) is type(values[0]) for one in values) else object)
-    made = io.BytesIO()
+            table[name] = pd.Series(values, dtype=table[name].dtype if all(type(value) is type(values[0]) for value in values) else object)
+    buffer = io.BytesIO()
     try:
-        table.to_parquet(made, index=False)
-    except Exception:  # a table that Parquet cannot hold is no input
-        return of_bytes(random, content)
-    return made.getvalue()
+        table.to_parquet(buffer, index=False)
+    except Exception:  # Parquet cannot store this table
+        return mutate_bytes(random, content)
+    return buffer.getvalue()

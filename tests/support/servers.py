@@ -1,4 +1,4 @@
-"""Servers on loopback that a DVC remote can stand on, started and stopped by a test; each gives the options of its remote."""
+"""Servers on loopback for DVC remotes. A test starts and stops them; each context manager yields the options of its remote."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pathlib import Path
 
 import pytest
 
-Options = dict[str, str]  # of `dvc remote modify`; those in SECRET belong into config.local
+Options = dict[str, str]  # of `dvc remote modify`; the names in SECRET belong in config.local
 SECRET = {"access_key_id", "secret_access_key", "keyfile", "user", "password"}
 
 
 @contextmanager
 def folder(scratch: Path) -> Iterator[Options]:
+    """A folder, without a server."""
     yield {"url": str(scratch / "store")}
 
 
 @contextmanager
 def s3(scratch: Path) -> Iterator[Options]:
-    """moto's server: an S3 API over HTTP, kept in memory."""
+    """The server of moto: an S3 API over HTTP that stores objects in memory."""
     _need("boto3", "moto", "dvc_s3")
     import boto3
     from moto.server import ThreadedMotoServer
@@ -47,7 +48,7 @@ def s3(scratch: Path) -> Iterator[Options]:
 
 @contextmanager
 def ssh(scratch: Path) -> Iterator[Options]:
-    """OpenSSH's sshd as this user, with a host key and a user key made for it."""
+    """sshd of OpenSSH, run as the current user, with a new host key and a new user key."""
     _need("dvc_ssh")
     program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     if not program:
@@ -111,18 +112,19 @@ def webdav(scratch: Path) -> Iterator[Options]:
 
 
 def _need(*modules: str) -> None:
-    """Skip the test where a module of the server or of DVC's remote is missing."""
+    """Skip the test if a module that the server or the remote of DVC needs is not installed."""
     for module in modules:
         pytest.importorskip(module, reason=f"needs {module}: pip install -e '.[dev]'")
 
 
 def _wait(port: int) -> None:
+    """Wait up to ten seconds for a server on the port."""
     for _ in range(200):
         try:
             return socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
             time.sleep(0.05)
-    raise TimeoutError(f"nothing listens at port {port}")
+    raise TimeoutError(f"no server listens on port {port}")
 
 
 SERVERS = {"folder": folder, "s3": s3, "ssh": ssh, "webdav": webdav}

@@ -1,4 +1,4 @@
-"""Tables of scored rows, made from a seed."""
+"""Random tables of scored rows, reproducible by a seed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def table(queries: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Rows of two to five candidates a query, in four languages, with scores that are right more often than not."""
+    """Rows with two to five candidates per query, in four languages; scores agree with most of the labels."""
     generator = np.random.default_rng(seed)
     query = np.repeat(np.arange(queries), generator.integers(2, 6, queries))
     label = generator.integers(0, 2, len(query))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the client imports as little as possible
     from subprocess import Popen
     from typing import NoReturn
 
-# No module of this project, because its code differs from folder to folder.
+# No module of this project is preloaded, because its code differs between folders.
 LIBRARIES = (
     "dvc.cli.parser", "dvc.repo.reproduce", "dvc.dvcfile", "dvc.stage.run", "dvc_data.index.checkout", "dvclive", "jinja2", "lingua",
     "pandas", "peft.tuners.lora.bnb", "pyarrow.parquet", "ruamel.yaml", "safetensors.torch", "scipy.stats", "scipy.sparse.linalg",
@@ -60,7 +60,7 @@ def path() -> str:
 
 
 def stop() -> None:
-    """Stop the server, if there is one."""
+    """Stop the server if one is running."""
     import shutil
 
     global _server
@@ -101,7 +101,7 @@ def serve(address: str) -> None:
 
 
 def answer(connection: socket.socket) -> NoReturn:
-    """Read a request, fork the process that it asks for, and send back its exit status."""
+    """Read a request, fork the requested process, and send back its exit status."""
     (length,) = array.array("I", connection.recv(4))
     message, files, _, _ = socket.recv_fds(connection, length, 3)
     while len(message) < length:

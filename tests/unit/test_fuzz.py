@@ -1,4 +1,4 @@
-"""Every reader accepts an input or refuses it with a message; `python -m tests.support.fuzz` is the long version."""
+"""Every reader accepts an input or refuses it with a message. The full fuzzer is `python -m tests.support.fuzz`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import readers
 from tests.support.imports import ROOT
 
 QUICK = settings(max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-# Without torch, and stages that take a tenth of a second: the long version has them.
+# Readers that are fast and need no torch. The full fuzzer covers all of them.
 NAMES = [
     "rows.txt", "rows.csv", "rows.tsv", "rows.parquet", "rows.txt.gz", "labels", "params.yaml", "dvc.lock", "data.dvc", "memory.csv",
     "memory.tmx", "memory.sqlite", "listing", "submission", "wheel", "table", "texts", *(f"answer of {kind}" for kind in readers.ANSWERS),
@@ -29,7 +29,7 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, readers.Reader]]:
+def readers_by_name(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, readers.Reader]]:
     folder = tmp_path_factory.mktemp("fuzz")
     before, environment = Path.cwd(), dict(os.environ)
     readers.make_project(folder, models=False)
@@ -41,33 +41,33 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, reader
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_reader_accepts_or_refuses_with_a_message(found: dict[str, readers.Reader], name: str) -> None:
-    reader = found[name]
+def test_a_reader_accepts_or_refuses_with_a_message(readers_by_name: dict[str, readers.Reader], name: str) -> None:
+    reader = readers_by_name[name]
     outcome = reader.outcome(reader.seeds[0])
     assert outcome == "accepted"
     outcomes = set()
 
     @QUICK
     @given(st.integers(0, 2**32))
-    def changed(number: int) -> None:
-        outcomes.add(reader.outcome(reader.input(0, number)))
+    def read_mutated(input_index: int) -> None:
+        outcomes.add(reader.outcome(reader.input(0, input_index)))
 
     @QUICK
     @given(st.binary(max_size=200))
-    def anything(content: bytes) -> None:
+    def read_random(content: bytes) -> None:
         reader.outcome(content)
 
-    changed()
+    read_mutated()
     if ":" not in name:
-        anything()
+        read_random()
     assert "refused" in outcomes or name == "texts"
 
 
-def test_every_reader_is_in_the_quick_version_or_is_a_stage(found: dict[str, readers.Reader]) -> None:
-    assert {name for name in found if ":" not in name} == {name for name in NAMES if ":" not in name}
+def test_the_quick_version_covers_every_reader_except_some_stages(readers_by_name: dict[str, readers.Reader]) -> None:
+    assert {name for name in readers_by_name if ":" not in name} == {name for name in NAMES if ":" not in name}
 
 
-def test_a_failure_is_seen(tmp_path: Path) -> None:
+def test_a_wrong_exception_or_an_empty_message_is_a_failure(tmp_path: Path) -> None:
     def careless(content: bytes) -> None:
         if b"label" in content:
             raise KeyError("label")
@@ -81,13 +81,13 @@ def test_a_failure_is_seen(tmp_path: Path) -> None:
 
 
 def nested(first: str, level: str) -> str:
-    """Eight sections, each with nine aliases of the one before."""
+    """Eight YAML sections, each with nine aliases of the previous one."""
     names = ["run", "prepare", "split", "translate", "negatives", "prompts", "train", "data"]
     pairs = zip(["tasks", *names], names, strict=False)
     return f"tasks: &tasks {first}\n" + "".join(f"{new}: &{new} {level.replace('ALL', f'*{old},' * 9)}\n" for old, new in pairs)
 
 
-# What the long version found.
+# Failures that the full fuzzer found, all fixed.
 YAML = [
     ("deep nesting", "data: " + "[" * 3000, "not YAML: RecursionError"),
     ("a bad tag", "data: !!bool x", "not YAML: KeyError"),
@@ -102,7 +102,7 @@ YAML = [
 
 
 @pytest.mark.parametrize(("text", "message"), [case[1:] for case in YAML], ids=[case[0] for case in YAML])
-def test_settings_that_no_parser_likes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+def test_malformed_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as error:
@@ -110,14 +110,14 @@ def test_settings_that_no_parser_likes_are_refused(tmp_path: Path, monkeypatch: 
     assert len(str(error.value).encode("utf-8")) < 5000
 
 
-def test_an_answer_that_no_file_can_hold_is_refused(found: dict[str, readers.Reader]) -> None:
+def test_an_answer_that_cannot_be_stored_is_refused(readers_by_name: dict[str, readers.Reader]) -> None:
     for body in (b'{"translatedText": "\\ud800"}', b'{"translatedText": "a\\u0000b"}'):
         with pytest.raises(network.TextRefused, match="characters"):
-            found["answer of libre"].read(b"200\n\n" + body)
+            readers_by_name["answer of libre"].read(b"200\n\n" + body)
 
 
 @pytest.mark.slow
-def test_the_long_version_in_short(tmp_path: Path) -> None:
+def test_the_full_fuzzer_finds_no_failure_in_2000_inputs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.support.fuzz", "--inputs", "2000", "--keep", str(tmp_path / "keep")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
