@@ -88,7 +88,7 @@ class Rung:
         """The gradient of all parameters of the adapter, as one vector."""
         import torch
 
-        return torch.cat([one.grad.float().flatten() for one in self.model.parameters() if one.grad is not None]).numpy()
+        return torch.cat([weight.grad.float().flatten() for weight in self.model.parameters() if weight.grad is not None]).numpy()
 
 
 def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:

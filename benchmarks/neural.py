@@ -31,8 +31,8 @@ def queries(count: int) -> tuple[list[str], list[str]]:
     """`count` queries in English and in Portuguese."""
     shop = Shop()
     english, portuguese = [], []
-    for number in range(count):
-        writer = Writer(shop, f"neural {number}")
+    for query_index in range(count):
+        writer = Writer(shop, f"neural {query_index}")
         need = writer.need("QI")
         english.append(writer.say(need, "en", plain=True))
         portuguese.append(writer.say(need, "pt", plain=True))

@@ -121,10 +121,10 @@ def tuning_table(lines: Sequence[str]) -> str:
 def in_turns(script: str, systems: Sequence[System], arguments: Sequence[str], repeats: int) -> dict[str, dict[str, Any]]:
     """Run all systems once a round; return the median of each figure of each system, or ``failed`` if it failed in any round."""
     rounds: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
-    for number in range(repeats):
+    for round_index in range(repeats):
         for system in systems:
             figures = run(script, system, arguments)
-            log(f"round {number + 1}, {system.name}: {figures}")
+            log(f"round {round_index + 1}, {system.name}: {figures}")
             rounds[system.name].append(figures)
     medians = {}
     for name, all_figures in rounds.items():

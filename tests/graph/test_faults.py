@@ -178,7 +178,7 @@ def test_a_full_disk_is_recognised_in_the_errors_of_every_library(tmp_path: Path
 
 
 def test_each_failure_of_the_machine_names_the_remedy() -> None:
-    said = {
+    messages = {
         OSError(errno.EROFS, "Read-only file system", "runs/a.json"): "runs/a.json: the file system is read-only",
         PermissionError(errno.EACCES, "Permission denied", "runs/a.json"): "runs/a.json: permission denied",
         OSError(errno.EIO, "Input/output error", "data/a"): "data/a: the disk fails",
@@ -189,12 +189,12 @@ def test_each_failure_of_the_machine_names_the_remedy() -> None:
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"): "out of memory",
         OSError(errno.ENOMEM, "Cannot allocate memory"): "out of memory",
     }
-    for error, expected in said.items():
-        found = explain(error)
-        assert found is not None, error
-        assert expected in found
-        assert "dvc repro" in found
-        assert found.count("a.json") < 2
+    for error, expected in messages.items():
+        message = explain(error)
+        assert message is not None, error
+        assert expected in message
+        assert "dvc repro" in message
+        assert message.count("a.json") < 2
     for bug in (ZeroDivisionError(), KeyError("a"), RuntimeError("shapes do not match"), ConnectionResetError(104, "reset"), OSError("?")):
         assert explain(bug) is None
 
