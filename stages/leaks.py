@@ -31,7 +31,7 @@ def main(task: str) -> None:
     write_json(Path(f"metrics/leaks/{task}.json"), counts)
     write_text(
         Path(f"build/leaks/{task}.txt"),
-        "No validation, dev or test query stands in train: not as it is, as a near-duplicate or translated.\n",
+        "No validation, dev or test query is in train: neither as it is, nor as a near-duplicate, nor translated.\n",
     )
 
 

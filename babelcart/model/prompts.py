@@ -118,7 +118,7 @@ class PromptTokenizer:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _label_token(self, answer: str) -> int:
-        """The token that `answer` adds to the suffix. (The tokens "yes" and "no" of Tevatron's reranker are found in this way.)"""
+        """The token that `answer` adds to the suffix, found in context as in Tevatron's reranker."""
         suffix = self._tokenize(self.prompt.suffix)
         with_answer = self._tokenize(self.prompt.suffix + answer)
         if with_answer[: len(suffix)] != suffix or len(with_answer) != len(suffix) + 1:

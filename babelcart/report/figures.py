@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MODEL, NGRAM, FLOOR = charts.KINDS
-# What can happen to a row that was chosen for translation: key of `TaskResults.translation_counts`, and title.
+# Possible outcomes of a row chosen for translation: key of `TaskResults.translation_counts`, and title.
 TRANSLATION_OUTCOMES = {"translated": "translated", "held_out": "held out", "refused": "refused", "missing": "no translation"}
 METRIC_TITLES = {"auc": "AUC", "f1": "best F1"}
 

@@ -108,7 +108,7 @@ class TaskResults:
         return {str(language): {str(origin): int(rows) for origin, rows in row.items()} for language, row in counts.iterrows()}
 
     def translation_counts(self) -> list[dict[str, Any]]:
-        """What happened to the rows that were chosen for translation, for each language.
+        """Outcomes of the rows chosen for translation, by language.
 
         Returns
         -------
