@@ -63,7 +63,7 @@ def check_graph(declared: Mapping[str, Any], used: list[str]) -> None:
 @cli.command
 def main() -> None:
     from babelcart.core.tasks import Task
-    from babelcart.rows.readers import Data
+    from babelcart.rows.sources import Data
 
     declared = declared_sections()
     if used := graph.read_sections():

@@ -80,13 +80,15 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {
-            _convert(str, str(key) if type(key) is int else key, where): _convert(arguments[1], item, f"{where}.{key}")
-            for key, item in value.items()
-        }
+        return {_convert(str, _key(key), where): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if _accepts(kind, value):
         return float(value) if kind is float else value
     raise UserError(f"params.yaml: {where} is {short_repr(value)}; accepted: {_describe(kind)}")
+
+
+def _key(key: Any) -> Any:
+    """A number or boolean as a key of a mapping, as text: ``3``, ``2.5``, ``true``."""
+    return str(key).lower() if isinstance(key, (int, float)) else key
 
 
 def _convert_to_any(members: tuple[Any, ...], value: Any, where: str, kind: Any) -> Any:
@@ -96,6 +98,9 @@ def _convert_to_any(members: tuple[Any, ...], value: Any, where: str, kind: Any)
     sections = [member for member in members if dataclasses.is_dataclass(member)]
     if sections and isinstance(value, dict):
         return _convert(sections[0], value, where)
+    lists = [member for member in members if typing.get_origin(member) is tuple]
+    if lists and isinstance(value, list):
+        return _convert(lists[0], value, where)
     for member in members:
         with contextlib.suppress(UserError):
             return _convert(member, value, where)

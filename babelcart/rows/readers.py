@@ -1,90 +1,29 @@
 """Read rows and labels from raw files, which may contain malformed rows.
 
-All text stays text: "nan", "null" and "007" are queries like any other. `babelcart.rows.table` describes the columns of a row.
+All text stays text: "nan", "null" and "007" are queries like any other. `babelcart.rows.table` describes the columns of a row, and
+`babelcart.rows.sources` the options for reading a file.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
-from babelcart.core.config import bounded
 from babelcart.core.errors import UserError, short_repr
-from babelcart.core.files import is_safe_path
-from babelcart.core.tasks import CANDIDATE_FIELD
-from babelcart.rows import languages
-from babelcart.rows.table import PREPARED_COLUMNS, RAW_COLUMNS
-from babelcart.rows.text import normalise
+from babelcart.rows import languages, taxonomy
+from babelcart.rows.formats import Batch, Malformed, Request, arrow_batches, batches, detect_encoding
+from babelcart.rows.labels import LabelRule, grade_text
+from babelcart.rows.sources import Data, RawFile, ReadOptions
+from babelcart.rows.table import PREPARED_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SPLITS = ("train", "dev", "test")
-FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
-MAX_FIELD = 2**24  # characters of a CSV field
-
-
-@dataclass(frozen=True)
-class TaskFiles:
-    """Names of a task's files, relative to ``data.path``; an empty tuple if the task has no such file."""
-
-    train: tuple[str, ...]
-    dev: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-    # Files of ``id, label``, for rows without labels.
-    dev_labels: tuple[str, ...] = ()
-    test_labels: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in self.names():
-            if not is_safe_path(name):
-                raise ValueError(f"{name!r} is not a file inside data.path; accepted: names such as train.txt or more/train.csv")
-
-    def names(self) -> list[str]:
-        """Names of all files."""
-        return [*self.train, *self.dev, *self.test, *self.dev_labels, *self.test_labels]
-
-
-@dataclass(frozen=True)
-class Data:
-    """The section ``data`` of params.yaml."""
-
-    SECTION: ClassVar[str] = "data"
-
-    path: str
-    qc: TaskFiles | None = None
-    qi: TaskFiles | None = None
-
-    def files(self, task: str) -> TaskFiles:
-        """Names of the files of a task.
-
-        Raises
-        ------
-        UserError
-            If the section does not list the task.
-        """
-        files: TaskFiles | None = getattr(self, task)
-        if files is None:
-            raise UserError(f"params.yaml: tasks names {task!r}, but data.{task} lists no files; add them, or remove {task!r} from tasks")
-        return files
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """The section ``prepare`` of params.yaml."""
-
-    SECTION: ClassVar[str] = "prepare"
-
-    # Column of a row -> name of the column in the files, where they differ.
-    columns: dict[str, str] = field(default_factory=dict)
-    max_broken_rows: int = bounded(0, 2**53, default=0)
-    contradictions: Literal["majority", "drop"] = "majority"
+UNDECODED = "is not valid "
+_TEXTS = ("id", "language", "origin_query", "candidate")
 
 
 @dataclass(frozen=True)
@@ -103,331 +42,477 @@ class Problem:
 
 
 class BrokenRows(UserError):
-    """More rows are malformed than ``prepare.max_broken_rows`` allows."""
+    """More rows are malformed than are allowed: ``prepare.max_broken_rows`` in train, none in dev and test."""
 
-    def __init__(self, problems: Sequence[Problem], allowed: int) -> None:
+    def __init__(self, problems: Sequence[Problem], allowed: int, remedy: str) -> None:
         self.problems = list(problems)
         listed = "\n".join(f"  {problem}" for problem in self.problems[:20])
         more = f"\n  ... and {len(self.problems) - 20} more" if len(self.problems) > 20 else ""
-        super().__init__(
-            f"{len(self.problems)} broken rows, {allowed} allowed (prepare.max_broken_rows in params.yaml):\n{listed}{more}\n"
-            "Fix the files, or raise prepare.max_broken_rows to leave out such rows; nothing was written."
-        )
+        hint = _encoding_hint(self.problems)
+        super().__init__(f"{len(self.problems)} broken rows, {allowed} allowed:\n{listed}{more}\n{hint}{remedy}; nothing was written.")
 
 
-class _Malformed(Exception):
-    """A row that cannot be used, as a field, its value and the reason."""
-
-    def __init__(self, field: str, value: str, reason: str) -> None:
-        super().__init__(field, value, reason)
-
-    def at(self, path: Path, line: int) -> Problem:
-        return Problem(str(path), line, *self.args)
-
-
-# A row as its format gives it: field -> value. Formats that are read line by line give an exception for a malformed line.
-_Record = Mapping[str, Any] | _Malformed
+def _encoding_hint(problems: Sequence[Problem]) -> str:
+    """A sentence about the likely encoding of the first file with undecodable bytes, or an empty text."""
+    undecoded = next((problem for problem in problems if problem.reason.startswith(UNDECODED)), None)
+    if undecoded is None:
+        return ""
+    with Path(undecoded.file).open("rb") as handle:
+        encoding = detect_encoding(handle.read(1 << 20))
+    return f"{undecoded.file} seems to be {encoding} text: set `encoding: {encoding}` for it in data.\n" if encoding else ""
 
 
-def read_rows(
-    paths: Sequence[Path], task: str, columns: Mapping[str, str] | None = None, *, labelled: bool
-) -> tuple[pd.DataFrame, list[Problem]]:
+def refuse_broken(problems: Sequence[Problem], allowed: int) -> None:
+    """Raise `BrokenRows` if there are more problems in train than allowed."""
+    if len(problems) > allowed:
+        remedy = "Fix the files, or raise prepare.max_broken_rows in params.yaml to leave out such rows of train"
+        raise BrokenRows(problems, allowed, remedy)
+
+
+def refuse_any_broken(problems: Sequence[Problem]) -> None:
+    """Raise `BrokenRows` if there is a problem in dev or test, where every row needs an answer."""
+    if problems:
+        raise BrokenRows(problems, 0, "Fix the files: every row of dev and test needs an answer, so that none can be left out")
+
+
+@dataclass
+class FileFacts:
+    """Facts about the files of a split.
+
+    Attributes
+    ----------
+    records : int
+        Number of records that were read, without those that ``where`` excludes.
+    unlabelled : int
+        Number of train rows that were left out because their value has no label.
+    separators : dict of str to str
+        File -> separator of its category paths.
+    """
+
+    records: int = 0
+    unlabelled: int = 0
+    separators: dict[str, str] = field(default_factory=dict)
+
+
+def read_rows(files: Sequence[RawFile], task: str, *, labelled: bool) -> tuple[pd.DataFrame, list[Problem], FileFacts]:
     """Read the rows of one task from one or more files.
 
     Parameters
     ----------
-    paths : sequence of Path
-        ``.txt`` and ``.jsonl`` (JSON Lines), ``.csv``, ``.tsv`` or ``.parquet`` files, each optionally with ``.gz``.
-    task : str
-        ``qc`` or ``qi``. If a file has a column ``task``, it must agree.
-    columns : mapping, optional
-        Column of a row -> name of the column in the files, where it differs from the competition's.
+    files : sequence of RawFile
+        See `babelcart.rows.sources.Data.raw_files`.
+    task : {"qc", "qi"}
+        If a file has a column ``task``, it must agree.
     labelled : bool
-        Whether every row must have a label. A label that exists is always checked.
+        Whether every row must have a label, as in train. Rows whose value the label rule maps to null are then left out, and ids need to
+        be unique only within a file. A label that exists is always checked.
 
     Returns
     -------
     tuple
-        The well-formed rows, in the order of the files, with the columns `PREPARED_COLUMNS`; and one `Problem` for each other row.
+        The well-formed rows, in the order of the files, with the columns `PREPARED_COLUMNS`; one `Problem` for each other row; and facts
+        about the files.
 
     Raises
     ------
     UserError
-        If a file does not exist, is empty or truncated, has an unknown format, or lacks a required column.
+        If a file cannot be read (see `babelcart.rows.formats.batches`) or has no rows.
     """
     import pandas as pd
 
-    names = {name: name for name in PREPARED_COLUMNS} | {"candidate": CANDIDATE_FIELD[task]} | dict(columns or {})
-    required = [names[name] for name in RAW_COLUMNS if name != "label" or labelled]
-    rows: list[tuple[Any, ...]] = []
-    problems: list[Problem] = []
-    first_uses: dict[str, str] = {}
-    for path in paths:
-        record_count = 0
-        for line, record in _records(path, required):
-            record_count += 1
-            try:
-                row = _parse_row(record, names, task, labelled)
-                if row[0] in first_uses:
-                    raise _Malformed(names["id"], row[0], f"the id is already used in {first_uses[row[0]]}")
-            except _Malformed as error:
-                problems.append(error.at(path, line))
-            else:
-                first_uses[row[0]] = f"{path}, line {line}"
-                rows.append(row)
-        if not record_count:
-            raise UserError(f"{path} has no rows; expected at least one")
-    table = pd.DataFrame(rows, columns=list(PREPARED_COLUMNS))
-    return table.astype({name: "str" for name in PREPARED_COLUMNS if name != "label"} | {"label": "Int8"}), problems
+    facts, problems, tables, id_lines = FileFacts(), [], [], []
+    for file in files:
+        table, lines, file_problems = _read_file(file, task, labelled, facts)
+        duplicated = table["id"].duplicated()
+        if duplicated.any():
+            file_problems += _duplicate_ids(table, lines, duplicated, file, task)
+            table, lines = table[~duplicated], lines[~duplicated.to_numpy()]
+        problems += sorted(file_problems, key=lambda problem: problem.line)
+        tables.append(table)
+        id_lines.append((file, lines))
+    rows = pd.concat(tables, ignore_index=True) if tables else _empty_table()
+    if len(tables) > 1 and rows["id"].duplicated().any():
+        rows, more_problems = _ids_of_several_files(rows, tables, id_lines, task, labelled)
+        problems += more_problems
+    return rows, problems, facts
 
 
-def read_labels(paths: Sequence[Path]) -> tuple[dict[str, int], list[Problem]]:
-    """Read files of ``id, label``, with the formats and checks of `read_rows`.
+def read_labels(files: Sequence[RawFile], task: str) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read files of ids and labels.
 
     Returns
     -------
     tuple
-        Id -> label (0 or 1), and one `Problem` for each malformed row.
+        A table with the columns ``id``, ``label`` (Int8, missing where the label rule gives null) and ``grade``; and one `Problem` for
+        each malformed row.
     """
-    labels: dict[str, int] = {}
-    problems: list[Problem] = []
-    for path in paths:
-        for line, record in _records(path, ("id", "label")):
-            try:
-                fields = _fields(record)
-                identifier, label = _text(fields, "id"), _label(fields, "label")
-                if identifier in labels:
-                    raise _Malformed("id", identifier, "the id occurs twice")
-            except _Malformed as error:
-                problems.append(error.at(path, line))
-            else:
-                labels[identifier] = label
-    return labels, problems
+    import pandas as pd
+
+    tables, problems, lines_of = [], [], []
+    for file in files:
+        parser = _Parser(file.options, task, ("id",), labelled=True)
+        columns, lines, file_problems = _read_columns(file, parser)
+        problems += file_problems
+        tables.append(pd.DataFrame({"id": columns["id"], "label": columns["label"], "grade": columns["grade"]}).astype(_DTYPES_OF_LABELS))
+        lines_of += [(str(file.path), line) for line in lines]
+    labels = pd.concat(tables, ignore_index=True)
+    for index in labels.index[labels["id"].duplicated()]:
+        path, line = lines_of[index]
+        problems.append(Problem(path, line, "id", labels["id"][index], "the id occurs twice"))
+    return labels.drop_duplicates("id", ignore_index=True), problems
 
 
-def refuse_broken(problems: Sequence[Problem], allowed: int) -> None:
-    """Raise `BrokenRows` if there are more problems than allowed."""
-    if len(problems) > allowed:
-        raise BrokenRows(problems, allowed)
-
-
-def drop_uninformative(rows: pd.DataFrame, contradictions: str) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Drop training rows that are empty, duplicate or contradictory.
-
-    Drops, in this order: rows without a query or a candidate; contradictions, that is the same language, query and candidate with both
-    labels; and duplicates, of which the first row is kept. Texts are compared in normal form.
-
-    Parameters
-    ----------
-    rows : pandas.DataFrame
-        Labelled rows.
-    contradictions : str
-        ``majority`` keeps the more frequent label of contradictory rows, and neither on a tie; ``drop`` keeps neither.
-
-    Returns
-    -------
-    tuple
-        The remaining rows, in the order given, and the number of rows that each rule dropped.
-    """
-    counts = {"rows": len(rows)}
-    texts = [(normalise(query), normalise(candidate)) for query, candidate in zip(rows.origin_query, rows.candidate, strict=True)]
-    rows = rows.assign(_key=[f"{language}\0{query}\0{item}" for language, (query, item) in zip(rows.language, texts, strict=True)])
-    counts["empty_query"] = sum(not query for query, _ in texts)
-    counts["empty_candidate"] = sum(bool(query) and not candidate for query, candidate in texts)
-    rows = rows[[bool(query) and bool(candidate) for query, candidate in texts]]
-
-    votes = rows.groupby("_key", sort=False)["label"].agg(["sum", "count"]).astype("int64")
-    contradictory = (votes["sum"] > 0) & (votes["sum"] < votes["count"])
-    counts["contradictory_pairs"] = int(contradictory.sum())
-    tie = 2 * votes["sum"] == votes["count"]
-    kept_label = (2 * votes["sum"] > votes["count"]).astype("int8").mask(tie | (contradictions == "drop"), -1)
-    dropped = rows["_key"].map(contradictory).to_numpy(bool) & (
-        rows["label"].to_numpy("int8") != rows["_key"].map(kept_label).to_numpy("int8")
-    )
-    counts["contradictory"] = int(dropped.sum())
-    rows = rows[~dropped]
-    duplicate = rows.duplicated("_key")
-    counts["duplicate"] = int(duplicate.sum())
-    rows = rows[~duplicate].drop(columns="_key").reset_index(drop=True)
-    counts["kept"] = len(rows)
-    return rows, counts
-
-
-def _fields(record: _Record) -> Mapping[str, Any]:
-    if isinstance(record, _Malformed):
-        raise record
-    return record
-
-
-def _parse_row(record: _Record, names: Mapping[str, str], task: str, labelled: bool) -> tuple[Any, ...]:
-    """The values of `PREPARED_COLUMNS` of one row.
-
-    Parameters
-    ----------
-    names : mapping
-        Column of a row -> field of the record.
-
-    Raises
-    ------
-    _Malformed
-        If a field is missing or has a value that is not accepted.
-    """
-    fields = _fields(record)
-    identifier, tag, query, candidate = (_text(fields, names[name]) for name in ("id", "language", "origin_query", "candidate"))
-    if not identifier.strip():
-        raise _Malformed(names["id"], identifier, "the id is empty")
-    if names["task"] in fields and str(fields[names["task"]]).strip().lower() != task:
-        raise _Malformed(names["task"], str(fields[names["task"]]), f"expected {task.upper()}")
-    language = languages.iso_code(tag)
-    if language is None:
-        reason = "unknown language; accepted: ISO 639-1 codes and the aliases in babelcart/rows/languages.py"
-        raise _Malformed(names["language"], tag, reason)
-    has_label = labelled or fields.get(names["label"]) not in (None, "")
-    return identifier, task, language, tag, query, candidate, _label(fields, names["label"]) if has_label else None
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    """A field of text; an id may also be an integer."""
-    value = fields.get(name)
-    if value is None:
-        raise _Malformed(name, "", f"the field is missing; the row has {short_repr(list(fields))}")
-    if name == "id" and isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise _Malformed(name, repr(value), "expected a text")
-    if "\0" in value:
-        raise _Malformed(name, value, "contains a NUL byte")
-    surrogates = [] if value.isascii() else [character for character in value if "\ud800" <= character <= "\udfff"]
-    if surrogates:
-        # `_lines` maps a byte that is not UTF-8 to a surrogate from U+DC80 to U+DCFF; JSON may contain any surrogate.
-        undecoded = all("\udc80" <= character <= "\udcff" for character in surrogates)
-        content = value.encode("utf-8", "surrogateescape" if undecoded else "backslashreplace")
-        raise _Malformed(name, content.decode("utf-8", "backslashreplace"), "is not valid UTF-8")
-    return value
-
-
-def _label(fields: Mapping[str, Any], name: str) -> int:
-    value = fields.get(name)
-    if value in ("0", "1") or (type(value) is int and value in (0, 1)):
-        return int(value)
-    reason = "the label is missing" if value is None else "the label is neither 0 nor 1"
-    raise _Malformed(name, "" if value is None else str(value), reason)
-
-
-def _records(path: Path, required: Sequence[str]) -> Iterator[tuple[int, _Record]]:
-    """Yield line number and record of each row of a file.
-
-    Parameters
-    ----------
-    path : Path
-    required : sequence of str
-        Columns that a CSV, TSV or Parquet file must have.
+def read_ids(data: Data, task: str, split: str) -> list[str]:
+    """The ids of a split in the order of the raw files, without checking other columns.
 
     Raises
     ------
     UserError
-        If the file cannot be read.
+        If a file cannot be read.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    zipped = suffixes[-1:] == [".gz"]
-    kind = "".join((suffixes[:-1] if zipped else suffixes)[-1:])
-    parsers: dict[str, Callable[[BinaryIO, Path, Sequence[str]], Iterator[tuple[int, _Record]]]] = {
-        ".txt": _json_lines, ".jsonl": _json_lines, ".csv": _separated, ".tsv": _separated, ".parquet": _parquet,
-    }  # fmt: skip
-    if kind not in parsers:
-        raise UserError(f"{path}: unknown format; accepted: {', '.join(FORMATS)}, each also with .gz")
-    try:
-        with path.open("rb") as raw:
-            handle = gzip.GzipFile(fileobj=raw) if zipped else raw  # both can seek: Parquet is read from its end
-            yield from parsers[kind](handle, path, required)  # type: ignore[arg-type]
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; `data` in params.yaml names the files of rows (`dvc pull` fetches the sample)") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; expected a file") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a complete gzip file ({error}); copy or download it again") from error
+    ids: list[str] = []
+    for file in data.raw_files(task, split):
+        parser = _Parser(file.options, task, ("id",), labelled=False, optional=())
+        ids += _read_columns(file, parser)[0]["id"]
+    return ids
 
 
-def _lines(handle: BinaryIO) -> Iterator[str]:
-    """Yield decoded lines without a byte order mark. Bytes that are not UTF-8 become surrogates, so that `_text` can name the field."""
-    for index, line in enumerate(handle):
-        text = line.decode("utf-8", "surrogateescape")
-        yield text.removeprefix("\ufeff") if index == 0 else text
+_DTYPES_OF_LABELS = {"id": "str", "label": "Int8", "grade": "str"}
 
 
-def _json_lines(handle: BinaryIO, path: Path, required: Sequence[str]) -> Iterator[tuple[int, _Record]]:
-    for line_number, line in enumerate(_lines(handle), 1):
-        text = line.strip()
-        if not text:
-            continue
-        try:
-            record = json.loads(line, object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
-            reason = f"not JSON ({error})" if "\0" not in line else "contains a NUL byte"
-            yield line_number, _Malformed("the line", text.encode("utf-8", "replace").decode("utf-8"), reason)
-        else:
-            yield line_number, record if isinstance(record, dict) else _Malformed("the line", text, "expected a JSON object")
+def _empty_table() -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(columns=list(PREPARED_COLUMNS)).astype(_dtypes())
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; raises ValueError if it has a key twice."""
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        raise ValueError(f"the key {_repeated([name for name, _ in pairs])[0]!r} occurs twice")
-    return record
+def _dtypes() -> dict[Hashable, str]:
+    dtypes: dict[Hashable, str] = {name: "str" for name in PREPARED_COLUMNS if name not in ("label", "levels")}
+    return {**dtypes, "label": "Int8", "levels": "object"}
 
 
-def _repeated(names: Sequence[str]) -> list[str]:
-    """Names that occur more than once, in order."""
-    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
+def _read_file(file: RawFile, task: str, labelled: bool, facts: FileFacts) -> tuple[pd.DataFrame, Any, list[Problem]]:
+    """The rows of a file, the line number of each as an int64 array, and its problems; adds to `facts`."""
+    import numpy as np
+    import pandas as pd
+
+    parser = _Parser(file.options, task, _TEXTS, labelled=labelled)
+    columns, lines, problems = _read_columns(file, parser)
+    if not parser.records:
+        filtered = f" that `where` accepts; it has {parser.rejected}" if parser.rejected else ""
+        raise UserError(f"{file.path} has no rows{filtered}; expected at least one")
+    table = pd.DataFrame({"task": task, **columns}).reindex(columns=list(PREPARED_COLUMNS))
+    if task == "qc":
+        paths = table["candidate"].unique()
+        separator = file.options.separator or taxonomy.find_separator(paths)
+        facts.separators[str(file.path)] = separator
+        levels = {path: taxonomy.levels(path, separator) for path in paths}
+        table["levels"] = [levels[path] for path in table["candidate"]]
+    else:
+        table["levels"] = [()] * len(table)
+    facts.records += parser.records
+    facts.unlabelled += parser.unlabelled
+    return table.astype(_dtypes()), np.asarray(lines, dtype=np.int64), problems
 
 
-def _separated(handle: BinaryIO, path: Path, required: Sequence[str]) -> Iterator[tuple[int, _Record]]:
-    kind, delimiter = ("TSV", "\t") if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ("CSV", ",")
-    reader = csv.reader(_lines(handle), delimiter=delimiter, strict=True)
-    csv.field_size_limit(MAX_FIELD)
-    try:
-        header = next(reader, None)
-    except csv.Error as error:
-        raise UserError(f"{path}, line 1: not a header ({error})") from error
-    if header is None:
-        raise UserError(f"{path} is empty; expected a header with {', '.join(required)}")
-    _check_columns(path, header, required)
-    if repeated := sorted(_repeated(header)):
-        raise UserError(f"{path}: the column {repeated[0]!r} occurs twice")
-    while True:
-        line_number = reader.line_num + 1  # of the first line of the record: quoted fields may contain line breaks
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line_number, _Malformed("the line", "", f"not {kind} ({error})")
-            continue
-        if values and len(values) != len(header):
-            yield line_number, _Malformed("the line", f"{len(values)} fields", f"expected {len(header)} fields, one for each column")
-        elif values:
-            yield line_number, dict(zip(header, values, strict=True))
-
-
-def _parquet(handle: BinaryIO, path: Path, required: Sequence[str]) -> Iterator[tuple[int, _Record]]:
+def _read_columns(file: RawFile, parser: _Parser) -> tuple[dict[str, Any], list[int], list[Problem]]:
+    """Parse all batches of a file: column -> values of the well-formed rows, their line numbers, and the problems."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(handle)
-        _check_columns(path, file.schema_arrow.names, required)
-        records = (record for batch in file.iter_batches() for record in batch.to_pylist())
-        for row_number, record in enumerate(records, 1):
-            yield row_number, {name: value for name, value in record.items() if value is not None}
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable Parquet file ({error}); copy or download it again") from error
+    parts: dict[str, list[Any]] = {name: [] for name in parser.output}
+    lines: list[int] = []
+    problems: list[Problem] = []
+    for batch in _batches(file, parser.request):
+        columns, batch_lines, malformed = parser.parse(batch)
+        for name, values in columns.items():
+            parts[name].append(pa.array(values, type=pa.int8() if name == "label" else pa.large_string()))
+        lines += batch_lines
+        problems += [Problem(str(file.path), line, *error.args) for line, error in malformed]
+    arrays = {name: pa.chunked_array(chunks, type=pa.int8() if name == "label" else pa.large_string()) for name, chunks in parts.items()}
+    return (
+        {name: array.to_pandas(**_ARROW_INTEGERS) if name == "label" else array.to_pandas() for name, array in arrays.items()},
+        lines,
+        problems,
+    )
 
 
-def _check_columns(path: Path, columns: list[str], required: Sequence[str]) -> None:
-    """Raise UserError if a required column is missing."""
-    if missing := [name for name in required if name not in columns]:
-        raise UserError(
-            f"{path}: no column {', '.join(map(repr, missing))}; it has {short_repr(columns)}. "
-            "If your columns have other names, set prepare.columns in params.yaml"
+def _arrow_integers(dtype: Any) -> Any:
+    import pandas as pd
+
+    return pd.Int8Dtype()
+
+
+_ARROW_INTEGERS = {"types_mapper": _arrow_integers}
+
+
+def _batches(file: RawFile, request: Request) -> Iterator[Batch]:
+    if file.format == "sql":
+        from babelcart.rows.queries import read_query
+
+        return arrow_batches(read_query(file.path, file.folder), request)
+    return batches(file, request)
+
+
+def _duplicate_ids(table: pd.DataFrame, lines: Any, duplicated: pd.Series, file: RawFile, task: str) -> list[Problem]:
+    """One `Problem` for each repeated id of a file."""
+    repeated = set(table["id"][duplicated])
+    first_lines: dict[str, int] = {}
+    problems = []
+    name = file.options.names(task)["id"] or "id"
+    for identifier, line in zip(table["id"], lines.tolist(), strict=True):
+        if identifier not in repeated:
+            continue
+        if identifier in first_lines:
+            reason = f"the id is already used in {file.path}, line {first_lines[identifier]}"
+            problems.append(Problem(str(file.path), line, name, identifier, reason))
+        else:
+            first_lines[identifier] = line
+    return problems
+
+
+def _ids_of_several_files(
+    rows: pd.DataFrame, tables: Sequence[pd.DataFrame], id_lines: Sequence[tuple[RawFile, Any]], task: str, labelled: bool
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """Rows of several files with unique ids; ids that files share get the file's name in train and where ids are line numbers.
+
+    In dev and test, ids are part of the submission, so that a shared id is a problem of the later row.
+    """
+    import pandas as pd
+
+    numbered = all(file.options.names(task)["id"] is None and "id" not in (file.options.constants or {}) for file, _ in id_lines)
+    if labelled or numbered:
+        names = [f"{file.path.name}:" for file, _ in id_lines]
+        if len(set(names)) < len(names):
+            names = [f"{file.path}:" for file, _ in id_lines]
+        renamed = [name + table["id"] for name, table in zip(names, tables, strict=True)]
+        return rows.assign(id=pd.concat(renamed, ignore_index=True).astype("str")), []
+    places = [(str(file.path), line) for file, lines in id_lines for line in lines.tolist()]
+    first: dict[str, str] = {}
+    problems = []
+    for identifier, (path, line) in zip(rows["id"], places, strict=True):
+        if identifier in first:
+            problems.append(Problem(path, line, "id", identifier, f"the id is already used in {first[identifier]}"))
+        else:
+            first[identifier] = f"{path}, line {line}"
+    return rows.drop_duplicates("id", ignore_index=True), problems
+
+
+class _Parser:
+    """Parses batches of one file.
+
+    Parameters
+    ----------
+    options : ReadOptions
+    task : str
+    texts : sequence of str
+        The columns of `_TEXTS` to read; all of them must exist.
+    labelled : bool
+        Whether every row must have a label.
+    optional : sequence of str
+        Other columns to read if they exist.
+    """
+
+    def __init__(
+        self, options: ReadOptions, task: str, texts: Sequence[str], *, labelled: bool, optional: Sequence[str] = ("task", "label", "grade")
+    ) -> None:
+        self.options, self.task, self.labelled, self.texts = options, task, labelled, texts
+        self.names = options.names(task)
+        self.constants = {name: str(value) for name, value in (options.constants or {}).items()}
+        self.rule = LabelRule(options.labels)
+        self.records = self.unlabelled = 0
+        # The first values that `where` rejects, for a message.
+        self.rejected: dict[str, str] = {}
+        self.where = {name: _accepted_values(values) for name, values in (options.where or {}).items()}
+        self.language_map = {tag.strip().casefold(): languages.iso_code(code) for tag, code in (options.languages or {}).items()}
+        self._codes: dict[str, str | None] = {}
+        self._labels: dict[tuple[type, Any], int | Malformed | None] = {}
+        self.wants_label = "label" in optional
+        self.checks_task = "task" in optional
+        required = tuple(name for column in texts if (name := self.names[column]) is not None)
+        labels = (self.names["label"], self.names["grade"]) if labelled and self.wants_label else ()
+        header = tuple(name for name in (*labels, *self.where) if name is not None)
+        others = tuple(name for column in optional if (name := self.names[column]) is not None)
+        self.request = Request(tuple(dict.fromkeys((*required, *others, *self.where))), required, header)
+        self.output = [
+            name for name in ("id", "language", "language_tag", "origin_query", "candidate") if name.removesuffix("_tag") in texts
+        ]
+        self.output += ["label", "grade"] if self.wants_label else []
+
+    def parse(self, batch: Batch) -> tuple[dict[str, list[Any]], list[int], list[tuple[int, Malformed]]]:
+        """Column -> values of the well-formed rows, their line numbers, and line number and reason of the others."""
+        if self.where:
+            batch = self._filtered(batch)
+        rows = len(batch.lines)
+        self.records += rows + len(batch.malformed)
+        errors: dict[int, Malformed] = {}
+        columns: dict[str, list[Any]] = {}
+        for column in self.texts:
+            columns[column] = self._texts(column, batch, errors)
+        self._check_ids(columns["id"], errors)
+        if self.checks_task and self.names["task"] in batch.columns:
+            self._check_task(batch.columns[str(self.names["task"])], errors)
+        if "language" in columns:
+            columns["language_tag"] = columns["language"]
+            columns["language"] = self._languages(columns["language_tag"], errors)
+        left_out: list[bool] = []
+        if self.wants_label:
+            columns["label"], columns["grade"], left_out = self._parse_labels(batch, rows, errors)
+        malformed = [*batch.malformed, *((batch.lines[index], error) for index, error in errors.items())]
+        if errors or any(left_out):
+            kept = [index for index in range(rows) if index not in errors and not (left_out and left_out[index])]
+            self.unlabelled += rows - len(errors) - len(kept)
+            columns = {name: [values[index] for index in kept] for name, values in columns.items()}
+            return {name: columns[name] for name in self.output}, [batch.lines[index] for index in kept], malformed
+        return {name: columns[name] for name in self.output}, batch.lines, malformed
+
+    def _filtered(self, batch: Batch) -> Batch:
+        """The records whose values `where` accepts."""
+        kept = list(range(len(batch.lines)))
+        for name, accepted in self.where.items():
+            texts = list(map(grade_text, batch.columns[name]))
+            for text in set(texts) - accepted:
+                self.rejected.setdefault(name, text)
+            kept = [index for index in kept if texts[index] in accepted]
+        columns = {name: [values[index] for index in kept] for name, values in batch.columns.items()}
+        return Batch([batch.lines[index] for index in kept], columns, batch.malformed)
+
+    def _texts(self, column: str, batch: Batch, errors: dict[int, Malformed]) -> list[str]:
+        name = self.names[column]
+        if name is None:
+            if column == "id" and column not in self.constants:
+                return list(map(str, batch.lines))
+            return [self.constants[column]] * len(batch.lines)
+        values = batch.columns[name]
+        return (
+            values if _are_clean(values) else _checked(values, partial_text(name, self.options.encoding, integers=column == "id"), errors)
         )
+
+    def _check_ids(self, ids: Sequence[str], errors: dict[int, Malformed]) -> None:
+        for index, identifier in enumerate(ids):
+            if not identifier or identifier.isspace():
+                errors.setdefault(index, Malformed(self.names["id"] or "id", identifier, "the id is empty"))
+
+    def _check_task(self, values: Sequence[Any], errors: dict[int, Malformed]) -> None:
+        for index, value in enumerate(values):
+            if value is not None and grade_text(value).lower() != self.task:
+                name = str(self.names["task"])
+                reason = f"expected {self.task.upper()}; if the column {name} has another meaning, set `columns: {{task: null}}` in data"
+                errors.setdefault(index, Malformed(name, grade_text(value), reason))
+
+    def _languages(self, tags: Sequence[str], errors: dict[int, Malformed]) -> list[str | None]:
+        codes = self._codes
+        for tag in set(tags) - codes.keys():
+            codes[tag] = self.language_map.get(tag.strip().casefold()) or languages.iso_code(tag)
+        parsed = [codes[tag] for tag in tags]
+        if None in parsed:
+            name = self.names["language"] or "language"
+            reason = (
+                "unknown language; accepted: ISO 639-1 codes and aliases (babelcart/rows/languages.py). `languages` in data maps others"
+            )
+            for index, code in enumerate(parsed):
+                if code is None:
+                    errors.setdefault(index, Malformed(name, tags[index], reason))
+        return parsed
+
+    def _parse_labels(self, batch: Batch, rows: int, errors: dict[int, Malformed]) -> tuple[list[int | None], list[str], list[bool]]:
+        """Labels, grades, and whether a row is left out because the rule gives it no label."""
+        name = self.names["label"]
+        values: Sequence[Any] = [self.constants.get("label")] * rows if name is None else batch.columns[name]
+        grade_name = self.names["grade"]
+        grades = values if grade_name is None else batch.columns[grade_name]
+        labels: list[int | None] = []
+        left_out: list[bool] = []
+        for index, value in enumerate(values):
+            label = self._label(value, name or "label")
+            if isinstance(label, Malformed):
+                errors.setdefault(index, label)
+                label = None
+            labels.append(label)
+            left_out.append(self.labelled and label is None and index not in errors)
+        if self.rule.is_default and grade_name is None:
+            return labels, [""] * rows, left_out
+        texts = list(map(grade_text, grades))
+        if not _are_clean(texts):
+            texts = _checked(texts, partial_text(grade_name or name or "label", self.options.encoding, integers=False), errors)
+        return labels, texts, left_out
+
+    def _label(self, value: Any, name: str) -> int | Malformed | None:
+        if not isinstance(value, (str, int, float, Decimal)) or value != value:  # a list, a missing value, NaN
+            return self._new_label(value, name)
+        key = (type(value), value)
+        if key not in self._labels:
+            self._labels[key] = self._new_label(value, name)
+        return self._labels[key]
+
+    def _new_label(self, value: Any, name: str) -> int | Malformed | None:
+        text = grade_text(value)
+        if not text and text not in self.rule.values:
+            return Malformed(name, "", "the label is missing") if self.labelled else None
+        try:
+            return self.rule(value)
+        except ValueError as error:
+            return Malformed(name, str(value) if isinstance(value, str) else short_repr(value), str(error))
+
+
+def _accepted_values(values: Any) -> set[str]:
+    return {grade_text(value) for value in (values if isinstance(values, tuple) else (values,))}
+
+
+def _are_clean(values: Sequence[Any]) -> bool:
+    """Whether all values are texts without NUL bytes and undecoded bytes."""
+    if set(map(type, values)) - {str}:
+        return False
+    joined = "".join(values)
+    if "\0" in joined:
+        return False
+    if joined.isascii():
+        return True
+    try:
+        joined.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked(values: Sequence[Any], text: Callable[[Any], str], errors: dict[int, Malformed]) -> list[str]:
+    """Each value as text; "" and an entry in `errors` if it is not accepted."""
+    checked = []
+    for index, value in enumerate(values):
+        try:
+            checked.append(text(value))
+        except Malformed as error:
+            errors.setdefault(index, error)
+            checked.append("?")
+    return checked
+
+
+def partial_text(name: str, encoding: str | None, *, integers: bool) -> Callable[[Any], str]:
+    """A function that checks one value of a column of texts; whole numbers are accepted if `integers` is true."""
+
+    def text(value: Any) -> str:
+        if value is None:
+            raise Malformed(name, "", "the field is missing")
+        if integers and _is_whole_number(value):
+            return str(int(value))
+        if not isinstance(value, str):
+            raise Malformed(name, short_repr(value), "expected a text")
+        if "\0" in value:
+            raise Malformed(name, value, "contains a NUL byte")
+        surrogates = [] if value.isascii() else [character for character in value if "\ud800" <= character <= "\udfff"]
+        if surrogates:
+            # Undecodable bytes are surrogates from U+DC80 to U+DCFF; JSON may contain any surrogate.
+            undecoded = all("\udc80" <= character <= "\udcff" for character in surrogates)
+            content = value.encode("utf-8", "surrogateescape" if undecoded else "backslashreplace")
+            shown = content.decode("utf-8", "backslashreplace")
+            raise Malformed(
+                name, shown, f"{UNDECODED}{encoding or 'UTF-8'}" if undecoded else "contains half a surrogate pair, and is not valid UTF-8"
+            )
+        return value
+
+    return text
+
+
+def _is_whole_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return False
+    return isinstance(value, int) or (value == value and abs(float(value)) < 2**53 and value == int(value))

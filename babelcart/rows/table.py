@@ -12,6 +12,8 @@ language_tag   str     the language as written in the raw file (``vn``); submiss
 origin_query   str     the query as typed
 candidate      str     ``category_path`` of QC, ``item_title`` of QI
 label          Int8    1 relevant, 0 not relevant, missing if unknown
+grade          str     the label as written in the raw file if a label rule translates it, else empty
+levels         list    levels of the category path in normal form, from the top level down; empty for QI
 =============  ======  =====================================================================================
 
 Later stages add columns, such as ``group``, ``origin`` and ``probability``.
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 # Columns of a row in the raw files.
 RAW_COLUMNS = ("id", "language", "origin_query", "candidate", "label")
 # Columns of a row in every table.
-ROW_COLUMNS = ("id", "language", "language_tag", "origin_query", "candidate", "label")
+ROW_COLUMNS = ("id", "language", "language_tag", "origin_query", "candidate", "label", "grade", "levels")
 # Columns of the tables of `prepare`.
 PREPARED_COLUMNS = ("id", "task", *ROW_COLUMNS[1:])
 
@@ -50,8 +52,16 @@ def raw_row(row: Any, task: str) -> dict[str, str]:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet; equal tables give equal bytes."""
+    import pyarrow as pa
+
+    table = table.reset_index(drop=True)
+    options = {}
+    if "levels" in table:  # Arrow cannot infer the type of empty lists
+        schema = pa.Schema.from_pandas(table.drop(columns="levels"), preserve_index=False)
+        fields = [pa.field("levels", pa.list_(pa.string())) if name == "levels" else schema.field(name) for name in table]
+        options["schema"] = pa.schema(fields)
     with atomic_write(path) as temporary:
-        table.reset_index(drop=True).to_parquet(temporary, index=False, compression="zstd")
+        table.to_parquet(temporary, index=False, compression="zstd", **options)
 
 
 def read_table(path: Path, *columns: str, labelled: bool = False) -> pd.DataFrame:
@@ -98,6 +108,8 @@ def parse_table(content: IO[bytes], name: str, *columns: str, labelled: bool = F
         elif column == "probability":
             valid = pd.api.types.is_float_dtype(values) and bool(values.between(0, 1).all())
             accepted = "numbers from 0 to 1"
+        elif column == "levels":
+            valid, accepted = all(map(pd.api.types.is_list_like, values)), "lists of texts"
         else:
             valid, accepted = pd.api.types.is_string_dtype(values) and not values.isna().any(), "texts, none missing"
         if not valid:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from babelcart.rows.text import normalise
 
 _SEPARATOR = re.compile(r",(?! )")
 
 
-def levels(path: str) -> tuple[str, ...]:
+def find_separator(paths: Iterable[str]) -> str:
+    """The separator of the levels of some category paths."""
+    return ","
+
+
+def levels(path: str, separator: str = ",") -> tuple[str, ...]:
     """The levels of a category path in normal form, from the top level down.
 
     A comma followed by a space is part of a name. About one real path in a hundred breaks this rule ("kitchen,dining & bar") and gets an

@@ -29,6 +29,8 @@ from babelcart import submit
 from babelcart.commands import checks, lock
 from babelcart.core.errors import UserError
 from babelcart.rows import readers
+from babelcart.rows.cleaning import drop_uninformative
+from babelcart.rows.sources import RawFile, ReadOptions
 from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 from babelcart.translation import memory_files, translation_memory
@@ -138,15 +140,15 @@ def _rows(folder: Path) -> Iterator[Reader]:
     labels = (folder / "data/test_QC_labels.csv").read_bytes()
 
     def read(path: Path) -> None:
-        rows, problems = readers.read_rows([path], "qc", labelled=True)
+        rows, problems, _ = readers.read_rows([RawFile(path, ReadOptions())], "qc", labelled=True)
         for problem in problems:
             str(problem).encode()
         readers.refuse_broken(problems, 0)
         assert rows["label"].isin([0, 1]).all()
-        readers.drop_uninformative(rows, "majority")
+        drop_uninformative(rows, "majority")
 
     def read_labels(path: Path) -> None:
-        readers.refuse_broken(readers.read_labels([path])[1], 0)
+        readers.refuse_broken(readers.read_labels([RawFile(path, ReadOptions())], "qc")[1], 0)
 
     def mutate_gzip(random: Random, content: bytes) -> bytes:
         if random.random() < 0.5:

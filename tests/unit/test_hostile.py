@@ -28,7 +28,7 @@ from babelcart.core.errors import UserError, printable
 from babelcart.embedding import encoders
 from babelcart.model import loading, prompts
 from babelcart.model.task_model import TaskModel
-from babelcart.rows import readers
+from babelcart.rows import sources
 from babelcart.scores import intervals
 from babelcart.scores.metrics import Decision
 from babelcart.spreadsheet import escape_formula, unescape_formula
@@ -190,9 +190,9 @@ FILES = ["../train.txt", "/etc/passwd", "a/../../b.txt", "a\nb.txt", "a\\b.txt",
 def test_a_data_file_outside_the_data_folder_is_refused(name: str) -> None:
     for key in ("train", "dev", "test", "dev_labels", "test_labels"):
         with pytest.raises(UserError, match=r"data.qc: .* is not a file inside data\.path"):
-            config.build_section(readers.TaskFiles, {"train": ["a.txt"], key: [name]}, "data.qc")
+            config.build_section(sources.TaskFiles, {"train": ["a.txt"], key: [name]}, "data.qc")
     odd = ("-rf; $(touch MARK) é.txt",)
-    assert config.build_section(readers.TaskFiles, {"train": list(odd)}, "data.qc").train == odd
+    assert config.build_section(sources.TaskFiles, {"train": list(odd)}, "data.qc").train == odd
 
 
 def test_the_check_command_refuses_hostile_names_and_paths(project: Project) -> None:

@@ -29,7 +29,9 @@ CANDIDATES = st.sampled_from(["x", "x,y", "x,y,z", "X,y", "w", "w, v,u", "t"])
 @st.composite
 def labelled(draw: st.DrawFn) -> pd.DataFrame:
     tuples = draw(st.lists(st.tuples(QUERIES, CANDIDATES, st.integers(0, 1), st.sampled_from(["en", "fr"])), min_size=1, max_size=30))
-    records = [(str(n), "qc", language, language, query, candidate, label) for n, (query, candidate, label, language) in enumerate(tuples)]
+    records = [
+        (str(n), "qc", language, language, query, candidate, label, "", ()) for n, (query, candidate, label, language) in enumerate(tuples)
+    ]
     return pd.DataFrame(records, columns=list(PREPARED_COLUMNS)).astype({"label": "Int8"})
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from babelcart.core.errors import UserError
 from babelcart.rows import languages, readers, taxonomy, text
+from babelcart.rows.cleaning import drop_uninformative
+from babelcart.rows.sources import RawFile, ReadOptions
 from babelcart.rows.table import PREPARED_COLUMNS
 
 VALID = {"id": "1", "task": "QC", "language": "vn", "origin_query": "nan", "category_path": "a,b", "label": "1"}
@@ -26,9 +28,9 @@ def json_line(**changes: object) -> bytes:
     return json.dumps(record).encode()
 
 
-def read(path: Path, content: bytes, labelled: bool = True, **columns: str) -> tuple[pd.DataFrame, list[readers.Problem]]:
+def read(path: Path, content: bytes, labelled: bool = True, task: str = "qc", **options: Any) -> tuple[pd.DataFrame, list[readers.Problem]]:
     path.write_bytes(content)
-    return readers.read_rows([path], "qc", columns, labelled=labelled)
+    return readers.read_rows([RawFile(path, ReadOptions(**options))], task, labelled=labelled)[:2]
 
 
 # name of the case, file name, content, line, field, part of the message
@@ -44,8 +46,7 @@ BROKEN = [
     ("an id that is true", "a.txt", json_line(id=True), 1, "id", "expected a text"),
     ("an empty id", "a.txt", json_line(id=" "), 1, "id", "empty"),
     ("label 2", "a.txt", json_line(label="2"), 1, "label", "neither 0 nor 1"),
-    ("label true", "a.txt", json_line(label=True), 1, "label", "neither 0 nor 1"),
-    ("label 1.0", "a.txt", json_line(label=1.0), 1, "label", "neither 0 nor 1"),
+    ("label 1.5", "a.txt", json_line(label=1.5), 1, "label", "neither 0 nor 1"),
     ("label yes", "a.txt", json_line(label="yes"), 1, "label", "neither 0 nor 1"),
     ("no label", "a.txt", json_line(label=...), 1, "label", "label is missing"),
     ("an unknown language", "a.txt", json_line(language="klingon"), 1, "language", "unknown language"),
@@ -61,7 +62,7 @@ BROKEN = [
     ("an open quote", "a.csv", HEADER.encode() + b'1,QC,en,"q,c,1\n', 2, "the line", "not CSV"),
     ("bad UTF-8 in CSV", "a.csv", HEADER.encode() + b"1,QC,en,\xe9t\xe9,c,1\n", 2, "origin_query", "not valid UTF-8"),
     ("a NUL byte in CSV", "a.csv", HEADER.encode() + b"1,QC,en,a\0b,c,1\n", 2, "origin_query", "NUL"),
-    ("an empty label in CSV", "a.csv", HEADER.encode() + b"1,QC,en,q,c,\n", 2, "label", "neither 0 nor 1"),
+    ("an empty label in CSV", "a.csv", HEADER.encode() + b"1,QC,en,q,c,\n", 2, "label", "label is missing"),
     ("a bad label in TSV", "a.tsv", HEADER.replace(",", "\t").encode() + b"1\tQC\ten\tq\tc\tx\n", 2, "label", "neither 0 nor 1"),
 ]  # fmt: skip
 
@@ -98,7 +99,7 @@ def test_an_unreadable_file_is_reported(tmp_path: Path, name: str, content: byte
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
-        readers.read_rows([tmp_path / name], "qc", labelled=True)
+        readers.read_rows([RawFile(tmp_path / name, ReadOptions())], "qc", labelled=True)
     assert name in str(error.value)
 
 
@@ -117,7 +118,7 @@ def test_every_format_reads_the_same_rows(tmp_path: Path, suffix: str) -> None:
         table.to_csv(plain, index=False, sep="\t" if kind == "tsv" else ",")
     path.write_bytes(gzip.compress(plain.read_bytes()) if suffix.endswith(".gz") else plain.read_bytes())
 
-    rows, problems = readers.read_rows([path], "qc", labelled=True)
+    rows, problems, _ = readers.read_rows([RawFile(path, ReadOptions())], "qc", labelled=True)
     assert not problems
     assert rows["origin_query"].tolist() == queries
     assert set(rows["language"]) == {"vi"}
@@ -128,9 +129,9 @@ def test_every_format_reads_the_same_rows(tmp_path: Path, suffix: str) -> None:
 def test_columns_can_be_renamed(tmp_path: Path) -> None:
     content = b"key,lang,search,product,answer\n7,pt-BR,caneca,mug,0\n"
     names: dict[str, Any] = {"id": "key", "language": "lang", "origin_query": "search", "candidate": "product", "label": "answer"}
-    rows, problems = read(tmp_path / "own.csv", content, **names)
+    rows, problems = read(tmp_path / "own.csv", content, columns=names)
     assert not problems
-    assert rows.iloc[0].tolist() == ["7", "qc", "pt", "pt-BR", "caneca", "mug", 0]
+    assert rows.iloc[0].tolist() == ["7", "qc", "pt", "pt-BR", "caneca", "mug", 0, "", ("mug",)]
 
 
 def test_an_optional_label_may_be_missing_but_not_wrong(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_too_many_broken_rows_raise_an_error_that_counts_all() -> None:
 
 
 def table(*triples: tuple[str, str, int]) -> pd.DataFrame:
-    records = [(str(n), "qc", "en", "en", query, candidate, label) for n, (query, candidate, label) in enumerate(triples)]
+    records = [(str(n), "qc", "en", "en", query, candidate, label, "", ()) for n, (query, candidate, label) in enumerate(triples)]
     return pd.DataFrame(records, columns=list(PREPARED_COLUMNS)).astype({"label": "Int8"})
 
 
@@ -166,12 +167,13 @@ def test_empty_contradictory_and_duplicate_rows_are_dropped() -> None:
         ("b", "x", 1), ("b", "x", 1), ("b", "x", 0),
         ("c", "x", 1), ("c", "x", 0),
     )  # fmt: skip
-    kept, counts = readers.drop_uninformative(given_rows, "majority")
+    kept, counts = drop_uninformative(given_rows, "majority")
     assert list(zip(kept["origin_query"], kept["label"], strict=True)) == [("a", 1), ("b", 1)]
     assert counts == {
-        "rows": 9, "empty_query": 1, "empty_candidate": 1, "contradictory_pairs": 2, "contradictory": 3, "duplicate": 2, "kept": 2,
+        "rows": 9, "empty_query": 1, "empty_candidate": 1, "contradictory_pairs": 2, "judged_repeatedly": 3, "contradictory": 3,
+        "duplicate": 2, "kept": 2,
     }  # fmt: skip
-    kept, counts = readers.drop_uninformative(given_rows, "drop")
+    kept, counts = drop_uninformative(given_rows, "drop")
     assert kept["origin_query"].tolist() == ["a"]
     assert counts["contradictory"] == 5
 
@@ -179,7 +181,7 @@ def test_empty_contradictory_and_duplicate_rows_are_dropped() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ab \u3000A"), st.sampled_from("xyX"), st.integers(0, 1)), min_size=1, max_size=12))
 def test_the_counts_of_dropped_rows_add_up_and_no_pair_occurs_twice(triples: list[tuple[str, str, int]]) -> None:
-    kept, counts = readers.drop_uninformative(table(*triples), "majority")
+    kept, counts = drop_uninformative(table(*triples), "majority")
     assert counts["rows"] == sum(counts[name] for name in ("empty_query", "empty_candidate", "contradictory", "duplicate", "kept"))
     pairs = [(text.normalise(q), text.normalise(c)) for q, c in zip(kept["origin_query"], kept["candidate"], strict=True)]
     assert len(pairs) == len(set(pairs))

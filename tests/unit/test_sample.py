@@ -16,7 +16,9 @@ import generate
 import lexicon
 
 from babelcart import baseline
-from babelcart.rows import readers
+from babelcart.rows.cleaning import Prepare
+from babelcart.rows.preparation import prepare_task
+from babelcart.rows.sources import Data, TaskFiles
 from babelcart.scores import metrics
 from babelcart.translation.privacy import personal_data
 
@@ -77,12 +79,10 @@ def test_no_query_occurs_in_two_splits(sample: Path, task: str) -> None:
 
 @pytest.mark.parametrize("task", ["QC", "QI"])
 def test_the_baseline_cannot_predict_the_labels_of_unseen_languages(sample: Path, task: str) -> None:
-    train, _ = readers.read_rows([sample / f"train_{task}.txt"], task.lower(), labelled=True)
-    test, _ = readers.read_rows([sample / f"test_{task}.txt"], task.lower(), labelled=False)
-    labels, _ = readers.read_labels([sample / f"test_{task}_labels.csv"])
-    train, _ = readers.drop_uninformative(train, "majority")
+    files = TaskFiles(train=f"train_{task}.txt", test=f"test_{task}.txt", test_labels=f"test_{task}_labels.csv")
+    prepared = prepare_task(Data(path=str(sample), **{task.lower(): files}), Prepare(), task.lower())
+    train, test = prepared.tables["train"], prepared.tables["test"]
     assert 0.6 < train["label"].mean() < 0.72
-    test["label"] = test["id"].map(labels)
     unseen = test[~test["language"].isin(train["language"].unique())]
     (probability,) = baseline.fit_predict(train, unseen)
     assert metrics.compute_scores(unseen["label"].to_numpy(), probability, 0.5)["auc"] < 0.65

@@ -1,0 +1,196 @@
+"""Read, check and clean all rows of a task: the work of the stage `prepare`, which `babelcart check` repeats without writing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from babelcart.core.errors import UserError, short_repr
+from babelcart.core.files import sha256
+from babelcart.rows import readers
+from babelcart.rows.cleaning import Prepare, drop_uninformative
+from babelcart.rows.labels import LabelRule
+from babelcart.rows.sources import SPLITS, Data, RawFile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class PreparedTask:
+    """The rows of a task and facts about them.
+
+    Attributes
+    ----------
+    tables : dict of str to pandas.DataFrame
+        Split -> its rows.
+    counts : dict
+        Counts for metrics/prepare.
+    hashes : dict of str to str
+        Raw file, relative to ``data.path`` -> SHA-256.
+    warnings : list of str
+        Facts that may show a wrong setting.
+    """
+
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
+    """Read, check and clean the rows of a task.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, too many rows of train or any row of dev or test are broken, labels match no row, or train has no rows or
+        only one label.
+    """
+    prepared = PreparedTask()
+    problems_of_train: list[readers.Problem] = []
+    for split in SPLITS:
+        files, label_files = data.raw_files(task, split), data.raw_files(task, f"{split}_labels")
+        table, problems, facts = readers.read_rows(files, task, labelled=split == "train" and not label_files)
+        counts: dict[str, Any] = {"rows": len(table)}
+        if label_files:
+            labels, label_problems = readers.read_labels(label_files, task)
+            problems = problems + label_problems
+            if not problems or split == "train":
+                table, joined = join_labels(table, labels, [str(file.path) for file in label_files])
+                counts |= joined
+                prepared.warnings += _join_warnings(split, joined)
+        if split == "train":
+            problems_of_train = problems
+        else:
+            readers.refuse_any_broken(problems)
+        counts |= {"broken": len(problems), "labelled": int(table["label"].notna().sum())}
+        if facts.separators:
+            counts["separators"] = dict(sorted(facts.separators.items()))
+        if facts.unlabelled:
+            counts["left_out_unlabelled"] = facts.unlabelled
+        prepared.tables[split], prepared.counts[split] = table, counts
+        prepared.hashes |= {_relative(path, data): sha256(path) for path in _files_read([*files, *label_files], data)}
+    readers.refuse_broken(problems_of_train, settings.max_broken_rows)
+    _clean_train(prepared, settings, data, task)
+    prepared.counts["broken"] = {"rows": len(problems_of_train)}
+    return prepared
+
+
+def join_labels(table: pd.DataFrame, labels: pd.DataFrame, names: list[str]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Join labels from files of their own to rows by id.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows. A label in the rows must not contradict that of the files.
+    labels : pandas.DataFrame
+        ``id``, ``label``, ``grade``; ids are unique.
+    names : list of str
+        Names of the label files, for messages.
+
+    Returns
+    -------
+    tuple
+        The rows with labels, and the counts ``label_rows``, ``matched`` (rows with a row in the label files) and ``unmatched`` (label rows
+        whose id no row has).
+
+    Raises
+    ------
+    UserError
+        If no id matches, or a label contradicts that of its row.
+    """
+    files = ", ".join(names)
+    by_id = labels.set_index("id")
+    matched = table["id"].isin(by_id.index)
+    if len(table) and not matched.any():
+        raise UserError(
+            f"{files}: none of its {len(labels)} ids is the id of a row. It has the ids {_examples(labels['id'])}; the rows have "
+            f"{_examples(table['id'])}.{_id_hint(table, labels)} Correct the ids, or set `columns: {{id: ...}}` in data"
+        )
+    joined = table["id"].map(by_id["label"]).astype("Int8")
+    contradictory = joined.notna() & table["label"].notna() & (joined != table["label"]).fillna(False)
+    if contradictory.any():
+        identifier = table["id"][contradictory].iloc[0]
+        raise UserError(
+            f"{files}: {int(contradictory.sum())} labels differ from the labels in the rows, first for the id {identifier!r}; "
+            "correct one of them, or set `columns: {label: null}` for the rows in data"
+        )
+    grades = table["id"].map(by_id["grade"]).fillna("").astype("str")
+    table = table.assign(label=joined.fillna(table["label"]), grade=grades.where(grades != "", table["grade"]))
+    counts = {"label_rows": len(labels), "matched": int(matched.sum()), "unmatched": int((~labels["id"].isin(table["id"])).sum())}
+    return table, counts
+
+
+def _examples(ids: pd.Series) -> str:
+    return ", ".join(map(repr, ids.head(3)))
+
+
+def _id_hint(table: pd.DataFrame, labels: pd.DataFrame) -> str:
+    """A sentence about the most frequent difference between ids, or an empty text."""
+    for change, difference in ((_without_zeros, "leading zeros"), (_without_fraction, "a trailing `.0`"), (str.casefold, "case or spaces")):
+        if set(map(change, map(str.strip, table["id"]))) & set(map(change, map(str.strip, labels["id"]))):
+            return f" The ids differ in {difference}."
+    return ""
+
+
+def _without_zeros(identifier: str) -> str:
+    return identifier.lstrip("0") or "0"
+
+
+def _without_fraction(identifier: str) -> str:
+    return identifier.removesuffix(".0")
+
+
+def _join_warnings(split: str, joined: dict[str, int]) -> list[str]:
+    if not joined["unmatched"]:
+        return []
+    return [
+        f"{split}: {joined['unmatched']:,} of {joined['label_rows']:,} labels have an id that no row has, "
+        f"and {joined['matched']:,} rows have a label in the label files"
+    ]
+
+
+def _clean_train(prepared: PreparedTask, settings: Prepare, data: Data, task: str) -> None:
+    """Clean the train table, and check that what remains can be trained on."""
+    table = prepared.tables["train"]
+    missing = int(table["label"].isna().sum())
+    if missing:
+        prepared.counts["train"]["left_out_unlabelled"] = prepared.counts["train"].get("left_out_unlabelled", 0) + missing
+        table = table[table["label"].notna()].reset_index(drop=True)
+    table, cleaned = drop_uninformative(
+        table, settings.contradictions, _rule_with_cut(data, task) if settings.contradictions == "mean" else None
+    )
+    prepared.tables["train"] = table
+    prepared.counts["train"] = {**prepared.counts["train"], **cleaned}
+    if table.empty:
+        raise UserError(f"{task}: train has no labelled row left; {short_repr(prepared.counts['train'])}")
+    if table["label"].nunique() == 1:
+        raise UserError(
+            f"{task}: all {len(table):,} train rows have the label {int(table['label'].iloc[0])}, so that nothing can be learnt; "
+            "add rows with the other label, or change `labels` in data"
+        )
+
+
+def _rule_with_cut(data: Data, task: str) -> LabelRule | None:
+    """The label rule of the train files if all of them have the same cut, else None."""
+    files = data.raw_files(task, "train_labels") or data.raw_files(task, "train")
+    rules = [LabelRule(file.options.labels) for file in files]
+    return rules[0] if len({rule.cut for rule in rules}) == 1 else None
+
+
+def _files_read(files: list[RawFile], data: Data) -> list[Path]:
+    """The files, with those that queries read."""
+    paths: list[Path] = []
+    for file in files:
+        paths.append(file.path)
+        if file.format == "sql":
+            from babelcart.rows.queries import files_read
+
+            paths += files_read(file.path, Path(data.path))
+    return list(dict.fromkeys(paths))
+
+
+def _relative(path: Path, data: Data) -> str:
+    return path.relative_to(data.path).as_posix() if path.is_relative_to(data.path) else path.as_posix()
