@@ -1,17 +1,23 @@
-"""Check every setting in params.yaml.
+"""Check every setting in params.yaml, and the raw data.
 
-Each stage checks its own sections when it starts. This command checks all sections at once, before anything is computed.
+Each stage checks its own sections when it starts. This command checks all sections at once, before anything is computed, and reads the
+raw files as the stage prepare does, without writing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from babelcart.commands import cli
 from babelcart.core import config, graph
 from babelcart.core.errors import UserError
+
+if TYPE_CHECKING:
+    from babelcart.rows.sources import Data
 
 
 def declared_sections() -> dict[str, type]:
@@ -60,6 +66,25 @@ def check_graph(declared: Mapping[str, Any], used: list[str]) -> None:
         )
 
 
+def check_data(data: Data, tasks: Sequence[str]) -> None:
+    """Read the raw files of each task, and print the number of rows and warnings.
+
+    Raises
+    ------
+    UserError
+        As `babelcart.rows.preparation.prepare_task` does.
+    """
+    from babelcart.rows.cleaning import Prepare
+    from babelcart.rows.preparation import prepare_task
+
+    for task in tasks:
+        prepared = prepare_task(data, config.load_section(Prepare), task)
+        rows = ", ".join(f"{split} {len(table):,}" for split, table in prepared.tables.items())
+        click.echo(f"{task}: {rows} rows")
+        for warning in prepared.warnings:
+            click.echo(f"warning: {task}: {warning}", err=True)
+
+
 @cli.command
 def main() -> None:
     from babelcart.core.tasks import Task
@@ -85,3 +110,7 @@ def main() -> None:
     data = config.load_section(Data)
     for task in tasks:
         data.files(task)
+    if Path(data.path).exists():
+        check_data(data, tasks)
+    else:
+        click.echo(f"{data.path} does not exist, so that only the settings were checked; `dvc pull` fetches the sample's data")

@@ -1,0 +1,130 @@
+"""Batches of records of raw files, with what the readers of text formats share: decoding, and checks of the columns."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from babelcart.core.errors import UserError, short_repr
+from babelcart.rows.sources import RawFile
+
+BATCH_ROWS = 50_000
+DELIMITERS = {"\t": "tabs", ";": "';'", "|": "'|'", ",": "','"}
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+
+
+class Malformed(Exception):
+    """A row that cannot be used, as a field, its value and the reason."""
+
+    def __init__(self, field: str, value: str, reason: str) -> None:
+        super().__init__(field, value, reason)
+        self.field, self.value, self.reason = field, value, reason
+
+
+@dataclass
+class Batch:
+    """Consecutive records of a file.
+
+    Attributes
+    ----------
+    lines : list of int
+        Line number of each record; row number for Parquet.
+    columns : dict of str to list
+        Requested field -> its value in each record, as the format gives it; None if it is missing.
+    malformed : list of (int, Malformed)
+        Line number and reason of records that could not be read.
+    """
+
+    lines: list[int] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    malformed: list[tuple[int, Malformed]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The fields to read from a file.
+
+    Attributes
+    ----------
+    fields : tuple of str
+        All fields to read, if they exist.
+    required : tuple of str
+        Columns that a delimited or Parquet file must have, and fields that every record of JSON Lines must have.
+    header : tuple of str
+        Further columns that a delimited or Parquet file must have.
+    """
+
+    fields: tuple[str, ...]
+    required: tuple[str, ...]
+    header: tuple[str, ...] = ()
+
+
+def detect_encoding(sample: bytes) -> str | None:
+    """The likely encoding of a text that is not UTF-8, for messages; None if it cannot be determined."""
+    from charset_normalizer import from_bytes
+
+    for mark, name in _BYTE_ORDER_MARKS.items():
+        if sample.startswith(mark):
+            return name
+    best = from_bytes(sample[: 1 << 20]).best()
+    return None if best is None else best.encoding
+
+
+def text_lines(handle: BinaryIO, file: RawFile, newline: str) -> Iterator[str]:
+    """Yield decoded lines with their line ends, without a byte order mark.
+
+    Undecodable bytes become surrogates from U+DC80 to U+DCFF, so that `babelcart.rows.readers` can name the field.
+
+    Raises
+    ------
+    UserError
+        If the file has the byte order mark of an encoding that is not set, or a byte sequence that the encoding cannot skip.
+    """
+    encoding = file.options.encoding or "utf-8"
+    start = handle.read(4)
+    handle.seek(0)
+    for mark, name in _BYTE_ORDER_MARKS.items():
+        if start.startswith(mark) and file.options.encoding is None:
+            raise UserError(f"{file.path} is {name} text, not UTF-8; set `encoding: {name.lower()}` for it in data")
+    if file.options.encoding is None and b"\0" in start[:2]:
+        raise UserError(
+            f"{file.path} looks like UTF-16 text without a byte order mark; set `encoding: utf-16-le` or utf-16-be for it in data"
+        )
+    lines = io.TextIOWrapper(handle, encoding=encoding, errors="surrogateescape", newline=newline)
+    try:
+        first = next(lines, None)
+        if first is not None:
+            yield first.removeprefix("\ufeff")
+        yield from lines
+    except UnicodeError as error:
+        raise UserError(f"{file.path} is not valid {encoding} text ({error}); set another `encoding` for it in data") from error
+    finally:
+        with suppress(ValueError):
+            lines.detach()
+
+
+def check_columns(file: RawFile, columns: Sequence[str], request: Request) -> None:
+    """Raise UserError if a required column is missing or a requested one occurs twice."""
+    missing = [name for name in (*request.required, *request.header) if name not in columns]
+    if missing:
+        other = next((text for text in DELIMITERS if file.format == "csv" and len(columns) == 1 and text in columns[0]), None)
+        if other:
+            raise UserError(
+                f"{file.path}: the header has a single column, {short_repr(columns[0])}; the file seems to be separated by "
+                f"{DELIMITERS[other]}. Set `delimiter: {json.dumps(other)}` for it in data"
+            )
+        raise UserError(
+            f"{file.path}: no column {', '.join(map(repr, dict.fromkeys(missing)))}; it has {short_repr(list(columns))}. "
+            "If your columns have other names, set `columns` in data, for example columns: {origin_query: search_term}; "
+            "`constants` sets a column to one value, and `columns: {id: null}` uses line numbers as ids"
+        )
+    repeated = [name for name in request.fields if columns.count(name) > 1]
+    if repeated:
+        raise UserError(f"{file.path}: the column {repeated[0]!r} occurs twice")

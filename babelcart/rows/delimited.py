@@ -1,0 +1,185 @@
+"""Delimited text (CSV, TSV): records without rows that a stray quote merged."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from babelcart.core.errors import UserError
+from babelcart.rows.batches import BATCH_ROWS, Batch, Malformed, Request, check_columns, text_lines
+from babelcart.rows.sources import RawFile, ReadOptions
+
+MAX_FIELD = 2**24  # characters of a field
+# A quoted field of a tab-separated line, with its quotes.
+_QUOTED = re.compile(r'(?:^|\t)"((?:[^"]|"")*)"(?=\t|\r?\n?$)', re.M)
+
+
+class _RecordedLines(Iterator[str]):
+    """Lines of a file, with their count; those read since `pending` was last cleared are kept in it."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.count = 0
+        self.pending: list[str] = []
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.count += 1
+        self.pending.append(line)
+        return line
+
+
+def _dialect(options: ReadOptions, delimiter: str, quoting: str) -> dict[str, Any]:
+    """The arguments of `csv.reader`."""
+    plain = quoting == "none"
+    return {
+        "delimiter": delimiter, "escapechar": options.escape, "strict": True,
+        "quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, "quotechar": None if plain else '"',
+    }  # fmt: skip
+
+
+def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Batch]:
+    """Yield the records of a delimited file.
+
+    Raises
+    ------
+    UserError
+        If a column is missing or occurs twice, the header cannot be read, or a quote merges rows.
+    """
+    delimiter = delimiter_of(file)
+    quoting = file.options.quoting or ("minimal" if delimiter != "\t" else _tab_quoting(handle, file))
+    dialect = _dialect(file.options, delimiter, quoting)
+    csv.field_size_limit(MAX_FIELD)
+    lines = text_lines(handle, file, "")
+    header, line_count = _header(lines, file, request, dialect)
+    check_columns(file, header, request)
+    while chunk := list(itertools.islice(lines, BATCH_ROWS)):
+        batch, rows = Batch(), _one_record_a_line(chunk, dialect, len(header))
+        if rows is not None:
+            batch.lines = list(range(line_count + 1, line_count + len(chunk) + 1))
+            line_count += len(chunk)
+        else:
+            recorded = _RecordedLines(itertools.chain(chunk, lines))
+            rows = []
+            for line_number, values in _records(recorded, file, len(header), dialect, line_count, quoting):
+                if isinstance(values, Malformed):
+                    batch.malformed.append((line_number, values))
+                else:
+                    batch.lines.append(line_number)
+                    rows.append(values)
+                if recorded.count >= len(chunk):
+                    break
+            line_count += recorded.count
+        columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
+        batch.columns = {name: list(columns[name]) if name in columns else [None] * len(rows) for name in request.fields}
+        yield batch
+
+
+def _header(lines: Iterator[str], file: RawFile, request: Request, dialect: dict[str, Any]) -> tuple[list[str], int]:
+    """The names of the columns, and the number of lines that hold them."""
+    if file.options.header is not None:
+        return list(file.options.header), 0
+    recorded = _RecordedLines(lines)
+    try:
+        header = next(csv.reader(recorded, **dialect), None)
+    except csv.Error as error:
+        raise UserError(f"{file.path}, line 1: not a header ({error})") from error
+    if header is None:
+        raise UserError(f"{file.path} is empty; expected a header with {', '.join(request.required)}")
+    return header, recorded.count
+
+
+def _one_record_a_line(lines: Sequence[str], dialect: dict[str, Any], width: int) -> list[list[str]] | None:
+    """The values of each line if each is a complete record of `width` fields, else None."""
+    try:
+        rows = list(csv.reader(lines, **dialect))
+    except csv.Error:
+        return None
+    return rows if len(rows) == len(lines) and set(map(len, rows)) == {width} else None
+
+
+def delimiter_of(file: RawFile) -> str:
+    """The delimiter of a delimited file: that of its options, else a tab for ``.tsv`` and a comma for other names."""
+    return file.options.delimiter or ("\t" if ".tsv" in [suffix.lower() for suffix in file.path.suffixes] else ",")
+
+
+def _records(
+    lines: _RecordedLines, file: RawFile, width: int, dialect: dict[str, Any], first_line: int, quoting: str
+) -> Iterator[tuple[int, list[str] | Malformed]]:
+    """Yield line number and values of each record; `first_line` is the number of lines before the first."""
+    reader = csv.reader(lines, **dialect)
+    while True:
+        line_number = first_line + lines.count + 1  # of the first line of the record: quoted fields may contain line breaks
+        lines.pending.clear()
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if len(lines.pending) > 1:
+                raise _merged_rows(file, line_number, len(lines.pending), str(error)) from error
+            yield line_number, Malformed("the line", "", f"not {_kind(file)} ({error})")
+            continue
+        if len(lines.pending) > 1:
+            if len(values) != width:
+                raise _merged_rows(file, line_number, len(lines.pending), f"it has {len(values)} of {width} fields")
+            if quoting == "minimal" and _look_like_rows(lines.pending, dialect["delimiter"], width):
+                raise _merged_rows(file, line_number, len(lines.pending), f"each line has {width} fields")
+        if values and len(values) != width:
+            yield line_number, Malformed("the line", f"{len(values)} fields", f"expected {width} fields, one for each column")
+        elif values:
+            yield line_number, values
+
+
+def _kind(file: RawFile) -> str:
+    return "TSV" if delimiter_of(file) == "\t" else "CSV"
+
+
+def _look_like_rows(lines: Sequence[str], delimiter: str, width: int) -> bool:
+    """Whether each line of a record with line breaks has the fields of a complete row, if quotes are read as characters."""
+    return all(line.count(delimiter) == width - 1 for line in lines)
+
+
+def _merged_rows(file: RawFile, first: int, count: int, reason: str) -> UserError:
+    return UserError(
+        f"{file.path}, lines {first} to {first + count - 1}: a double quote opens a field that does not end on its line, so that the lines "
+        f"become one record ({reason}). If quotes are ordinary characters in this file, such as inch marks, set `quoting: none` for it in data. "
+        "If the field does contain line breaks, set `quoting: multiline`. Otherwise, correct the quotes."
+    )
+
+
+def _tab_quoting(handle: BinaryIO, file: RawFile) -> str:
+    """Whether the quotes of a tab-separated file delimit fields (``minimal``) or are ordinary characters (``none``).
+
+    They delimit fields if the whole file can be read so without merged rows, and in every record either each quoted field needs its quotes
+    (it contains a tab, quote, comma or line break) or all text is quoted. This is how spreadsheets and libraries write such files.
+    """
+    lines = _RecordedLines(text_lines(handle, file, ""))
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader(lines, **_dialect(file.options, "\t", "minimal"))
+    width, quoting = None, "minimal"
+    try:
+        for values in reader:
+            width = len(values) if width is None else width
+            if any('"' in line for line in lines.pending):
+                merged = len(lines.pending) > 1 and _look_like_rows(lines.pending, "\t", width)
+                if len(values) != width or merged or not _quotes_delimit("".join(lines.pending), values):
+                    quoting = "none"
+                    break
+            lines.pending.clear()
+    except csv.Error:
+        quoting = "none"
+    handle.seek(0)
+    return quoting
+
+
+def _quotes_delimit(record: str, values: Sequence[str]) -> bool:
+    """Whether the quoted fields of a record need their quotes, or all its texts are quoted."""
+    quoted = _QUOTED.findall(record)
+    if all(re.search('[\t",\r\n]', content) for content in quoted):
+        return True
+    texts = sum(not re.fullmatch(r"[-+]?[0-9.]+", value) for value in values)
+    return len(quoted) >= texts

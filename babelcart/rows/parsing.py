@@ -1,0 +1,238 @@
+"""Parse the values of raw records into the columns of rows, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+from babelcart.core.errors import short_repr
+from babelcart.rows import languages
+from babelcart.rows.batches import Batch, Malformed, Request
+from babelcart.rows.labels import LabelRule, grade_text
+from babelcart.rows.sources import ReadOptions
+
+# The columns of texts that every row needs.
+TEXTS = ("id", "language", "origin_query", "candidate")
+# The beginning of the reason for which undecodable texts are refused.
+UNDECODED = "is not valid "
+
+
+class RowParser:
+    """Parses batches of one file.
+
+    Parameters
+    ----------
+    options : ReadOptions
+    task : str
+    texts : sequence of str
+        The columns of `TEXTS` to read; all of them must exist.
+    labelled : bool
+        Whether every row must have a label.
+    optional : sequence of str
+        Other columns to read if they exist.
+    """
+
+    def __init__(
+        self, options: ReadOptions, task: str, texts: Sequence[str], *, labelled: bool, optional: Sequence[str] = ("task", "label", "grade")
+    ) -> None:
+        self.options, self.task, self.labelled, self.texts = options, task, labelled, texts
+        self.names = options.names(task)
+        self.constants = {name: str(value) for name, value in (options.constants or {}).items()}
+        self.rule = LabelRule(options.labels)
+        self.records = self.unlabelled = 0
+        # The first values that `where` rejects, for a message.
+        self.rejected: dict[str, str] = {}
+        self.where = {name: _accepted_values(values) for name, values in (options.where or {}).items()}
+        self.language_map = {tag.strip().casefold(): languages.iso_code(code) for tag, code in (options.languages or {}).items()}
+        self._codes: dict[str, str | None] = {}
+        self._labels: dict[tuple[type, Any], int | Malformed | None] = {}
+        self.wants_label = "label" in optional
+        self.checks_task = "task" in optional
+        required = tuple(name for column in texts if (name := self.names[column]) is not None)
+        labels = (self.names["label"], self.names["grade"]) if labelled and self.wants_label else ()
+        header = tuple(name for name in (*labels, *self.where) if name is not None)
+        others = tuple(name for column in optional if (name := self.names[column]) is not None)
+        self.request = Request(tuple(dict.fromkeys((*required, *others, *self.where))), required, header)
+        self.output = [
+            name for name in ("id", "language", "language_tag", "origin_query", "candidate") if name.removesuffix("_tag") in texts
+        ]
+        self.output += ["label", "grade"] if self.wants_label else []
+
+    def parse(self, batch: Batch) -> tuple[dict[str, list[Any]], list[int], list[tuple[int, Malformed]]]:
+        """Column -> values of the well-formed rows, their line numbers, and line number and reason of the others."""
+        if self.where:
+            batch = self._filtered(batch)
+        rows = len(batch.lines)
+        self.records += rows + len(batch.malformed)
+        errors: dict[int, Malformed] = {}
+        columns: dict[str, list[Any]] = {}
+        for column in self.texts:
+            columns[column] = self._texts(column, batch, errors)
+        self._check_ids(columns["id"], errors)
+        if self.checks_task and self.names["task"] in batch.columns:
+            self._check_task(batch.columns[str(self.names["task"])], errors)
+        if "language" in columns:
+            columns["language_tag"] = columns["language"]
+            columns["language"] = self._languages(columns["language_tag"], errors)
+        left_out: list[bool] = []
+        if self.wants_label:
+            columns["label"], columns["grade"], left_out = self._parse_labels(batch, rows, errors)
+        malformed = [*batch.malformed, *((batch.lines[index], error) for index, error in errors.items())]
+        if errors or any(left_out):
+            kept = [index for index in range(rows) if index not in errors and not (left_out and left_out[index])]
+            self.unlabelled += rows - len(errors) - len(kept)
+            columns = {name: [values[index] for index in kept] for name, values in columns.items()}
+            return {name: columns[name] for name in self.output}, [batch.lines[index] for index in kept], malformed
+        return {name: columns[name] for name in self.output}, batch.lines, malformed
+
+    def _filtered(self, batch: Batch) -> Batch:
+        """The records whose values `where` accepts."""
+        kept = list(range(len(batch.lines)))
+        for name, accepted in self.where.items():
+            texts = list(map(grade_text, batch.columns[name]))
+            for text in set(texts) - accepted:
+                self.rejected.setdefault(name, text)
+            kept = [index for index in kept if texts[index] in accepted]
+        columns = {name: [values[index] for index in kept] for name, values in batch.columns.items()}
+        return Batch([batch.lines[index] for index in kept], columns, batch.malformed)
+
+    def _texts(self, column: str, batch: Batch, errors: dict[int, Malformed]) -> list[str]:
+        name = self.names[column]
+        if name is None:
+            if column == "id" and column not in self.constants:
+                return list(map(str, batch.lines))
+            return [self.constants[column]] * len(batch.lines)
+        values = batch.columns[name]
+        return values if _are_clean(values) else _checked(values, _text_check(name, self.options.encoding, integers=column == "id"), errors)
+
+    def _check_ids(self, ids: Sequence[str], errors: dict[int, Malformed]) -> None:
+        if all(map(str.strip, ids)):
+            return
+        for index, identifier in enumerate(ids):
+            if not identifier.strip():
+                errors.setdefault(index, Malformed(self.names["id"] or "id", identifier, "the id is empty"))
+
+    def _check_task(self, values: Sequence[Any], errors: dict[int, Malformed]) -> None:
+        for index, value in enumerate(values):
+            if value is not None and grade_text(value).lower() != self.task:
+                name = str(self.names["task"])
+                reason = f"expected {self.task.upper()}; if the column {name} has another meaning, set `columns: {{task: null}}` in data"
+                errors.setdefault(index, Malformed(name, grade_text(value), reason))
+
+    def _languages(self, tags: Sequence[str], errors: dict[int, Malformed]) -> list[str | None]:
+        codes = self._codes
+        for tag in set(tags) - codes.keys():
+            codes[tag] = self.language_map.get(tag.strip().casefold()) or languages.iso_code(tag)
+        parsed = [codes[tag] for tag in tags]
+        if None in parsed:
+            name = self.names["language"] or "language"
+            reason = (
+                "unknown language; accepted: ISO 639-1 codes and aliases (babelcart/rows/languages.py). `languages` in data maps others"
+            )
+            for index, code in enumerate(parsed):
+                if code is None:
+                    errors.setdefault(index, Malformed(name, tags[index], reason))
+        return parsed
+
+    def _parse_labels(self, batch: Batch, rows: int, errors: dict[int, Malformed]) -> tuple[list[int | None], list[str], list[bool]]:
+        """Labels, grades, and whether a row is left out because the rule gives it no label."""
+        name = self.names["label"]
+        values: Sequence[Any] = [self.constants.get("label")] * rows if name is None else batch.columns[name]
+        grade_name = self.names["grade"]
+        grades = values if grade_name is None else batch.columns[grade_name]
+        parsed = [self._label(value, name or "label") for value in values]
+        labels = [None if isinstance(label, Malformed) else label for label in parsed]
+        left_out: list[bool] = []
+        if None in labels:
+            errors_of_labels = {index: label for index, label in enumerate(parsed) if isinstance(label, Malformed)}
+            for index, error in errors_of_labels.items():
+                errors.setdefault(index, error)
+            left_out = [self.labelled and label is None and index not in errors for index, label in enumerate(labels)]
+        if self.rule.is_default and grade_name is None:
+            return labels, [""] * rows, left_out
+        texts = list(map(grade_text, grades))
+        if not _are_clean(texts):
+            texts = _checked(texts, _text_check(grade_name or name or "label", self.options.encoding, integers=False), errors)
+        return labels, texts, left_out
+
+    def _label(self, value: Any, name: str) -> int | Malformed | None:
+        if not isinstance(value, (str, int, float, Decimal)) or value != value:  # a list, a missing value, NaN
+            return self._new_label(value, name)
+        key = (type(value), value)
+        if key not in self._labels:
+            self._labels[key] = self._new_label(value, name)
+        return self._labels[key]
+
+    def _new_label(self, value: Any, name: str) -> int | Malformed | None:
+        text = grade_text(value)
+        if not text and text not in self.rule.values:
+            return Malformed(name, "", "the label is missing") if self.labelled else None
+        try:
+            return self.rule(value)
+        except ValueError as error:
+            return Malformed(name, str(value) if isinstance(value, str) else short_repr(value), str(error))
+
+
+def _accepted_values(values: Any) -> set[str]:
+    return {grade_text(value) for value in (values if isinstance(values, tuple) else (values,))}
+
+
+def _are_clean(values: Sequence[Any]) -> bool:
+    """Whether all values are texts without NUL bytes and undecoded bytes."""
+    if set(map(type, values)) - {str}:
+        return False
+    joined = "".join(values)
+    if "\0" in joined:
+        return False
+    if joined.isascii():
+        return True
+    try:
+        joined.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked(values: Sequence[Any], text: Callable[[Any], str], errors: dict[int, Malformed]) -> list[str]:
+    """Each value as text; "" and an entry in `errors` if it is not accepted."""
+    checked = []
+    for index, value in enumerate(values):
+        try:
+            checked.append(text(value))
+        except Malformed as error:
+            errors.setdefault(index, error)
+            checked.append("?")
+    return checked
+
+
+def _text_check(name: str, encoding: str | None, *, integers: bool) -> Callable[[Any], str]:
+    """A function that checks one value of a column of texts; whole numbers are accepted if `integers` is true."""
+
+    def text(value: Any) -> str:
+        if value is None:
+            raise Malformed(name, "", "the field is missing")
+        if integers and _is_whole_number(value):
+            return str(int(value))
+        if not isinstance(value, str):
+            raise Malformed(name, short_repr(value), "expected a text")
+        if "\0" in value:
+            raise Malformed(name, value, "contains a NUL byte")
+        surrogates = [] if value.isascii() else [character for character in value if "\ud800" <= character <= "\udfff"]
+        if surrogates:
+            # Undecodable bytes are surrogates from U+DC80 to U+DCFF; JSON may contain any surrogate.
+            undecoded = all("\udc80" <= character <= "\udcff" for character in surrogates)
+            content = value.encode("utf-8", "surrogateescape" if undecoded else "backslashreplace")
+            shown = content.decode("utf-8", "backslashreplace")
+            raise Malformed(
+                name, shown, f"{UNDECODED}{encoding or 'UTF-8'}" if undecoded else "contains half a surrogate pair, and is not valid UTF-8"
+            )
+        return value
+
+    return text
+
+
+def _is_whole_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return False
+    return isinstance(value, int) or (value == value and abs(float(value)) < 2**53 and value == int(value))
