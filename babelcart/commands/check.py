@@ -79,8 +79,9 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
 
     for task in tasks:
         prepared = prepare_task(data, config.load_section(Prepare), task)
-        rows = ", ".join(f"{split} {len(table):,}" for split, table in prepared.tables.items())
-        click.echo(f"{task}: {rows} rows")
+        counts = prepared.counts
+        tables = [f"{split} {len(table):,} rows ({counts[split]['labelled']:,} labelled)" for split, table in prepared.tables.items()]
+        click.echo(f"{task}: {', '.join(tables)}")
         for warning in prepared.warnings:
             click.echo(f"warning: {task}: {warning}", err=True)
 

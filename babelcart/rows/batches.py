@@ -102,7 +102,8 @@ def text_lines(handle: BinaryIO, file: RawFile, newline: str) -> Iterator[str]:
         first = next(lines, None)
         if first is not None:
             yield first.removeprefix("\ufeff")
-        yield from lines
+        for line in lines:  # noqa: UP028 - `yield from` would close the file together with this generator
+            yield line
     except UnicodeError as error:
         raise UserError(f"{file.path} is not valid {encoding} text ({error}); set another `encoding` for it in data") from error
     finally:

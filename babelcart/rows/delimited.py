@@ -146,8 +146,8 @@ def _look_like_rows(lines: Sequence[str], delimiter: str, width: int) -> bool:
 def _merged_rows(file: RawFile, first: int, count: int, reason: str) -> UserError:
     return UserError(
         f"{file.path}, lines {first} to {first + count - 1}: a double quote opens a field that does not end on its line, so that the lines "
-        f"become one record ({reason}). If quotes are ordinary characters in this file, such as inch marks, set `quoting: none` for it in data. "
-        "If the field does contain line breaks, set `quoting: multiline`. Otherwise, correct the quotes."
+        f"become one record ({reason}). If quotes are ordinary characters in this file, such as inch marks, set `quoting: none` for it "
+        "in data. If the field does contain line breaks, set `quoting: multiline`. Otherwise, correct the quotes."
     )
 
 

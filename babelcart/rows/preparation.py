@@ -129,18 +129,22 @@ def _examples(ids: pd.Series) -> str:
 
 def _id_hint(table: pd.DataFrame, labels: pd.DataFrame) -> str:
     """A sentence about the most frequent difference between ids, or an empty text."""
-    for change, difference in ((_without_zeros, "leading zeros"), (_without_fraction, "a trailing `.0`"), (str.casefold, "case or spaces")):
-        if set(map(change, map(str.strip, table["id"]))) & set(map(change, map(str.strip, labels["id"]))):
+    for change, difference in ((_loosened, "case or spaces"), (_without_zeros, "leading zeros"), (_without_fraction, "a trailing `.0`")):
+        if set(map(change, table["id"])) & set(map(change, labels["id"])):
             return f" The ids differ in {difference}."
     return ""
 
 
+def _loosened(identifier: str) -> str:
+    return identifier.strip().casefold()
+
+
 def _without_zeros(identifier: str) -> str:
-    return identifier.lstrip("0") or "0"
+    return identifier.strip().lstrip("0") or "0"
 
 
 def _without_fraction(identifier: str) -> str:
-    return identifier.removesuffix(".0")
+    return identifier.strip().removesuffix(".0")
 
 
 def _join_warnings(split: str, joined: dict[str, int]) -> list[str]:

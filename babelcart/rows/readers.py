@@ -167,11 +167,13 @@ def read_ids(data: Data, task: str, split: str) -> list[str]:
     UserError
         If a file cannot be read.
     """
-    ids: list[str] = []
-    for file in data.raw_files(task, split):
-        parser = RowParser(file.options, task, ("id",), labelled=False, optional=())
-        ids += _read_columns(file, parser)[0]["id"]
-    return ids
+    files = data.raw_files(task, split)
+    parsers = [RowParser(file.options, task, ("id",), labelled=False, optional=()) for file in files]
+    ids = [_read_columns(file, parser)[0]["id"].tolist() for file, parser in zip(files, parsers, strict=True)]
+    flat = [identifier for file_ids in ids for identifier in file_ids]
+    if len(set(flat)) < len(flat) and _are_numbered(files, task):
+        return [prefix + identifier for prefix, file_ids in zip(_prefixes(files), ids, strict=True) for identifier in file_ids]
+    return flat
 
 
 _DTYPES_OF_LABELS = {"id": "str", "label": "Int8", "grade": "str"}
@@ -262,6 +264,17 @@ def _duplicate_ids(table: pd.DataFrame, lines: Any, duplicated: pd.Series, file:
     return problems
 
 
+def _are_numbered(files: Sequence[RawFile], task: str) -> bool:
+    """Whether the ids of all files are line numbers."""
+    return all(file.options.names(task)["id"] is None and "id" not in (file.options.constants or {}) for file in files)
+
+
+def _prefixes(files: Sequence[RawFile]) -> list[str]:
+    """For each file, a prefix that makes its ids unique: its name, or its path if two files have the same name."""
+    names = [f"{file.path.name}:" for file in files]
+    return names if len(set(names)) == len(names) else [f"{file.path}:" for file in files]
+
+
 def _ids_of_several_files(
     rows: pd.DataFrame, tables: Sequence[pd.DataFrame], id_lines: Sequence[tuple[RawFile, Any]], task: str, labelled: bool
 ) -> tuple[pd.DataFrame, list[Problem]]:
@@ -271,12 +284,9 @@ def _ids_of_several_files(
     """
     import pandas as pd
 
-    numbered = all(file.options.names(task)["id"] is None and "id" not in (file.options.constants or {}) for file, _ in id_lines)
-    if labelled or numbered:
-        names = [f"{file.path.name}:" for file, _ in id_lines]
-        if len(set(names)) < len(names):
-            names = [f"{file.path}:" for file, _ in id_lines]
-        renamed = [name + table["id"] for name, table in zip(names, tables, strict=True)]
+    files = [file for file, _ in id_lines]
+    if labelled or _are_numbered(files, task):
+        renamed = [prefix + table["id"] for prefix, table in zip(_prefixes(files), tables, strict=True)]
         return rows.assign(id=pd.concat(renamed, ignore_index=True).astype("str")), []
     places = [(str(file.path), line) for file, lines in id_lines for line in lines.tolist()]
     first: dict[str, str] = {}
