@@ -182,7 +182,8 @@ def test_a_null_label_is_left_out_of_train_and_kept_in_test(tmp_path: Path) -> N
 @pytest.mark.parametrize("value", ["2", "yes", "1.5", "-1", "nan", "inf", "１", "1e400", "0x1", "1_0"])
 def test_a_value_that_no_rule_covers_is_refused(tmp_path: Path, value: str) -> None:
     path = write_rows(tmp_path / "a.csv", [{**ROWS[0], "label": value}])
-    for labels in (None, {"E": 1}):
+    rules: tuple[dict[str, int | float | None] | None, ...] = (None, {"E": 1})
+    for labels in rules:
         _, problems, _ = readers.read_rows([RawFile(path, ReadOptions(labels=labels))], "qi", labelled=False)
         assert [problem.field for problem in problems] == ["label"]
 
