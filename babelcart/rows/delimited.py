@@ -15,6 +15,8 @@ from babelcart.rows.sources import RawFile, ReadOptions
 MAX_FIELD = 2**24  # characters of a field
 # A quoted field of a tab-separated line, with its quotes.
 _QUOTED = re.compile(r'(?:^|\t)"((?:[^"]|"")*)"(?=\t|\r?\n?$)', re.M)
+# A first line by which Excel declares the delimiter.
+_SEPARATOR_LINE = re.compile(r'"?sep=.?"?\r?\n?', re.I)
 
 
 class _RecordedLines(Iterator[str]):
@@ -85,6 +87,8 @@ def _header(lines: Iterator[str], file: RawFile, request: Request, dialect: dict
     recorded = _RecordedLines(lines)
     try:
         header = next(csv.reader(recorded, **dialect), None)
+        if len(recorded.pending) == 1 and _SEPARATOR_LINE.fullmatch(recorded.pending[0]):  # written by Excel; not part of the table
+            header = next(csv.reader(recorded, **dialect), None)
     except csv.Error as error:
         raise UserError(f"{file.path}, line 1: not a header ({error})") from error
     if header is None:

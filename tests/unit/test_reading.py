@@ -399,6 +399,18 @@ def test_dialects_are_read_by_settings(tmp_path: Path) -> None:
     assert table[["origin_query", "candidate"]].to_numpy().tolist() == [['a "b"', "one;two"], ["c", "d"]]
 
 
+def test_the_line_by_which_excel_declares_the_delimiter_is_skipped(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.csv", "sep=;", ";".join(ROWS[0]), ";".join(ROWS[0].values()), end="\r\n")
+    assert read(path, delimiter=";")["origin_query"].tolist() == ["garden hose"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "gb18030", "shift_jis"])
+def test_an_encoding_that_would_garble_utf8_is_refused(tmp_path: Path, encoding: str) -> None:
+    path = lines(tmp_path / "a.csv", ",".join(ROWS[0]), "1,en,câble,x,1")
+    with pytest.raises(UserError, match="is UTF-8 text, but its `encoding` in data is"):
+        read(path, encoding=encoding)
+
+
 # ---- Parquet
 
 
