@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from babelcart.core.errors import UserError
 from babelcart.rows.batches import BATCH_ROWS, Batch, Malformed, Request, check_columns, text_lines
+from babelcart.rows.containers import inner_name
 from babelcart.rows.sources import RawFile, ReadOptions
 
 MAX_FIELD = 2**24  # characters of a field
@@ -107,7 +108,7 @@ def _one_record_a_line(lines: Sequence[str], dialect: dict[str, Any], width: int
 
 def delimiter_of(file: RawFile) -> str:
     """The delimiter of a delimited file: that of its options, else a tab for ``.tsv`` and a comma for other names."""
-    return file.options.delimiter or ("\t" if ".tsv" in [suffix.lower() for suffix in file.path.suffixes] else ",")
+    return file.options.delimiter or ("\t" if inner_name(file.path).lower().endswith(".tsv") else ",")
 
 
 def _records(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
-import zlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from babelcart.core.errors import UserError, short_repr
 from babelcart.rows.batches import BATCH_ROWS, DELIMITERS, Batch, Malformed, Request, check_columns, text_lines
+from babelcart.rows.containers import inner_name, open_container, refusal
 from babelcart.rows.delimited import delimited
 from babelcart.rows.sources import RawFile
 
@@ -35,31 +37,41 @@ def batches(file: RawFile, request: Request) -> Iterator[Batch]:
     readers: dict[str, Callable[[BinaryIO, RawFile, Request], Iterator[Batch]]]
     readers = {"jsonl": _json_lines, "csv": delimited, "parquet": _parquet}
     path, kind = file.path, file.format
-    if kind not in readers:
-        raise UserError(
-            f"{path}: unknown format; accepted: {', '.join(FORMATS)}, each also with .gz. Or set `format` in data to jsonl, csv or parquet"
-        )
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b" or path.suffix.lower() == ".gz"
-            raw.seek(0)
-            handle = gzip.GzipFile(fileobj=raw) if zipped else raw  # both can seek: Parquet is read from its end
-            yield from _with_progress(readers[kind](handle, file, request), raw, path)  # type: ignore[arg-type]
+        if kind not in readers:
+            if message := refusal(path):
+                raise UserError(message)
+            accepted = f"{', '.join(FORMATS)}, each also compressed"
+            raise UserError(f"{path}: unknown format; accepted: {accepted}. Or set `format` in data to jsonl, csv or parquet")
+        with open_container(path) as container, _seekable(container) as handle:
+            yield from _with_progress(readers[kind](handle, file, request), handle, path)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; `data` in params.yaml names the files of rows (`dvc pull` fetches the sample)") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; expected a file") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a complete gzip file ({error}); copy or download it again") from error
 
 
-def _with_progress(file_batches: Iterator[Batch], raw: BinaryIO, path: Path) -> Iterator[Batch]:
+@contextmanager
+def _seekable(container: BinaryIO) -> Iterator[BinaryIO]:
+    """The file itself, or a temporary copy of its content if it cannot seek, because Parquet is read from its end."""
+    if container.seekable():
+        yield container
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(container, copy)
+        copy.seek(0)
+        yield cast(BinaryIO, copy)
+
+
+def _with_progress(file_batches: Iterator[Batch], handle: BinaryIO, path: Path) -> Iterator[Batch]:
     """Yield batches while a progress bar shows the bytes read; quiet if standard error is not a terminal."""
     from tqdm import tqdm
 
-    with tqdm(total=path.stat().st_size, desc=f"read {path.name}", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+    # The size of a compressed file's content is not known.
+    total = None if inner_name(path) != path.name else path.stat().st_size
+    with tqdm(total=total, desc=f"read {path.name}", unit="B", unit_scale=True, leave=False, disable=None) as bar:
         for batch in file_batches:
-            bar.update(max(0, raw.tell() - bar.n))
+            bar.update(max(0, handle.tell() - bar.n))
             yield batch
 
 
@@ -110,8 +122,6 @@ def _refuse_other_formats(file: RawFile, first_line: str) -> None:
     """Raise UserError if the first line of a file that should be JSON Lines looks like that of another format."""
     if first_line.startswith("{"):
         return  # a damaged row
-    if first_line == "[" or first_line.startswith("[{"):
-        raise UserError(f"{file.path} is one JSON array, not JSON Lines; convert it with `jq -c '.[]' {file.path.name} > rows.jsonl`")
     for delimiter, name in DELIMITERS.items():
         if delimiter in first_line and first_line[0] not in "[{":
             suffix = {"\t": "name it .tsv or ", ",": "name it .csv or "}.get(delimiter, "")

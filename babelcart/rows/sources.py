@@ -18,6 +18,7 @@ from babelcart.core.errors import UserError, short_repr
 from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD
 from babelcart.rows import languages
+from babelcart.rows.containers import inner_name
 from babelcart.rows.labels import LabelRule
 
 SPLITS = ("train", "dev", "test")
@@ -149,8 +150,7 @@ class RawFile:
         """``jsonl``, ``csv``, ``parquet`` or ``sql``; None if neither the options nor the suffix of the name give it."""
         if self.options.format:
             return self.options.format
-        suffixes = [suffix.lower() for suffix in self.path.suffixes if suffix.lower() not in (".gz", ".bz2", ".xz", ".zst")]
-        kind = SUFFIXES.get(suffixes[-1]) if suffixes else None
+        kind = SUFFIXES.get(Path(inner_name(self.path)).suffix.lower())
         if kind in (None, "jsonl") and (self.options.delimiter or self.options.header):
             return "csv"
         return kind

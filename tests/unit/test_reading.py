@@ -382,7 +382,7 @@ def test_encodings_are_read_if_set_and_refused_if_not(tmp_path: Path, encoding: 
         ("a.csv", "id;language;origin_query;item_title;label", {}, r"separated by ';'. Set `delimiter: \";\"`"),
         ("a.txt", "id\tlanguage\torigin_query", {}, r"separated by tabs: name it .tsv or set `delimiter: \"\\t\"`"),
         ("a.txt", "id,language,origin_query", {}, "separated by ',': name it .csv or set `delimiter"),
-        ("a.jsonl", '[{"id": 1},', {}, "one JSON array, not JSON Lines; convert it with `jq"),
+        ("a.jsonl", '[{"id": 1},', {}, "is a JSON array; .*convert it"),
         ("a.csv", "id,lang,q", {}, "no column 'language', 'origin_query', 'item_title', 'label'; it has"),
         ("a.csv", "key,language,origin_query,item_title,label", {"where": {"split": "train"}}, "no column 'id', 'split'"),
     ],

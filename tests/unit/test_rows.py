@@ -36,9 +36,9 @@ def read(path: Path, content: bytes, labelled: bool = True, task: str = "qc", **
 # name of the case, file name, content, line, field, part of the message
 BROKEN = [
     ("bad JSON", "a.txt", b'{"id": "1",', 1, "the line", "not JSON"),
-    ("JSON that is no object", "a.txt", b"[1, 2]", 1, "the line", "expected a JSON object"),
+    ("JSON that is no object", "a.txt", b"12", 1, "the line", "expected a JSON object"),
     ("a repeated key", "a.txt", b'{"id": "1", "id": "2"}', 1, "the line", "occurs twice"),
-    ("deep JSON", "a.txt", b"[" * 100_000, 1, "the line", "not JSON"),
+    ("deep JSON", "a.txt", b'{"a":' + b"[" * 100_000, 1, "the line", "not JSON"),
     ("a missing field", "a.txt", json_line(category_path=...), 1, "category_path", "missing"),
     ("a null query", "a.txt", json_line(origin_query=None), 1, "origin_query", "missing"),
     ("a query that is a number", "a.txt", json_line(origin_query=5), 1, "origin_query", "expected a text"),
@@ -89,7 +89,8 @@ BROKEN_FILES = [
     ("a missing column", "a.csv", b"id,language,origin_query,label\n1,en,q,1\n", "no column 'category_path'"),
     ("a repeated column", "a.csv", HEADER.replace("task", "id").encode() + b"1,1,en,q,c,1\n", "occurs twice"),
     ("a truncated gzip", "a.txt.gz", gzip.compress(json_line() * 50)[:-9], "is not a complete gzip file"),
-    ("not gzip", "a.txt.gz", json_line(), "is not a complete gzip file"),
+    ("not gzip", "a.txt.gz", json_line(), "is named .gz but does not contain gzip data"),
+    ("a JSON array", "a.txt", b"[1, 2]", "is a JSON array"),
     ("not Parquet", "a.parquet", b"PAR1", "not a readable Parquet"),
 ]
 
