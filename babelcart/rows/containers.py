@@ -257,7 +257,8 @@ def _python(code: str, package: str = "") -> str:
 
 def _names(path: Path, suffix: str) -> tuple[str, str]:
     """The file and its converted form as literals of Python in double quotes."""
-    return json.dumps(str(path), ensure_ascii=False), json.dumps(str(path.with_suffix(suffix)), ensure_ascii=False)
+    target = path.with_suffix(suffix) if path.suffix != suffix else path.with_suffix(f".converted{suffix}")
+    return json.dumps(str(path), ensure_ascii=False), json.dumps(str(target), ensure_ascii=False)
 
 
 def _spreadsheet(package: str) -> Callable[[Path], str]:
