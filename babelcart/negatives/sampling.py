@@ -254,12 +254,13 @@ class NegativeSampler:
         quota : int or None
             None: `per_query` negatives for each query.
         """
-        queries = stratum.drop_duplicates("origin_query").to_dict("records")
+        normal_forms = stratum["origin_query"].map(normalise)
+        queries = stratum[~normal_forms.duplicated()].to_dict("records")
         rounds = self.settings.per_query if quota is None else self.settings.max_per_query
         remaining = rounds * len(queries) if quota is None else quota
         self.counts["asked"] += remaining
-        natural = (stratum["label"] == 0).groupby(stratum["origin_query"]).sum()
-        query_weights = [natural[query["origin_query"]] + 0.5 for query in queries]
+        natural = (stratum["label"] == 0).groupby(normal_forms).sum()
+        query_weights = [natural[normalise(query["origin_query"])] + 0.5 for query in queries]
         for _ in range(rounds):
             if remaining:
                 remaining -= self._sample_round(queries, query_weights, remaining)
