@@ -17,7 +17,8 @@ from babelcart import baseline, experiments, leaks
 from babelcart.embedding.encoders import EncoderSettings
 from babelcart.embedding.similarity import embed_rows
 from babelcart.negatives import sampling
-from babelcart.rows import readers, splits, taxonomy, text
+from babelcart.rows import splits, taxonomy, text
+from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import intervals, slices
 from babelcart.translation import gate, memory_files, privacy
@@ -132,7 +133,7 @@ SEEN = "Wireless mouse"
 
 
 def _rows(*queries: str, label: int = 1) -> pd.DataFrame:
-    records = [(str(index), "qi", "en", "en", query, f"item {query}", label) for index, query in enumerate(queries)]
+    records = [(str(index), "qi", "en", "en", query, f"item {query}", label, "", ()) for index, query in enumerate(queries)]
     return pd.DataFrame(records, columns=list(PREPARED_COLUMNS)).astype({"label": "Int8"})
 
 
@@ -142,7 +143,7 @@ def _split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _deduplicate() -> bool:
     rows = _rows(HIDDEN, SEEN)
-    kept, counts = readers.drop_uninformative(rows.assign(candidate=["a\u200db", "ab"]), "majority")
+    kept, counts = drop_uninformative(rows.assign(candidate=["a\u200db", "ab"]), "majority")
     return len(kept) == counts["duplicate"] == 1
 
 
@@ -181,7 +182,7 @@ def _copy() -> bool:
 
 
 def _related() -> bool:
-    return taxonomy.related(f"home,{HIDDEN}", f"Home,{SEEN},x")
+    return taxonomy.related(taxonomy.levels(f"home,{HIDDEN}"), taxonomy.levels(f"Home,{SEEN},x"))
 
 
 def _memory_file(path: Path = Path("memory.csv")) -> bool:
@@ -279,7 +280,7 @@ def _sampled_once() -> bool:
 
 # Every module that compares texts: the form that it uses, and a function that is true if HIDDEN and SEEN are the same text there.
 COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
-    ("babelcart/rows/readers.py", "normalise", _deduplicate),
+    ("babelcart/rows/cleaning.py", "normalise", _deduplicate),
     ("babelcart/rows/splits.py", "normalise", _group),
     ("babelcart/rows/splits.py", "fold", _near_duplicates),
     ("babelcart/rows/taxonomy.py", "normalise", _related),
@@ -307,6 +308,7 @@ AS_WRITTEN = {
     "babelcart/leaks.py": "skips repeated texts before they are compared in their forms",
     "babelcart/translation/augment.py": "skips repeated texts before they are compared in their forms; groups by language",
     "babelcart/rows/splits.py": "skips repeated texts before they are compared in their forms",
+    "babelcart/rows/readers.py": "splits each path once",
     "babelcart/report/rows.py": "stores each text of the page once",
     "babelcart/embedding/similarity.py": "the encoder reads the text as it is written",
 }
