@@ -80,8 +80,9 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
     for task in tasks:
         prepared = prepare_task(data, config.load_section(Prepare), task)
         counts = prepared.counts
-        tables = [f"{split} {len(table):,} rows ({counts[split]['labelled']:,} labelled)" for split, table in prepared.tables.items()]
-        click.echo(f"{task}: {', '.join(tables)}")
+        parts = [f"train {counts['train']['kept']:,} of {counts['train']['rows']:,} rows"]
+        parts += [f"{split} {counts[split]['rows']:,} rows, {counts[split]['labelled']:,} labelled" for split in ("dev", "test")]
+        click.echo(f"{task}: {'; '.join(parts)}")
         for warning in prepared.warnings:
             click.echo(f"warning: {task}: {warning}", err=True)
 
