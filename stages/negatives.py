@@ -44,6 +44,10 @@ def main(task: str) -> None:
         )
     sampled, counts = sampling.sample_negatives(rows, task, task_settings, settings.seed, vectors)
     shortcuts = audit.shortcut_auc(rows[rows["label"] == 0], sampled)
+    if len(sampled) and not shortcuts:
+        click.echo(
+            f"shortcuts were not measured: this needs {audit.MIN_ROWS} natural and sampled negatives, of {audit.FOLDS} queries or more"
+        )
     for warning in (sampling.shortfall(counts, task, task_settings), *audit.shortcut_warnings(shortcuts)):
         if warning:
             click.echo(f"warning: {warning}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 AUC_LIMIT = 0.65
 # Rows of each kind below which a classifier is not fitted.
 MIN_ROWS = 50
+# Parts of the cross-validation; the rows must have at least as many groups.
+FOLDS = 5
 PROVENANCE = ("language", "source_language", "engine")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -39,7 +41,7 @@ def shortcut_auc(natural: pd.DataFrame, sampled: pd.DataFrame, max_rows: int = 2
     -------
     dict
         ``candidate``, ``query`` and ``provenance``, each with ``auc`` (5-fold cross-validation, grouped by query) and ``features``, the
-        five with the largest weights. Empty if there are fewer than `MIN_ROWS` natural or sampled rows.
+        five with the largest weights. Empty if there are fewer than `MIN_ROWS` natural or sampled rows, or too few queries with both.
     """
     import numpy as np
     import pandas as pd
@@ -51,6 +53,8 @@ def shortcut_auc(natural: pd.DataFrame, sampled: pd.DataFrame, max_rows: int = 2
     parts = [part.sample(min(max_rows, len(part)), random_state=0) for part in (natural, sampled)]
     rows = pd.concat(parts, ignore_index=True)
     is_sampled = np.repeat([0, 1], [len(part) for part in parts])  # (rows,)
+    if not _can_be_divided(is_sampled, rows["group"]):
+        return {}
 
     def ngrams(shortest: int, longest: int) -> TfidfVectorizer:
         return TfidfVectorizer(analyzer="char_wb", ngram_range=(shortest, longest), sublinear_tf=True, max_features=1 << 16)
@@ -64,6 +68,15 @@ def shortcut_auc(natural: pd.DataFrame, sampled: pd.DataFrame, max_rows: int = 2
     return {name: _classify(vectorizer, inputs, is_sampled, rows["group"]) for name, (vectorizer, inputs) in views.items()}
 
 
+def _can_be_divided(is_sampled: np.ndarray, groups: pd.Series) -> bool:
+    """Whether a cross-validation that keeps groups together has both kinds of rows in each training part."""
+    from sklearn.model_selection import GroupKFold
+
+    if groups.nunique() < FOLDS:
+        return False
+    return all(len(set(is_sampled[train])) == 2 for train, _ in GroupKFold(FOLDS).split(is_sampled, groups=groups))
+
+
 def _classify(vectorizer: Any, inputs: list[Any], is_sampled: np.ndarray, groups: pd.Series) -> dict[str, Any]:
     """Cross-validated AUC of a logistic regression, and its five features with the largest weights when fitted on all rows."""
     import numpy as np
@@ -73,7 +86,7 @@ def _classify(vectorizer: Any, inputs: list[Any], is_sampled: np.ndarray, groups
     from sklearn.pipeline import make_pipeline
 
     model = make_pipeline(vectorizer, LogisticRegression(C=1.0, max_iter=1000, class_weight="balanced"))
-    probability = cross_val_predict(model, inputs, is_sampled, groups=groups, cv=GroupKFold(5), method="predict_proba")[:, 1]
+    probability = cross_val_predict(model, inputs, is_sampled, groups=groups, cv=GroupKFold(FOLDS), method="predict_proba")[:, 1]
     model.fit(inputs, is_sampled)
     strongest = np.argsort(-np.abs(model[-1].coef_[0]), kind="stable")[:5]
     names = model[0].get_feature_names_out()

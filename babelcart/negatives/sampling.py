@@ -94,12 +94,17 @@ class CandidateRules:
         Normal forms of all candidates of each group, sampled negatives included.
     positives : dict of str to list of str
         Relevant candidates of each group.
+    levels : dict of str to tuple of str
+        QC: the levels of each candidate's category path. A translated candidate has the levels of its source.
     """
 
     def __init__(self, rows: pd.DataFrame, task: str, settings: SamplingSettings) -> None:
         self.task, self.settings = task, settings
         self.known: dict[str, set[str]] = defaultdict(set)
         self.positives: dict[str, list[str]] = defaultdict(list)
+        self.levels: dict[str, tuple[str, ...]] = {}
+        if task == "qc":
+            self.levels = dict(zip(rows["candidate"], map(tuple, rows["levels"]), strict=True))
         for group, candidate, label in zip(rows["group"], rows["candidate"], rows["label"], strict=True):
             self.add_known(group, candidate)
             if label == 1 and candidate not in self.positives[group]:
@@ -120,9 +125,8 @@ class CandidateRules:
         return None
 
     def _related(self, candidate: str, positive: str) -> bool:
-        if taxonomy.related(candidate, positive):
-            return True
-        return not self.settings.siblings and taxonomy.levels(candidate)[:-1] == taxonomy.levels(positive)[:-1]
+        first, second = self.levels[candidate], self.levels[positive]
+        return taxonomy.related(first, second) or (not self.settings.siblings and first[:-1] == second[:-1])
 
 
 def word_overlap(first: str, second: str) -> float:
@@ -254,12 +258,13 @@ class NegativeSampler:
         quota : int or None
             None: `per_query` negatives for each query.
         """
-        queries = stratum.drop_duplicates("origin_query").to_dict("records")
+        normal_forms = stratum["origin_query"].map(normalise)
+        queries = stratum[~normal_forms.duplicated()].to_dict("records")
         rounds = self.settings.per_query if quota is None else self.settings.max_per_query
         remaining = rounds * len(queries) if quota is None else quota
         self.counts["asked"] += remaining
-        natural = (stratum["label"] == 0).groupby(stratum["origin_query"]).sum()
-        query_weights = [natural[query["origin_query"]] + 0.5 for query in queries]
+        natural = (stratum["label"] == 0).groupby(normal_forms).sum()
+        query_weights = [natural[normalise(query["origin_query"])] + 0.5 for query in queries]
         for _ in range(rounds):
             if remaining:
                 remaining -= self._sample_round(queries, query_weights, remaining)
@@ -289,7 +294,15 @@ class NegativeSampler:
             return False
         self.rules.add_known(query["group"], candidate)
         row_id = f"{query['id']}-{kind}{len(self.sampled)}"
-        self.sampled.append({**query, "id": row_id, "candidate": candidate, "label": 0, "origin": kind})
+        new = {
+            "id": row_id,
+            "candidate": candidate,
+            "levels": self.rules.levels.get(candidate, ()),
+            "label": 0,
+            "grade": "",
+            "origin": kind,
+        }
+        self.sampled.append({**query, **new})
         self.counts["made"][kind] += 1
         return True
 

@@ -11,6 +11,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from babelcart.rows.text import normalise
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -22,14 +24,14 @@ MAX_CELLS = 2_000_000
 
 
 def sampling_units(rows: pd.DataFrame) -> np.ndarray:
-    """The query that each row belongs to, as `bootstrap` draws them: language and text, ``(rows,)`` of str.
+    """The query that each row belongs to, as `bootstrap` draws them: language and normal form, ``(rows,)`` of str.
 
     Parameters
     ----------
     rows : pandas.DataFrame
         Columns ``language`` and ``origin_query``.
     """
-    return (rows["language"] + "\t" + rows["origin_query"]).to_numpy()
+    return (rows["language"] + "\t" + rows["origin_query"].map(normalise)).to_numpy()
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,10 @@ def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str], task: str) 
     import numpy as np
     import pandas as pd
 
+    from babelcart.scores.intervals import sampling_units
+
     words = rows["origin_query"].str.split().str.len()
-    candidates = rows.groupby(["language", "origin_query"])["candidate"].transform("size")
+    candidates = rows.groupby(sampling_units(rows))["candidate"].transform("size")
     groups = {
         "languages": pd.Series(np.where(rows["language"].isin(native_languages), "seen", "unseen"), rows.index),
         "language": rows["language"],

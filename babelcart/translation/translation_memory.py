@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from babelcart.core.errors import UserError
 from babelcart.core.files import sha256
+from babelcart.rows.text import NORMAL_FORM, normalise
 from babelcart.translation.memory_files import GIVEN, Entry, read_file
 
 # `doubtful` holds answers that the engine has not confirmed yet, `identified` the verdicts of the language identifier.
@@ -71,9 +72,11 @@ class Memory:
             # Survives a killed process; a power failure can lose the last commits.
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
+            self._update_keys()
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter if SQLite's own message quotes damaged bytes
             self._connection.close()
-            if isinstance(error, sqlite3.Error) and error.sqlite_errorcode not in _DAMAGED:
+            # A text that is not UTF-8 raises an error without a code.
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) not in _DAMAGED:
                 raise
             raise UserError(f"{path} is not a translation memory ({error}); {_DELETE_IT}") from error
 
@@ -84,6 +87,21 @@ class Memory:
         self._connection.close()
         if isinstance(error, sqlite3.DatabaseError):
             raise UserError(f"{self.path}: {error}; if the file is damaged, {_DELETE_IT}") from error
+
+    def _update_keys(self) -> None:
+        """Bring the texts of a store that an earlier version wrote into the present normal form, in one transaction."""
+        if self._connection.execute("PRAGMA user_version").fetchone() == (NORMAL_FORM,):
+            return
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for table in ("entries", "doubtful"):
+                rows = self._connection.execute(f"SELECT direction, text, translation FROM {table} WHERE typeof(text) = 'text'").fetchall()
+                changed = [(direction, text, translation) for direction, text, translation in rows if normalise(text) != text]
+                self._connection.executemany(f"DELETE FROM {table} WHERE direction = ? AND text = ?", (row[:2] for row in changed))
+                renamed = ((direction, normalise(text), translation) for direction, text, translation in changed)
+                self._connection.executemany(_ADD.format(table=table), renamed)
+            self._connection.execute("DELETE FROM identified")
+            self._connection.execute(f"PRAGMA user_version = {NORMAL_FORM}")
 
     def _direction_id(self, direction: Sequence[str]) -> int | None:
         row = self._connection.execute(

@@ -262,7 +262,9 @@ def _small(folder: Path) -> Iterator[Reader]:
     def read_text(content: bytes) -> None:
         decoded = content.decode("utf-8", "replace")
         first, _, second = decoded.partition("|")
-        taxonomy.related(first, second)
+        for separator in (taxonomy.find_separator([first, second]), ",", " / "):
+            taxonomy.related(taxonomy.levels(first, separator), taxonomy.levels(second, separator))
+            taxonomy.odd_levels([first, second], separator)
         assert text.normalise(text.normalise(decoded)) == text.normalise(decoded)
         text.fold(decoded)
         privacy.personal_data(decoded)

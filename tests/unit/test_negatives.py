@@ -44,6 +44,8 @@ def training_sets(draw: st.DrawFn, task: str) -> pd.DataFrame:
                         "origin_query": f"query {query_index}" if language == "en" else f"{language} query {query_index}",
                         "origin": "native" if language != "de" else "translated",
                         "candidate": draw(st.sampled_from([candidate, candidate.upper(), f" {candidate}"])),
+                        "levels": taxonomy.levels(candidate),
+                        "grade": "",
                         "label": draw(st.sampled_from([0, 1])),
                     }
                 )
@@ -92,8 +94,10 @@ def test_no_sampled_negative_is_a_known_positive_and_the_counts_add_up(
         assert normalise(row.candidate) not in known[row.group]  # known to the query or to one of its translations
         for positive in positives.get(row.group, []):
             if task == "qc":
-                assert not taxonomy.related(row.candidate, positive)
-                assert chosen.siblings or taxonomy.levels(row.candidate)[:-1] != taxonomy.levels(positive)[:-1]
+                first, second = taxonomy.levels(row.candidate), taxonomy.levels(positive)
+                assert tuple(row.levels) == first
+                assert not taxonomy.related(first, second)
+                assert chosen.siblings or first[:-1] != second[:-1]
             else:
                 assert sampling.word_overlap(row.candidate, positive) < chosen.copy_overlap
             (query_vector,) = vectors.of_queries([row.origin_query])

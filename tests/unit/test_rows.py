@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babelcart.core.errors import UserError
-from babelcart.rows import languages, readers, taxonomy, text
+from babelcart.rows import readers, text
 from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.sources import RawFile, ReadOptions
 from babelcart.rows.table import PREPARED_COLUMNS
@@ -186,15 +186,3 @@ def test_the_counts_of_dropped_rows_add_up_and_no_pair_occurs_twice(triples: lis
     assert counts["rows"] == sum(counts[name] for name in ("empty_query", "empty_candidate", "contradictory", "duplicate", "kept"))
     pairs = [(text.normalise(q), text.normalise(c)) for q, c in zip(kept["origin_query"], kept["candidate"], strict=True)]
     assert len(pairs) == len(set(pairs))
-
-
-@given(st.text())
-def test_normalising_twice_changes_nothing(value: str) -> None:
-    assert text.normalise(text.normalise(value)) == text.normalise(value)
-
-
-def test_language_codes_and_category_paths() -> None:
-    assert [languages.iso_code(code) for code in ("VN", "iw", "zh_CN", "zh", "in", "pt-br")] == ["vi", "he", "zh", "zh", "id", "pt"]
-    assert taxonomy.related("a, b & c,d", "a, b & c,d,e")
-    assert not taxonomy.related("a,b,c", "a,b,d")
-    assert taxonomy.levels("Home & Garden,kitchen, dining & bar,cups") == ("home & garden", "kitchen, dining & bar", "cups")
