@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
-from babelcart.model.loading import check_adapter, load_adapter, load_base
+from babelcart.model.loading import base_source, check_adapter, load_adapter, load_base
+from babelcart.weights.fetching import LICENCE_FILES
 
 if TYPE_CHECKING:
     from babelcart.model.task_model import TaskModel
@@ -18,10 +21,30 @@ if TYPE_CHECKING:
 CONTRACT = "babelcart.json"
 
 
-def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: float | None = None, card: Path | None = None) -> None:
+def licence_files(base: Path) -> Iterator[Path]:
+    """Files beside the weights of a base model that state its licence: `babelcart.weights.fetching.LICENCE_FILES`.
+
+    Parameters
+    ----------
+    base : pathlib.Path
+        Folder of the base model, written by the `base` stage. For a model from the hub, the files are in the cache of the hub.
+    """
+    from huggingface_hub import snapshot_download
+
+    source = base_source(base)
+    folder = base
+    if "revision" in source:
+        folder = Path(snapshot_download(source["pretrained_model_name_or_path"], revision=source["revision"], local_files_only=True))
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in LICENCE_FILES):
+            yield path
+
+
+def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: float | None = None, card: Path | None = None) -> list[str]:
     """Write the adapter, or the base model with the adapter merged into its weights, to a new folder.
 
-    The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the threshold) and the model card.
+    The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the threshold), the model card, and the
+    licence files of the base model, whose terms apply to both forms.
     An export that fails leaves no folder behind under the name `out`.
 
     Parameters
@@ -37,6 +60,11 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: fl
         Smallest p(relevant) that counts as "relevant", as chosen by the `evaluate` stage.
     card : pathlib.Path, optional
         The adapter's model card; written as ``README.md``, the name that the Hugging Face hub expects.
+
+    Returns
+    -------
+    list of str
+        Names of the licence files.
 
     Raises
     ------
@@ -57,6 +85,7 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: fl
         tokenizer.tokenizer.save_pretrained(unfinished)
     else:
         shutil.copytree(task_model.adapter, unfinished)
+    licences = [shutil.copyfile(path, unfinished / path.name).name for path in licence_files(task_model.base)]
     contract = {"prompt": asdict(task_model.prompt), "label_tokens": asdict(tokenizer.labels), "threshold": threshold}
     write_json(unfinished / CONTRACT, contract)
     if card:
@@ -65,3 +94,4 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: fl
             readme.data.library_name, readme.data.base_model_relation = "transformers", "finetune"
         readme.save(unfinished / "README.md")
     unfinished.rename(out)
+    return licences

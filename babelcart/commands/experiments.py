@@ -80,7 +80,9 @@ def clone(root: Path, commit: str, folder: Path) -> None:
     for ref in call("git", "for-each-ref", "--format=%(refname)", "refs/exps/exec", "refs/exps/stash", folder=folder).split():
         call("git", "update-ref", "-d", ref, folder=folder)
     call("git", "checkout", "--quiet", "--force", "--detach", commit, folder=folder)
-    dvc("cache", "dir", "--local", dvc("cache", "dir", folder=root).strip(), folder=folder)
+    # As a relative path, because DVC writes only ASCII to its configuration, and the path of the project may contain other characters.
+    cache = os.path.relpath(os.path.realpath(dvc("cache", "dir", folder=root).strip()), os.path.realpath(folder))
+    dvc("cache", "dir", "--local", cache, folder=folder)
     # --force, because a stage that was killed may leave an output that DVC has not saved.
     dvc("checkout", "--quiet", "--force", "--allow-missing", folder=folder)
 

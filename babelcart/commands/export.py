@@ -1,6 +1,7 @@
 """Export an adapter or a merged model to a folder for serving.
 
-The folder also holds the prompt, the label tokens, the threshold and the model card. docs/serving.md lists the programs that can load it.
+The folder also holds the prompt, the label tokens, the threshold, the model card and the licence files of the base model.
+docs/serving.md lists the programs that can load it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 import click
 
 from babelcart.commands import cli
+from babelcart.core.errors import printable
 from babelcart.core.files import read_json
 from babelcart.scores import metrics
 
@@ -26,5 +28,9 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
     folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
     card = folder / f"{task}.md"
     threshold = read_json(scores, metrics.SCORES)["validation"]["threshold"] if scores.exists() else None
-    export.export_model(read_task_model(folder, task), out, merge=merge, threshold=threshold, card=card if card.exists() else None)
-    click.echo(f"{out}: {'model' if merge else 'adapter'} and {export.CONTRACT}")
+    task_model = read_task_model(folder, task)
+    licences = export.export_model(task_model, out, merge=merge, threshold=threshold, card=card if card.exists() else None)
+    click.echo(f"{out}: {'model' if merge else 'adapter'} and {', '.join([export.CONTRACT, *licences])}")
+    if not licences:
+        licence = printable(task_model.settings.weights.licence)
+        click.echo(f"the base model came without a file of its licence ({licence}); add its text before you pass the export on", err=True)

@@ -141,7 +141,7 @@ class _Decompressed(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        return True  # also for zstd, so that `seek` is called, whose message names the file
+        return self._kind != "zstd"
 
     def readinto(self, buffer: Any) -> int:
         try:
@@ -158,8 +158,6 @@ class _Decompressed(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if self._kind == "zstd":
-            raise UserError(f"{self._path}: only text is read from zstd files; decompress it: {_decompress(self._path, self._kind)}")
         try:
             position = self._stream.seek(offset, whence)
         except _DAMAGED as error:
@@ -168,7 +166,7 @@ class _Decompressed(io.RawIOBase):
         return position
 
     def tell(self) -> int:
-        return self._read_bytes if self._kind == "zstd" else self._stream.tell()
+        return self._stream.tell()
 
     def close(self) -> None:
         if not self.closed:

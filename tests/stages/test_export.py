@@ -13,6 +13,8 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from babelcart.core.files import write_json
+from babelcart.export import licence_files
 from tests.support.project import Project, run, run_to
 
 
@@ -38,6 +40,9 @@ def test_the_adapter_and_the_merged_model_give_the_scores_of_predict(project: Pr
     run("card", "--task", "qc", "--model", "tiny")
     table = pd.read_parquet("predictions/tiny/qc/test.parquet")
     assert table["probability"].std() > 0.001
+    terms = {"LICENSE": "Permission is granted", "GEMMA_TERMS.html": "<p>terms</p>", "NOTICE.txt": "© the authors"}
+    for name, text in terms.items():
+        Path("models/tiny/base", name).write_text(text, encoding="utf-8")
     run("export", "--task", "qc", "--model", "tiny", "--out", "out/adapter")
     run("export", "--task", "qc", "--model", "tiny", "--out", "out/merged", "--merge")
     base = AutoModelForCausalLM.from_pretrained("models/tiny/base")
@@ -46,6 +51,7 @@ def test_the_adapter_and_the_merged_model_give_the_scores_of_predict(project: Pr
     for model, folder in ((adapted, "adapter"), (merged, "merged")):
         contract = json.loads(Path(f"out/{folder}/babelcart.json").read_text())
         card = ModelCard.load(Path(f"out/{folder}/README.md"))
+        assert {name: Path(f"out/{folder}", name).read_text(encoding="utf-8") for name in terms} == terms
         assert card.data.library_name == {"adapter": "peft", "merged": "transformers"}[folder]
         assert card.text == ModelCard.load(Path("models/tiny/qc.md")).text
         assert contract["threshold"] == json.loads(Path("metrics/tiny/qc.json").read_text())["validation"]["threshold"]
@@ -62,3 +68,21 @@ def test_a_failed_export_writes_nothing_and_overwrites_nothing(project: Project)
     printed = run("export", "--task", "qc", "--model", "tiny", "--out", "out", fails=True).output
     assert "out exists" in printed
     assert not list(Path("out").iterdir())
+
+
+def test_a_base_model_without_a_licence_file_causes_a_warning(project: Project) -> None:
+    run_to("train")
+    printed = run("export", "--task", "qc", "--model", "tiny", "--out", "out", "--merge").output
+    assert "without a file of its licence (none (random weights))" in printed
+
+
+def test_licence_files_of_a_model_from_the_hub_are_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0" * 40
+    snapshot = tmp_path / "hub/models--a--b/snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for name in ("License.txt", "config.json", "USE_POLICY.md"):
+        (snapshot / name).write_text("x")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "base").mkdir()
+    write_json(tmp_path / "base/base.json", {"licence": "", "repo": "a/b", "revision": commit})
+    assert [path.name for path in licence_files(tmp_path / "base")] == ["License.txt", "USE_POLICY.md"]

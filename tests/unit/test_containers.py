@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from babelcart.core.errors import UserError
-from babelcart.rows import containers
+from babelcart.rows import containers, readers
+from babelcart.rows.sources import RawFile, ReadOptions
 
 ROWS = [{"id": "1", "query": "robe d'été"}, {"id": "007", "query": 'a "12 inch" pan'}]
 TEXT = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS * 2000).encode()
@@ -96,15 +97,18 @@ def test_a_truncated_or_damaged_file_is_an_error_that_names_it(tmp_path: Path, n
             content_of(path)
 
 
-def test_parquet_is_read_from_gzip_and_refused_in_zstd(tmp_path: Path) -> None:
-    pq.write_table(TABLE, tmp_path / "rows.parquet")
-    content = (tmp_path / "rows.parquet").read_bytes()
-    (tmp_path / "rows.parquet.gz").write_bytes(gzip.compress(content))
-    with containers.open_container(tmp_path / "rows.parquet.gz") as handle:
-        assert pq.ParquetFile(handle).read().to_pylist() == ROWS
-    (tmp_path / "rows.parquet.zst").write_bytes(zstd(content))
-    with containers.open_container(tmp_path / "rows.parquet.zst") as handle, pytest.raises(UserError, match="unzstd --keep"):
-        pq.ParquetFile(handle)
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_rows_are_read_from_compressed_text_and_parquet(tmp_path: Path, name: str) -> None:
+    rows = [{"id": row["id"], "language": "fr", "origin_query": row["query"], "item_title": "x", "label": 1} for row in ROWS]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "plain")
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    for suffix, content in ((".jsonl", lines), (".parquet", (tmp_path / "plain").read_bytes())):
+        path = tmp_path / name.replace(".jsonl", suffix)
+        compressed = zipped((f"rows{suffix}", content)) if path.suffix == ".zip" else COMPRESSED[name](content)
+        path.write_bytes(compressed)
+        table, problems, _ = readers.read_rows([RawFile(path, ReadOptions())], "qi", labelled=True)
+        assert not problems
+        assert table["origin_query"].tolist() == [row["query"] for row in ROWS]
 
 
 @pytest.mark.parametrize("opener", [gzip.open, bz2.open, lzma.open])
