@@ -91,6 +91,7 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
 def main() -> None:
     from babelcart.core.tasks import Task
     from babelcart.rows.sources import Data
+    from babelcart.rows.splits import Split, check_test_rows
 
     declared = declared_sections()
     if used := graph.read_sections():
@@ -111,7 +112,7 @@ def main() -> None:
             config.load_section(kind, name)
     data = config.load_section(Data)
     for task in tasks:
-        data.files(task)
+        check_test_rows(config.load_section(Split).test_share, task, bool(data.files(task).sources("test")))
     if Path(data.path).exists():
         check_data(data, tasks)
     else:
