@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from babelcart.core.errors import UserError
 from babelcart.inspection import encodings
@@ -21,6 +21,7 @@ from babelcart.rows import containers, formats
 from babelcart.rows.batches import Request
 from babelcart.rows.sources import RawFile, ReadOptions
 
+Quoting = Literal["minimal", "none", "multiline"]
 _SAMPLE = 1 << 20  # bytes for the choice of the dialect
 _DELIMITERS = (",", "\t", ";", "|")
 _KEY_LINES = 2000  # lines of JSON whose keys are collected
@@ -163,7 +164,7 @@ def _delimited(path: Path, options: ReadOptions, text: str, packed: str, reasons
     return FileFormat(path, options, description, tuple(header), reasons)
 
 
-def _dialect(path: Path, options: ReadOptions, sample: str) -> tuple[str, str]:
+def _dialect(path: Path, options: ReadOptions, sample: str) -> tuple[str, Quoting]:
     """Delimiter and quoting. DuckDB's sniffer proposes a delimiter, and the choice is verified by reading the rows.
 
     The delimiter gives most rows equal numbers of fields, and more than one. For its quoting, the complete file is read: ``minimal`` if no
@@ -178,8 +179,8 @@ def _dialect(path: Path, options: ReadOptions, sample: str) -> tuple[str, str]:
     delimiter = max(scores, key=lambda choice: (scores[choice], choice[0] == sniffed, choice[1] == "minimal"))[0]
     if max(scores.values())[0] == 0:
         delimiter = "\t" if ".tsv" in path.suffixes else ","
-    broken = {}
-    for quoting in ("minimal", "none", "multiline"):
+    broken: dict[Quoting, float] = {}
+    for quoting in get_args(Quoting):
         broken[quoting] = _broken_rows(path, replace(options, format="csv", delimiter=delimiter, quoting=quoting))
         if broken[quoting] == 0:
             return delimiter, quoting
@@ -236,9 +237,7 @@ def _header(sample: str, delimiter: str, quoting: str) -> tuple[list[str], bool]
     if any(map(is_known_name, first)):
         return first, True
     is_name = [bool(re.fullmatch(r"[^\W\d][^,;|\t]{0,60}|_\w+", cell.strip())) for cell in first]
-    numeric = [
-        len(rows) > 1 and all(_is_number(row[index]) for row in rows[1:] if len(row) > index) for index in range(len(first))
-    ]
+    numeric = [len(rows) > 1 and all(_is_number(row[index]) for row in rows[1:] if len(row) > index) for index in range(len(first))]
     distinct = len(set(first)) == len(first)
     if first and all(is_name) and distinct and (any(numeric) or not _repeats_later(rows)):
         return first, True

@@ -10,16 +10,20 @@ from typing import Any
 from babelcart.rows.labels import LabelRule, grade_text
 
 _POSITIVE = {
-    "e", "exact", "relevant", "highly relevant", "very relevant", "yes", "y", "true", "t", "positive", "pos", "good", "perfect", "excellent",
-    "match", "correct", "1", "perfect match", "exact match", "vital",
+    "e", "exact", "relevant", "highly relevant", "very relevant", "yes", "y", "true", "t", "positive", "pos", "good", "perfect",
+    "excellent",
+    "match", "correct", "1", "perfect match",
+    "exact match", "vital",
 }  # fmt: skip
 _NEGATIVE = {
     "s", "c", "i", "substitute", "complement", "irrelevant", "partial", "partially relevant", "somewhat relevant", "marginal",
     "not relevant", "non-relevant", "nonrelevant", "not_relevant", "no", "n", "false", "f", "negative", "neg", "bad", "poor", "fair",
     "mismatch", "no match", "partial match", "incorrect", "off-topic", "off topic", "not applicable", "0", "slightly relevant",
 }  # fmt: skip
-_MISSING = {"", "na", "n/a", "nan", "null", "none", "?", "-", "unknown", "unjudged", "unrated", "unlabeled", "unlabelled", "skip", "skipped",
-            "tbd", "ignored", "error", "can't tell", "cannot tell", "not sure", "unsure"}  # fmt: skip
+_MISSING = {
+    "", "na", "n/a", "nan", "null", "none", "?", "-", "unknown", "unjudged", "unrated", "unlabeled", "unlabelled", "skip", "skipped", "tbd",
+    "ignored", "error", "can't tell", "cannot tell", "not sure", "unsure",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def propose_labels(values: Mapping[str, int], relevant: Sequence[str] = ()) -> L
     missing = sorted(grade for grade in grades if grade.casefold() in _MISSING)
     present = sorted(grades - set(missing))
     numbers = {grade: float(grade) for grade in present if re.fullmatch(r"-?\d+(?:\.\d+)?", grade)}
-    no_label = {grade: None for grade in missing}
+    no_label = dict.fromkeys(missing)
     if numbers and len(numbers) == len(present):
         return _numeric(numbers, no_label, relevant)
     if relevant:

@@ -23,18 +23,20 @@ COUNTRIES: Mapping[str, tuple[str, ...]] = {
         "ma": "ar fr", "th": "th", "vn": "vi", "id": "id", "my": "ms en", "ph": "en tl", "pk": "ur en", "bd": "bn",
     }.items()
 }  # fmt: skip
-_NAMES = (
-    "ARABIC BENGALI BOKMAL BULGARIAN CATALAN CHINESE CROATIAN CZECH DANISH DUTCH ENGLISH FINNISH FRENCH GERMAN GREEK HEBREW HINDI HUNGARIAN "
-    "INDONESIAN ITALIAN JAPANESE KOREAN MALAY PERSIAN POLISH PORTUGUESE ROMANIAN RUSSIAN SLOVAK SPANISH SWEDISH TAGALOG THAI TURKISH "
-    "UKRAINIAN URDU VIETNAMESE"
-).split()
+# Names of languages in lingua.
+_NAMES = """
+    ARABIC BENGALI BOKMAL BULGARIAN CATALAN CHINESE CROATIAN CZECH DANISH DUTCH ENGLISH FINNISH FRENCH GERMAN GREEK HEBREW HINDI HUNGARIAN
+    INDONESIAN ITALIAN JAPANESE KOREAN MALAY PERSIAN POLISH PORTUGUESE ROMANIAN RUSSIAN SLOVAK SPANISH SWEDISH TAGALOG THAI TURKISH
+    UKRAINIAN URDU VIETNAMESE
+""".split()  # noqa: SIM905
+_CONFIDENCE = 0.25
 _OTHER_CODES = {"tl": "fil", "nb": "no"}
 
 
 def language_shares(texts: Sequence[str]) -> dict[str, float]:
     """Shares of the languages of some short texts, the most frequent first.
 
-    Each text counts for the language that lingua finds, with its confidence as the weight.
+    Each text counts for the language that lingua finds, if its confidence is at least `_CONFIDENCE`.
 
     Parameters
     ----------
@@ -46,7 +48,8 @@ def language_shares(texts: Sequence[str]) -> dict[str, float]:
     totals: Counter[str] = Counter()
     for ranking in _detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts]):
         code = ranking[0].language.iso_code_639_1.name.lower()
-        totals[_OTHER_CODES.get(code, code)] += ranking[0].value
+        if ranking[0].value >= _CONFIDENCE:
+            totals[_OTHER_CODES.get(code, code)] += 1
     total = totals.total()
     if not total:
         return {}

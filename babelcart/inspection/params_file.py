@@ -167,7 +167,8 @@ def _block(lines: list[str], keys: list[str]) -> tuple[int, int] | None:
             (
                 index
                 for index in range(first + 1, end)
-                if _is_content(lines[index]) and (_indent(lines[index]) < depth or (_indent(lines[index]) == depth and not _is_item(lines[index])))
+                if _is_content(lines[index])
+                and (_indent(lines[index]) < depth or (_indent(lines[index]) == depth and not _is_item(lines[index])))
             ),
             end,
         )

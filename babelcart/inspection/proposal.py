@@ -14,7 +14,7 @@ from babelcart.core.tasks import CANDIDATE_FIELD, TASKS
 from babelcart.inspection.joins import Joined, find_join, write_query
 from babelcart.inspection.labels import propose_labels
 from babelcart.inspection.languages import language_shares, map_tag
-from babelcart.inspection.roles import Roles, find_roles, is_label_name, split_of_name, split_of_value
+from babelcart.inspection.roles import Roles, find_roles, split_of_name, split_of_value
 from babelcart.inspection.tables import Database, Table
 from babelcart.rows import languages, taxonomy
 from babelcart.rows.sources import SPLITS
@@ -222,7 +222,13 @@ class _Planner:
         source = Source(split, self.names[table.name])
         self._add_format(source, table)
         columns: dict[str, str | None] = {}
-        defaults = {"id": "id", "language": "language", "origin_query": "origin_query", "label": "label", "candidate": CANDIDATE_FIELD[task]}
+        defaults = {
+            "id": "id",
+            "language": "language",
+            "origin_query": "origin_query",
+            "label": "label",
+            "candidate": CANDIDATE_FIELD[task],
+        }
         for role, default in defaults.items():
             column = roles.columns.get(task if role == "candidate" else role)
             if role == "id" and (column is None or not self._is_id(table, column)):
@@ -327,7 +333,7 @@ class _Planner:
                 if identifier and (split := split_of_name(other.path.name)):
                     share = self.database.overlap(table, [columns["id"]], other, [identifier])
                     overlaps.append((share, split == split_of_name(table.path.name), _same_words(other.path, table.path), split))
-            share, *_, split = max(overlaps, default=(0.0, False, 0, ""))
+            share, _, _, split = max(overlaps, default=(0.0, False, 0, ""))
             if not share:
                 continue
             source = Source(f"{split}_labels", self.names[table.name], labels=self.database.values(table, columns["label"]))
@@ -374,7 +380,9 @@ def _task_section(sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, 
     """The section of a task, and the reasons of its guesses by key."""
     rows = [source for source in sources if not source.split.endswith("_labels")]
     common = {
-        key: value for key, value in rows[0].options.items() if all(key in source.options and source.options[key] == value for source in rows)
+        key: value
+        for key, value in rows[0].options.items()
+        if all(key in source.options and source.options[key] == value for source in rows)
     }
     section: dict[str, Any] = {key: value for key, value in common.items() if key != "where"}
     reasons = {key: reason for key, reason in rows[0].reasons.items() if key in section}
@@ -407,9 +415,7 @@ def _other_settings(proposal: Proposal, sources: Mapping[str, list[Source]], pla
         held_out = held_out or bool(tests)
         if tests and not any(source.labels for source in tests):
             proposal.remarks.append(f"{task}: the test rows have no labels, so that scores come from the validation rows")
-        languages_of = {
-            split: {tag for source in task_sources if source.split == split for tag in source.tags} for split in SPLITS
-        }
+        languages_of = {split: {tag for source in task_sources if source.split == split for tag in source.tags} for split in SPLITS}
         lacking = sorted((languages_of["dev"] or languages_of["test"]) - languages_of["train"])
         if lacking:
             key = f"translate.{task}.target_languages"

@@ -20,9 +20,9 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "user_locale", "shop_locale", "item_locale", "market", "marketplace", "country", "country_code", "site", "region",
     ),
     "origin_query": (
-        "origin_query", "query", "search_query", "search_term", "search_terms", "searchterm", "query_text", "querytext", "query_string",
-        "keyword", "keywords", "search_keyword", "user_query", "raw_query", "search_phrase", "search_text", "search", "request", "q", "term",
-        "phrase", "suchbegriff", "requete", "consulta", "zapytanie",
+        "origin_query", "query", "search_query", "search_term", "search_terms", "searchterm", "query_text", "querytext",
+        "query_string", "keyword", "keywords", "search_keyword", "user_query", "raw_query", "search_phrase", "search_text", "search", "request", "q",
+        "term", "phrase", "suchbegriff", "requete", "consulta", "zapytanie",
     ),
     "qi": (
         "item_title", "product_title", "title", "product_name", "item_name", "productname", "producttitle", "itemtitle", "doc_title",
@@ -121,9 +121,9 @@ def _fits(role: str, column: Column, rows: int) -> bool:
     if role == "split":
         return bool(column.values) and any(split_of_value(value) for value in column.values)
     if role == "label":
-        return bool(column.values) and len(column.values) > 1 or (column.filled > 0 and column.distinct > 1 and _numeric(column))
+        return len(column.values) > 1 or (column.filled > 0 and column.distinct > 1 and _numeric(column))
     if role == "language":
-        return column.filled > 0 and column.longest <= 24 and (bool(column.values))
+        return column.filled > 0 and column.longest <= 24 and bool(column.values)
     if role in ("origin_query", "qc", "qi"):
         return column.filled > 0 and not _numeric(column)
     return column.filled > 0 or not rows

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import duckdb
 
 MAX_VALUES = 60  # a column with more different values has no table of values
+_EXACT_ROWS = 2_000_000  # more different values are counted approximately
 _MEMORY = "1GB"
 
 
@@ -30,7 +31,7 @@ class Column:
     filled : int
         Number of values that are neither missing nor empty.
     distinct : int
-        Number of different values; approximate above a few thousand.
+        Number of different values; approximate in files of more than two million rows.
     longest, mean_length : float
         Length of the values in characters.
     integer : bool
@@ -127,12 +128,14 @@ class Database:
 
     def _profile(self, name: str, file: FileFormat, types: dict[str, str]) -> tuple[int, dict[str, Column]]:
         """Number of rows, and facts about each column."""
+        rows = self.query(f"SELECT count(*) FROM {name}")[0][0]
+        distinct_count = "count(DISTINCT {})" if rows <= _EXACT_ROWS else "approx_count_distinct({})"
         facts = [
-            f"count(nullif({quoted(column)}, '')), approx_count_distinct({quoted(column)}), max(length({quoted(column)})), "
+            f"count(nullif({quoted(column)}, '')), {distinct_count.format(quoted(column))}, max(length({quoted(column)})), "
             f"avg(length({quoted(column)}))"
             for column in file.columns
         ]
-        rows, *numbers = self.query(f"SELECT {', '.join(['count(*)', *facts])} FROM {name}")[0]
+        numbers = self.query(f"SELECT {', '.join(facts)} FROM {name}")[0] if facts else ()
         columns = {}
         for index, column in enumerate(file.columns):
             filled, distinct, longest, mean = numbers[4 * index : 4 * index + 4]
@@ -158,9 +161,7 @@ class Database:
         """Share of the rows of a table whose values occur in columns of another."""
         if not table.rows:
             return 0.0
-        condition = " AND ".join(
-            f"a.{quoted(column)} = b.{quoted(name)}" for column, name in zip(columns, others, strict=True)
-        )
+        condition = " AND ".join(f"a.{quoted(column)} = b.{quoted(name)}" for column, name in zip(columns, others, strict=True))
         matched = self.query(f"SELECT count(*) FROM {table.name} a SEMI JOIN {other.name} b ON {condition}")[0][0]
         return float(matched / table.rows)
 
@@ -176,14 +177,13 @@ class Database:
         return [
             text
             for (text,) in self.query(
-                f"SELECT DISTINCT {quoted(column)} AS text FROM {table.name} WHERE {' AND '.join(conditions)} ORDER BY md5(text) LIMIT {limit}"
+                f"SELECT DISTINCT {quoted(column)} AS text FROM {table.name} WHERE {' AND '.join(conditions)} "
+                f"ORDER BY md5(text) LIMIT {limit}"
             )
         ]
 
 
-_VALUES = (
-    "SELECT coalesce({column}, '') AS value, count(*) AS rows FROM {table} GROUP BY value ORDER BY rows DESC, value LIMIT {limit}"
-)
+_VALUES = "SELECT coalesce({column}, '') AS value, count(*) AS rows FROM {table} GROUP BY value ORDER BY rows DESC, value LIMIT {limit}"
 
 
 @contextmanager
