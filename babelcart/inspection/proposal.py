@@ -280,15 +280,16 @@ class _Planner:
             source.reasons["constants"] = f"no column of languages; lingua finds {_percentages(shares)} in the queries"
             source.tags = {code: table.rows}
             return
-        codes, reasons = {}, []
+        codes: dict[str, str | None] = {}
+        reasons: list[str] = []
         counts = self.database.values(table, column, where)
         for tag, rows in counts.items():
             shares = language_shares(self.database.sample(table, query, {column: tag}, 200)) if _is_unclear(tag) else {}
-            code, reason = map_tag(tag, shares)
-            if code is None or (tag and code != languages.iso_code(tag)):
-                codes[tag] = code
+            language, reason = map_tag(tag, shares)
+            if language is None or (tag and language != languages.iso_code(tag)):
+                codes[tag] = language
                 reasons.append(f"{tag or 'empty'} is {reason}" if reason else f"{tag or 'empty'} is unknown")
-            source.tags[code or ""] = source.tags.get(code or "", 0) + rows
+            source.tags[language or ""] = source.tags.get(language or "", 0) + rows
         main = max((code for code in source.tags if code), key=lambda code: source.tags[code], default="en")
         mapping = {tag: code or main for tag, code in codes.items()}
         if mapping:

@@ -21,8 +21,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     ),
     "origin_query": (
         "origin_query", "query", "search_query", "search_term", "search_terms", "searchterm", "query_text", "querytext",
-        "query_string", "keyword", "keywords", "search_keyword", "user_query", "raw_query", "search_phrase", "search_text", "search", "request", "q",
-        "term", "phrase", "suchbegriff", "requete", "consulta", "zapytanie",
+        "query_string", "keyword", "keywords", "search_keyword", "user_query", "raw_query", "search_phrase", "search_text", "search",
+        "request", "q", "term", "phrase", "suchbegriff", "requete", "consulta", "zapytanie",
     ),
     "qi": (
         "item_title", "product_title", "title", "product_name", "item_name", "productname", "producttitle", "itemtitle", "doc_title",
