@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from babelcart.commands import cli
+from babelcart.commands import checks, cli
 from babelcart.core import config, graph
-from babelcart.core.errors import UserError
+from babelcart.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from babelcart.rows.sources import Data
@@ -111,6 +111,8 @@ def main() -> None:
     data = config.load_section(Data)
     for task in tasks:
         data.files(task)
+    for message in checks.rows_on_shipped_remotes(Path.cwd()):
+        click.echo(printable(f"warning: {message}"), err=True)
     if Path(data.path).exists():
         check_data(data, tasks)
     else:
