@@ -14,11 +14,12 @@ import hashlib
 import json
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
+from babelcart.rows import languages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,14 @@ class Job:
         return re.sub(r"[^a-z0-9]+", "-", f"{self.task} {self.model} {self.cell} {self.seed} {digest}".lower())
 
 
+def subset_languages(tags: Sequence[str], setting: str) -> tuple[str, ...]:
+    """The ISO 639-1 codes of a subset of a specification; raises UserError if a tag is not a language."""
+    try:
+        return languages.codes(tags, setting)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def jobs(spec: Mapping[str, Any]) -> list[Job]:
     """All experiments of a specification, ordered so that those with equal ``translate`` settings follow each other.
 
@@ -67,7 +76,15 @@ def jobs(spec: Mapping[str, Any]) -> list[Job]:
     ----------
     spec : mapping
         A specification, see the docstring of this module.
+
+    Raises
+    ------
+    UserError
+        If a subset names a language that does not exist.
     """
+    for task, subsets in spec["subsets"].items():
+        for name, tags in subsets.items():
+            subset_languages(tags, f"subsets.{task}.{name}")
     ordered = []
     for seed in spec["seeds"]:
         for task in spec["tasks"]:
@@ -128,8 +145,8 @@ class TaskPredictions:
         # Queries with the same normal form are drawn together, in all languages.
         self.query = np.array([normalise(query) for query in self.test["origin_query"]])
         self.masks = {
-            name: self.test["language"].isin(languages).to_numpy() if languages else np.ones(len(self.test), dtype=bool)
-            for name, languages in subsets.items()
+            name: self.test["language"].isin(subset_languages(tags, name)).to_numpy() if tags else np.ones(len(self.test), dtype=bool)
+            for name, tags in subsets.items()
         }
 
     def score(self, model: str, cell: str, seeds: list[int], draws: int) -> CellScores:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import write_json
@@ -21,6 +23,8 @@ from babelcart.rows.table import read_table, write_table
 def main(task: str) -> None:
     settings = config.load_section(splits.Split)
     source, out = Path(f"build/prepare/{task}"), Path(f"build/split/{task}")
+    test = read_table(source / "test.parquet")
+    splits.check_test_rows(settings.test_share, task, bool(len(test)))
     parts = splits.split_rows(
         read_table(source / "train.parquet"),
         validation_share=settings.validation_share,
@@ -29,10 +33,12 @@ def main(task: str) -> None:
         seed=settings.seed,
     )
     if not settings.test_share:
-        parts["test"] = read_table(source / "test.parquet")
+        parts["test"] = test
     parts["dev"] = read_table(source / "dev.parquet")
     with_duplicates = parts["train"]
     parts["train"] = splits.without_near_duplicates(with_duplicates, [parts[name] for name in ("validation", "dev", "test")])
+    for warning in splits.one_label_warnings(parts):
+        click.echo(f"warning: {task}: {warning}", err=True)
     for name, table in parts.items():
         write_table(out / f"{name}.parquet", table)
     write_json(Path(f"build/train_languages/{task}.json"), sorted(parts["train"]["language"].unique()))

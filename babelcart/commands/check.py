@@ -80,8 +80,9 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
     for task in tasks:
         prepared = prepare_task(data, config.load_section(Prepare), task)
         counts = prepared.counts
-        tables = [f"{split} {len(table):,} rows ({counts[split]['labelled']:,} labelled)" for split, table in prepared.tables.items()]
-        click.echo(f"{task}: {', '.join(tables)}")
+        parts = [f"train {counts['train']['kept']:,} of {counts['train']['rows']:,} rows"]
+        parts += [f"{split} {counts[split]['rows']:,} rows, {counts[split]['labelled']:,} labelled" for split in ("dev", "test")]
+        click.echo(f"{task}: {'; '.join(parts)}")
         for warning in prepared.warnings:
             click.echo(f"warning: {task}: {warning}", err=True)
 
@@ -90,6 +91,7 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
 def main() -> None:
     from babelcart.core.tasks import Task
     from babelcart.rows.sources import Data
+    from babelcart.rows.splits import Split, check_test_rows
 
     declared = declared_sections()
     if used := graph.read_sections():
@@ -110,7 +112,7 @@ def main() -> None:
             config.load_section(kind, name)
     data = config.load_section(Data)
     for task in tasks:
-        data.files(task)
+        check_test_rows(config.load_section(Split).test_share, task, bool(data.files(task).sources("test")))
     for message in checks.rows_on_shipped_remotes(Path.cwd()):
         click.echo(printable(f"warning: {message}"), err=True)
     if Path(data.path).exists():

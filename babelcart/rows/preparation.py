@@ -54,6 +54,7 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
         files, label_files = data.raw_files(task, split), data.raw_files(task, f"{split}_labels")
         table, problems, facts = readers.read_rows(files, task, labelled=split == "train" and not label_files)
         counts: dict[str, Any] = {"rows": len(table)}
+        prepared.warnings += facts.warnings
         if label_files:
             labels, label_problems = readers.read_labels(label_files, task)
             problems = problems + label_problems

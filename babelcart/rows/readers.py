@@ -84,11 +84,14 @@ class FileFacts:
         Number of train rows that were left out because their value has no label.
     separators : dict of str to str
         File -> separator of its category paths.
+    warnings : list of str
+        Facts that may show a wrong option.
     """
 
     records: int = 0
     unlabelled: int = 0
     separators: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def read_rows(files: Sequence[RawFile], task: str, *, labelled: bool) -> tuple[pd.DataFrame, list[Problem], FileFacts]:
@@ -204,6 +207,7 @@ def _read_file(file: RawFile, task: str, labelled: bool, facts: FileFacts) -> tu
         paths = table["candidate"].unique()
         separator = file.options.separator or taxonomy.find_separator(paths)
         facts.separators[str(file.path)] = separator
+        facts.warnings += [f"{file.path}: {warning}" for warning in taxonomy.odd_levels(paths, separator)]
         levels = {path: taxonomy.levels(path, separator) for path in paths}
         table["levels"] = [levels[path] for path in table["candidate"]]
     else:

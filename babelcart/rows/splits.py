@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
+from babelcart.rows import languages
 from babelcart.rows.text import fold, normalise
 
 if TYPE_CHECKING:
@@ -25,6 +26,38 @@ class Split:
     test_share: float = bounded(0, 0.9, default=0.0)
     train_languages: tuple[str, ...] = ()
     seed: int = bounded(0, 2**63 - 1, default=0)
+
+    def __post_init__(self) -> None:
+        if not self.validation_share:
+            raise ValueError(
+                "validation_share is 0; accepted: more than 0, to 0.9, because the threshold and the best adapter are chosen on validation"
+            )
+        object.__setattr__(self, "train_languages", languages.codes(self.train_languages, "train_languages"))
+
+
+def check_test_rows(test_share: float, task: str, has_test_rows: bool) -> None:
+    """Check that test rows come from exactly one place: files of their own, or a share of train.
+
+    Raises
+    ------
+    UserError
+        If both settings are set, or neither.
+    """
+    if test_share and has_test_rows:
+        raise UserError(
+            f"params.yaml: split.test_share is {test_share:g}, and data.{task}.test lists files, whose rows would not be used. "
+            f"Set split.test_share to 0, or remove data.{task}.test (split.test_share applies to all tasks)"
+        )
+    if not test_share and not has_test_rows:
+        raise UserError(
+            f"params.yaml: {task} has no test rows: data.{task}.test lists no files, and split.test_share is 0. "
+            "List test files, or set split.test_share, for example to 0.1"
+        )
+
+
+def language_counts(rows: pd.DataFrame) -> str:
+    """The languages of some rows with their numbers of rows, the most frequent first, for a message."""
+    return ", ".join(f"{language} {count:,}" for language, count in rows["language"].value_counts().items())
 
 
 def query_group(query: str) -> str:
@@ -61,7 +94,8 @@ def split_rows(
     validation_share, test_share : float
         Share of the groups of queries (not of the rows).
     train_languages : sequence of str
-        Languages of train and validation; empty for all. Test keeps every language, to measure languages unseen in training.
+        ISO 639-1 codes of the languages of train and validation; empty for all. Test keeps every language, to measure languages unseen
+        in training.
     seed : int
 
     Returns
@@ -72,8 +106,13 @@ def split_rows(
     Raises
     ------
     UserError
-        If train is empty, or a part with a share above 0.
+        If no row is in one of `train_languages`; if train is empty, or a part with a share above 0.
     """
+    if absent := [language for language in train_languages if not (rows["language"] == language).any()]:
+        raise UserError(
+            f"split.train_languages lists {', '.join(absent)}, but no train row has this language; the rows have {language_counts(rows)}. "
+            "Remove it from split.train_languages, or map the values of the language column with `languages` in data"
+        )
     rows = rows.assign(group=[query_group(query) for query in rows.origin_query])
     groups = rows["group"].unique()
     test_groups = {group for group in groups if hash_position(group, seed, "test") < test_share}
@@ -89,6 +128,16 @@ def split_rows(
                 f"split.test_share {test_share}, split.train_languages {list(train_languages) or 'all'}; change one of them"
             )
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
+
+
+def one_label_warnings(parts: Mapping[str, pd.DataFrame]) -> list[str]:
+    """One warning for train and validation each if all of its rows have the same label."""
+    warnings = []
+    for name, need in (("train", "a model cannot be trained"), ("validation", "neither a threshold nor the best adapter can be chosen")):
+        labels = parts[name]["label"].dropna().unique()
+        if len(labels) == 1:
+            warnings.append(f"all {len(parts[name]):,} rows of {name} have the label {int(labels[0])}, so that {need}")
+    return warnings
 
 
 def without_near_duplicates(train: pd.DataFrame, held_out: Iterable[pd.DataFrame]) -> pd.DataFrame:

