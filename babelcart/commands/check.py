@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from babelcart.commands import cli
+from babelcart.commands import checks, cli
 from babelcart.core import config, graph
-from babelcart.core.errors import UserError
+from babelcart.core.errors import UserError, printable
 
 if TYPE_CHECKING:
     from babelcart.rows.sources import Data
@@ -113,6 +113,8 @@ def main() -> None:
     data = config.load_section(Data)
     for task in tasks:
         check_test_rows(config.load_section(Split).test_share, task, bool(data.files(task).sources("test")))
+    for message in checks.rows_on_shipped_remotes(Path.cwd()):
+        click.echo(printable(f"warning: {message}"), err=True)
     if Path(data.path).exists():
         check_data(data, tasks)
     else:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import json
 import os
 import re
 import stat
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from babelcart.commands import lock
 from babelcart.core.errors import UserError
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -124,3 +127,37 @@ def writable_by_others(folder: Path) -> Path | None:
         if mode & stat.S_IWOTH and not (mode & stat.S_ISVTX and path != folder.absolute()):  # with a sticky bit, only owners can rename
             return path
     return None
+
+
+def rows_on_shipped_remotes(project: Path) -> Iterator[str]:
+    """Yield a message for every .dvc file with data of the user's own whose remote is part of the repository, as that of the sample is.
+
+    ``dvc add`` keeps the line ``remote: sample``; ``dvc push`` would then write the rows into a folder that git tracks, and would not send
+    them to the default remote.
+    """
+    for file in sorted(project.glob("*.dvc")):
+        for out in lock.read_tracked(file.read_text(encoding="utf-8"), file.name) if file.is_file() else []:
+            name, oid = out.get("remote"), out["md5"]
+            folder = _remote_folder(project, str(name)) if name else None
+            if folder is None:
+                continue
+            listing = subprocess.run(["git", "ls-files", "-z", "--full-name", "--", folder], cwd=project, capture_output=True, text=True)
+            tracked = {Path(path).parts[-2:] for path in listing.stdout.split("\0")[:-1]}
+            if tracked and (oid[:2], oid[2:]) not in tracked:
+                yield (
+                    f"{file.name}: {out['path']} has changed, but its remote is still {name!r}, a folder of this repository; "
+                    f"`dvc push` would not send it to a remote of your own. Remove the line `remote: {name}`: "
+                    f"dvc remove {file.name} && dvc add {out['path']}"
+                )
+
+
+def _remote_folder(project: Path, name: str) -> str | None:
+    """Folder of a DVC remote inside the project, or None if the remote is elsewhere or is not configured."""
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        config.read([project / ".dvc/config", project / ".dvc/config.local"], encoding="utf-8")
+    except configparser.Error:
+        return None  # DVC refuses the file
+    url = config.get(f"'remote \"{name}\"'", "url", fallback="")
+    folder = (project / ".dvc" / url).resolve()
+    return str(folder) if url and "://" not in url and folder.is_relative_to(project.resolve()) else None

@@ -46,6 +46,7 @@ def main(contents: bool, offline: bool) -> None:
             _report("the workspace matches dvc.lock", changes),
             _report("no link leads out of the workspace", (f"{path} leads to {target}" for path, target in leaving)),
             _report("git contains no secrets", (f"{path}:{line}: {kind}" for path, line, kind in checks.secrets(tracked))),
+            _report("no data of your own belongs to the sample's remote", checks.rows_on_shipped_remotes(Path(repo.root_dir))),
             _report("other users cannot write to DVC's cache", [f"any user can write to {writable}"] if writable else []),
             0 if offline else _report("the remote is complete", objects.lacking(repo, contents)),
         ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,21 +10,21 @@ import pytest
 from tests.support.processes import call
 from tests.support.project import run
 
-PIPELINE = f"""
+PIPELINE = """
 stages:
   cut:
-    cmd: '{sys.executable} code.py raw/rows.txt cut/rows.txt'
+    cmd: 'python code.py raw/rows.txt cut/rows.txt'
     deps: [code.py, raw]
     params: [cut]
     outs: [cut]
   count:
-    cmd: '{sys.executable} code.py cut/rows.txt counts.json'
+    cmd: 'python code.py cut/rows.txt counts.json'
     deps: [code.py, cut/rows.txt]
     metrics:
       - counts.json:
           cache: false
   pack:
-    cmd: '{sys.executable} code.py counts.json packed/all.txt'
+    cmd: 'python code.py counts.json packed/all.txt'
     deps: [code.py, cut, counts.json]
     outs: [packed]
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_ctrl_c_ends_a_stage_with_a_one_line_message(project: Project, monkeypat
 
 
 def test_a_full_disk_is_reported_and_leaves_no_file(project: Project) -> None:
-    command = ["bash", "-c", f"ulimit -f 1; exec {sys.executable} -m stages.prepare --task qc"]
+    command = ["bash", "-c", f"ulimit -f 1; exec {shlex.quote(sys.executable)} -m stages.prepare --task qc"]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr

@@ -487,3 +487,24 @@ def test_colleagues_continue_from_shared_results(home: Path, project: Project, t
         ran = repro(author)
         assert ran == []
         run("verify", "--contents")
+
+
+def test_rows_of_your_own_on_the_remote_of_the_sample_are_reported(author: Clone) -> None:
+    sample = author.folder / "samples/remote"
+    author("dvc", "remote", "add", "--quiet", "sample", str(sample))
+    tracked = author.folder / "data.dvc"
+    tracked.write_text(tracked.read_text() + "  remote: sample\n")
+    author("dvc", "push", "--quiet", "data.dvc")
+    author.commit()
+    assert not list(checks.rows_on_shipped_remotes(author.folder))
+    (author.folder / "data/words.txt").write_text("my own rows\n")
+    author("dvc", "add", "--quiet", "data")
+    (message,) = checks.rows_on_shipped_remotes(author.folder)
+    assert message.startswith("data.dvc: data has changed, but its remote is still 'sample', a folder of this repository")
+    printed = run("verify", "--offline", fails=True).output
+    assert "FAILED  no data of your own belongs to the sample's remote\n  data.dvc: data has changed" in printed
+    for command in message.partition("`remote: sample`: ")[2].split(" && "):
+        author(*command.split())
+    assert not list(checks.rows_on_shipped_remotes(author.folder))
+    assert "remote" not in tracked.read_text()
+    assert (author.folder / "data/words.txt").read_text() == "my own rows\n"

@@ -37,6 +37,7 @@ _path = ""
 def path() -> str:
     """PATH with the clients in front. The first call starts the server, which ends with this process."""
     import atexit
+    import shlex
     import subprocess
     import tempfile
 
@@ -47,7 +48,8 @@ def path() -> str:
         for name in ("dvc", "python"):
             script = f"{folder}/{name}"
             with open(script, "w", encoding="utf-8") as handle:
-                handle.write(f"#!/bin/sh\nexec '{sys.executable}' -IS '{os.path.abspath(__file__)}' '{address}' {name} \"$@\"\n")
+                client = shlex.join([sys.executable, "-IS", os.path.abspath(__file__), address, name])
+                handle.write(f'#!/bin/sh\nexec {client} "$@"\n')
             os.chmod(script, 0o755)
         command = [sys.executable, os.path.abspath(__file__), address]
         _server = subprocess.Popen(command, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
