@@ -116,6 +116,8 @@ def _write(proposal: Proposal) -> list[str]:
         and (not inside_old_data or config.read_params()["data"]["path"] == data_path)
     ):
         del proposal.settings["translate.memory"]  # the memory of the user
+    if config.read_params()["translate"].get("chain") or "translate.memory" not in proposal.settings:
+        proposal.settings = {key: value for key, value in proposal.settings.items() if not key.endswith("target_languages")}
     new = params_file.updated(old, proposal)
     for name, query in proposal.queries.items():
         if Path(name).exists() and Path(name).read_text(encoding="utf-8") != query:
