@@ -441,11 +441,11 @@ def _without_common(options: Mapping[str, Any], section: Mapping[str, Any], *, i
 def _other_settings(proposal: Proposal, sources: Mapping[str, list[Source]], planner: _Planner) -> None:
     """Labels, the test share, and what the stage translate needs."""
     proposal.settings["tasks"] = proposal.tasks
-    held_out = False
+    without_test = []
     for task, task_sources in sources.items():
         _add_labels(proposal, task, task_sources, planner.wishes.relevant)
         tests = [source for source in task_sources if source.split in ("test", "test_labels")]
-        held_out = held_out or bool(tests)
+        without_test += [] if tests else [task]
         if tests and not any(source.labels for source in tests):
             proposal.remarks.append(f"{task}: the test rows have no labels, so that scores come from the validation rows")
         languages_of = {split: {tag for source in task_sources if source.split == split for tag in source.tags} for split in SPLITS}
@@ -458,8 +458,13 @@ def _other_settings(proposal: Proposal, sources: Mapping[str, list[Source]], pla
             )
         else:
             proposal.settings[f"translate.{task}.target_languages"] = None
-    proposal.settings["split.test_share"] = 0.0 if held_out else TEST_SHARE
-    if not held_out:
+    proposal.settings["split.test_share"] = TEST_SHARE if without_test else 0.0
+    if without_test and len(without_test) < len(sources):
+        proposal.problems.append(
+            f"{without_test[0]} has no test file, but the other task has one, and split.test_share applies to both; inspect one task at a "
+            "time, with --task"
+        )
+    if without_test:
         proposal.reasons["split.test_share"] = "no test file, so that a part of the queries is held out for the scores"
     memories = [table for table in planner.tables if {"source", "target", "text", "translation"} <= set(table.columns)]
     proposal.settings["translate.memory"] = f"{proposal.data['path']}/{planner.names[memories[0].name]}" if memories else MEMORY
