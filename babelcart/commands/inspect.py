@@ -61,7 +61,7 @@ def _inspect(names: tuple[str, ...], task: str | None, relevant: tuple[str, ...]
     from babelcart.inspection.proposal import Wishes, propose
     from babelcart.inspection.roles import find_roles
     from babelcart.inspection.tables import open_database
-    from babelcart.inspection.verification import verify
+    from babelcart.inspection.verification import Verification, verify
 
     formats = [identify(path) for path in expand(names)]
     with open_database() as database:
@@ -70,7 +70,7 @@ def _inspect(names: tuple[str, ...], task: str | None, relevant: tuple[str, ...]
         for description in facts if show else []:
             click.echo("\n".join([*summary.file_lines(description), ""]))
         proposal = propose(database, tables, Wishes(task, relevant))
-    verification = verify(proposal, tables)
+    verification = verify(proposal, tables) if not proposal.problems else Verification()
     if show:
         _print_proposal(proposal)
         if lines := summary.row_lines(verification):
@@ -116,6 +116,8 @@ def _write(proposal: Proposal) -> list[str]:
         and (not inside_old_data or config.read_params()["data"]["path"] == data_path)
     ):
         del proposal.settings["translate.memory"]  # the memory of the user
+    if config.read_params()["translate"].get("chain") or "translate.memory" not in proposal.settings:
+        proposal.settings = {key: value for key, value in proposal.settings.items() if not key.endswith("target_languages")}
     new = params_file.updated(old, proposal)
     for name, query in proposal.queries.items():
         if Path(name).exists() and Path(name).read_text(encoding="utf-8") != query:

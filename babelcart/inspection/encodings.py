@@ -37,6 +37,8 @@ def find_encoding(path: Path) -> tuple[str, str]:
         head = handle.read(4096)
     for mark, name in _MARKS:
         if head.startswith(mark):
+            if not _decodes(path, name):
+                raise UserError(f"{path} starts like {name} text, but is not; convert it to UTF-8, or copy it again")
             return name, ""
     if b"\0" in head:
         even, odd = head[::2].count(0), head[1::2].count(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ _NAMES = """
     UKRAINIAN URDU VIETNAMESE
 """.split()  # noqa: SIM905
 _CONFIDENCE = 0.25
+_FLOOR = 0.005
 _OTHER_CODES = {"tl": "fil", "nb": "no"}
 
 
@@ -56,6 +58,21 @@ def language_shares(texts: Sequence[str]) -> dict[str, float]:
     return dict(sorted(((code, weight / total) for code, weight in totals.items()), key=lambda item: (-item[1], item[0])))
 
 
+def joint_scores(texts: Sequence[str]) -> dict[str, float]:
+    """Log-likelihoods of the languages of some texts that are all in one language, the most likely first.
+
+    The sum of the logarithms of lingua's confidences, which is reliable for a dozen of short texts. A confidence below `_FLOOR` counts as
+    this, so that a few texts in other languages do not decide.
+    """
+    totals: dict[str, float] = {}
+    for ranking in _detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts]):
+        for confidence in ranking:
+            code = confidence.language.iso_code_639_1.name.lower()
+            code = _OTHER_CODES.get(code, code)
+            totals[code] = totals.get(code, 0.0) + math.log(max(confidence.value, _FLOOR))
+    return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
+
+
 @lru_cache(maxsize=1)
 def _detector() -> Any:
     from lingua import Language, LanguageDetectorBuilder
@@ -74,15 +91,15 @@ def _script(character: str) -> str:
     return unicodedata.name(character, "OTHER").split()[0].split("-")[0].capitalize()
 
 
-def map_tag(tag: str, shares: Mapping[str, float]) -> tuple[str | None, str]:
+def map_tag(tag: str, texts: Sequence[str]) -> tuple[str | None, str]:
     """The language of a tag in a file, and why, if it is a guess.
 
     Parameters
     ----------
     tag : str
         A language code, locale, country code, or the English name of a language.
-    shares : mapping
-        As from `language_shares`, of the queries with this tag; empty if unknown.
+    texts : sequence of str
+        Queries with this tag. They decide between the language and the country that a code may mean.
 
     Returns
     -------
@@ -90,20 +107,21 @@ def map_tag(tag: str, shares: Mapping[str, float]) -> tuple[str | None, str]:
         ISO 639-1 code, or None if the tag is unknown; and the reason, "" if the tag is a language code in agreement with the texts.
     """
     key = tag.strip().casefold()
-    code = languages.iso_code(tag)
-    countries = COUNTRIES.get(key, ())
-    best = next(iter(shares), None)
-    if code is not None and (not countries or code in countries[:1] or shares.get(code, 0) >= 0.5 * max(shares.values(), default=0)):
+    code, countries = languages.iso_code(tag), COUNTRIES.get(key, ())
+    if not countries or code in countries[:1]:
+        if code is not None:
+            return code, ""
+        if name := _code_of_name(key):
+            return name, "names of languages"
+    scores = joint_scores(texts) if texts else {}
+    options = [*([code] if code else []), *countries] or list(scores)
+    if not options:
+        return None, ""
+    best = max(options, key=lambda option: (scores.get(option, -math.inf), -options.index(option)))
+    if best == code:
         return code, ""
-    if name := _code_of_name(key):
-        return name, "the name of a language"
-    if countries:
-        language = max(countries, key=lambda country_code: (shares.get(country_code, 0), -countries.index(country_code)))
-        measured = f" (lingua: {shares[language]:.0%} of its queries are {language})" if language in shares else ""
-        return language, f"a country{measured}"
-    if code is None and best is not None and shares[best] >= 0.5:
-        return best, f"{best} in {shares[best]:.0%} of its queries by lingua"
-    return code, ""
+    kind = "codes of countries" if countries else "unknown"
+    return best, f"{kind}, mapped to the most likely language of their queries by lingua"
 
 
 def _code_of_name(name: str) -> str | None:

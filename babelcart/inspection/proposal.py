@@ -13,7 +13,7 @@ from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD, TASKS
 from babelcart.inspection.joins import Joined, find_join, write_query
 from babelcart.inspection.labels import propose_labels
-from babelcart.inspection.languages import language_shares, map_tag
+from babelcart.inspection.languages import COUNTRIES, joint_scores, language_shares, map_tag
 from babelcart.inspection.roles import Roles, find_roles, split_of_name, split_of_value
 from babelcart.inspection.tables import Database, Table
 from babelcart.rows import languages, taxonomy
@@ -21,6 +21,7 @@ from babelcart.rows.sources import SPLITS
 
 TEST_SHARE = 0.2
 MEMORY = "translations.csv"  # a translation memory without entries
+_ENOUGH_IDS = 0.1  # share of the rows whose ids a file of labels must have
 _OPTIONS = ("format", "encoding", "delimiter", "quoting", "header")
 
 
@@ -215,7 +216,7 @@ class _Planner:
                         f"{table.path.name}: {column.values[value]:,} rows with {column.name} = {value!r} are not used"
                     )
             return [(split, {column.name: values[split]}) for split in SPLITS if split in values]
-        return [(split_of_name(table.path.name) or (split_of_name(table.path.parent.name) if others else None) or "", {})]
+        return [(split_of_name(table.path.name) or (split_of_value(table.path.parent.name) if others else None) or "", {})]
 
     def _file_source(self, table: Table, task: str, split: str, where: dict[str, list[str]]) -> Source:
         roles = self.roles[table.name]
@@ -274,27 +275,28 @@ class _Planner:
         """Add the map of languages, or the constant language of a file without a column of languages."""
         query, column = columns["origin_query"], columns.get("language")
         if column is None:
-            shares = language_shares(self.database.sample(table, query))
-            code = next(iter(shares), "en")
-            source.options["constants"] = {"language": code}
-            source.reasons["constants"] = f"no column of languages; lingua finds {_percentages(shares)} in the queries"
-            source.tags = {code: table.rows}
+            texts = self.database.sample(table, query)
+            shares, constant = language_shares(texts), next(iter(joint_scores(texts)), "en")
+            source.options["constants"] = {"language": constant}
+            source.reasons["constants"] = (
+                f"no column of languages; by lingua, the queries are most likely in {constant} (single queries: {_percentages(shares)})"
+            )
+            source.tags = {constant: table.rows}
             return
         codes: dict[str, str | None] = {}
-        reasons: list[str] = []
+        reasons: dict[str, list[str]] = {}
         counts = self.database.values(table, column, where)
         for tag, rows in counts.items():
-            shares = language_shares(self.database.sample(table, query, {column: tag}, 200)) if _is_unclear(tag) else {}
-            language, reason = map_tag(tag, shares)
-            if language is None or (tag and language != languages.iso_code(tag)):
-                codes[tag] = language
-                reasons.append(f"{tag or 'empty'} is {reason}" if reason else f"{tag or 'empty'} is unknown")
-            source.tags[language or ""] = source.tags.get(language or "", 0) + rows
+            code, reason = map_tag(tag, self.database.sample(table, query, {column: tag}, 200) if _is_unclear(tag) else [])
+            if code is None or (tag and code != languages.iso_code(tag)):
+                codes[tag] = code
+                reasons.setdefault(reason or "unknown, mapped to the most frequent language", []).append(tag or "(empty)")
+            source.tags[code or ""] = source.tags.get(code or "", 0) + rows
         main = max((code for code in source.tags if code), key=lambda code: source.tags[code], default="en")
         mapping = {tag: code or main for tag, code in codes.items()}
         if mapping:
             source.options["languages"] = mapping
-            source.reasons["languages"] = "; ".join(reasons[:6])
+            source.reasons["languages"] = "; ".join(f"{', '.join(sorted(tags)[:12])}: {reason}" for reason, tags in reasons.items())
 
     def _query_sources(self, joined: Joined, task: str) -> list[Source]:
         """A query for each split of a table of judgements, and the options that its columns need."""
@@ -322,28 +324,42 @@ class _Planner:
         return sources
 
     def _label_sources(self, tables: Sequence[Table], task: str, rows: Sequence[Table]) -> list[Source]:
-        """Files of ids and labels, each assigned to the split whose ids it has."""
+        """Files of ids and labels, each assigned to the split without labels whose ids it has; one for each file of rows."""
+        unlabelled = [table for table in rows if "label" not in self.roles[table.name].columns and "id" in self.roles[table.name].columns]
         sources = []
-        for table in tables:
+        for other in unlabelled:
+            split = split_of_name(other.path.name) or "train"
+            candidates = [(self._label_match(table, other, split), table) for table in tables]
+            # A file whose name states no split holds the labels of test.
+            others = split == "dev" and any(split_of_name(table.path.name) == "test" for table in unlabelled)
+            candidates = [
+                ((share, stated, words), table)
+                for (share, stated, words), table in candidates
+                if share >= _ENOUGH_IDS and (stated or not others)
+            ]
+            if not candidates:
+                continue
+            table = max(candidates, key=lambda candidate: (candidate[0], candidate[1].path.name))[1]
+            if len(candidates) > 1:
+                names = ", ".join(sorted(candidate.path.name for _, candidate in candidates))
+                self.proposal.remarks.append(f"{other.path.name}: labels are in {names}; {table.path.name} is used")
             columns = self.roles[table.name].columns
-            if "id" not in columns or "label" not in columns:
-                continue
-            overlaps = []
-            for other in rows:
-                identifier = self.roles[other.name].columns.get("id")
-                if identifier and (split := split_of_name(other.path.name)):
-                    share = self.database.overlap(table, [columns["id"]], other, [identifier])
-                    overlaps.append((share, split == split_of_name(table.path.name), _same_words(other.path, table.path), split))
-            share, _, _, split = max(overlaps, default=(0.0, False, 0, ""))
-            if not share:
-                continue
             source = Source(f"{split}_labels", self.names[table.name], labels=self.database.values(table, columns["label"]))
             self._add_format(source, table)
-            renamed: dict[str, str | None] = {role: columns[role] for role in ("id", "label") if columns[role] != role}
-            if renamed:
-                source.options["columns"] = renamed
+            source.options["columns"] = {role: columns[role] for role in ("id", "label")}
             sources.append(source)
         return sources
+
+    def _label_match(self, table: Table, rows: Table, split: str) -> tuple[float, bool, int]:
+        """Share of the rows that a file of labels has, whether its name states the split, and the words that the names share."""
+        columns = self.roles[table.name].columns
+        if not {"id", "label"} <= columns.keys() or {"origin_query", *TASKS} & columns.keys():
+            return 0.0, False, 0
+        stated = split_of_name(table.path.name)
+        if stated not in (None, split):
+            return 0.0, False, 0
+        share = self.database.overlap(rows, [self.roles[rows.name].columns["id"]], table, [columns["id"]])
+        return round(share, 1), stated == split, _same_words(rows.path, table.path)
 
     def _with_train(self, sources: list[Source]) -> list[Source]:
         """The sources with a split each: files whose name tells none are train."""
@@ -358,8 +374,6 @@ def _same_words(first: Path, second: Path) -> int:
 
 
 def _is_unclear(tag: str) -> bool:
-    from babelcart.inspection.languages import COUNTRIES
-
     return tag.strip().casefold() in COUNTRIES or languages.iso_code(tag) is None
 
 
@@ -378,20 +392,21 @@ def _check_splits(proposal: Proposal, task: str, sources: Sequence[Source]) -> N
 
 
 def _task_section(sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The section of a task, and the reasons of its guesses by key."""
+    """The section of a task, and the reasons of its guesses by key.
+
+    Options that all files share are those of the task, with all names of columns that do not contradict each other.
+    """
     rows = [source for source in sources if not source.split.endswith("_labels")]
-    common = {
-        key: value
-        for key, value in rows[0].options.items()
-        if all(key in source.options and source.options[key] == value for source in rows)
-    }
-    section: dict[str, Any] = {key: value for key, value in common.items() if key != "where"}
-    reasons = {key: reason for key, reason in rows[0].reasons.items() if key in section}
-    order = [f"{split}{suffix}" for suffix in ("", "_labels") for split in SPLITS]
-    for split in order:
+    section = {key: value for key, value in rows[0].options.items() if all(source.options.get(key) == value for source in rows)}
+    section.pop("where", None)
+    section.pop("columns", None)
+    if columns := _common_columns(rows):
+        section = {"columns": columns, **section}
+    reasons = {key: reason for source in rows for key, reason in source.reasons.items() if key in section}
+    for split in (f"{split}{suffix}" for suffix in ("", "_labels") for split in SPLITS):
         groups: list[tuple[dict[str, Any], list[str]]] = []
         for source in (source for source in sources if source.split == split):
-            options = {key: value for key, value in source.options.items() if section.get(key) != value}
+            options = _without_common(source.options, section, is_labels=split.endswith("_labels"))
             same = next((names for other, names in groups if other == options), None)
             if same is None:
                 groups.append((options, [source.name]))
@@ -406,14 +421,31 @@ def _task_section(sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, 
     return section, reasons
 
 
+def _common_columns(rows: Sequence[Source]) -> dict[str, str | None]:
+    """The names of columns that no other file contradicts."""
+    values: dict[str, list[str | None]] = {}
+    for source in rows:
+        for role, name in source.options.get("columns", {}).items():
+            values.setdefault(role, []).append(name)
+    return {role: names[0] for role, names in values.items() if len(set(names)) == 1 and (role == "label" or len(names) == len(rows))}
+
+
+def _without_common(options: Mapping[str, Any], section: Mapping[str, Any], *, is_labels: bool) -> dict[str, Any]:
+    """The options of a source that differ from those of its task."""
+    remaining = {key: value for key, value in options.items() if key != "columns" and section.get(key) != value}
+    common = section.get("columns", {})
+    columns = {role: name for role, name in options.get("columns", {}).items() if common.get(role, role if is_labels else ...) != name}
+    return remaining | ({"columns": columns} if columns else {})
+
+
 def _other_settings(proposal: Proposal, sources: Mapping[str, list[Source]], planner: _Planner) -> None:
     """Labels, the test share, and what the stage translate needs."""
     proposal.settings["tasks"] = proposal.tasks
-    held_out = False
+    without_test = []
     for task, task_sources in sources.items():
         _add_labels(proposal, task, task_sources, planner.wishes.relevant)
         tests = [source for source in task_sources if source.split in ("test", "test_labels")]
-        held_out = held_out or bool(tests)
+        without_test += [] if tests else [task]
         if tests and not any(source.labels for source in tests):
             proposal.remarks.append(f"{task}: the test rows have no labels, so that scores come from the validation rows")
         languages_of = {split: {tag for source in task_sources if source.split == split for tag in source.tags} for split in SPLITS}
@@ -426,8 +458,13 @@ def _other_settings(proposal: Proposal, sources: Mapping[str, list[Source]], pla
             )
         else:
             proposal.settings[f"translate.{task}.target_languages"] = None
-    proposal.settings["split.test_share"] = 0.0 if held_out else TEST_SHARE
-    if not held_out:
+    proposal.settings["split.test_share"] = TEST_SHARE if without_test else 0.0
+    if without_test and len(without_test) < len(sources):
+        proposal.problems.append(
+            f"{without_test[0]} has no test file, but the other task has one, and split.test_share applies to both; inspect one task at a "
+            "time, with --task"
+        )
+    if without_test:
         proposal.reasons["split.test_share"] = "no test file, so that a part of the queries is held out for the scores"
     memories = [table for table in planner.tables if {"source", "target", "text", "translation"} <= set(table.columns)]
     proposal.settings["translate.memory"] = f"{proposal.data['path']}/{planner.names[memories[0].name]}" if memories else MEMORY

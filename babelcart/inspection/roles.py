@@ -45,7 +45,6 @@ _SPLITS = {
     "train": "train", "training": "train", "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test",
 }  # fmt: skip
-_LABEL_FILES = {"label", "labels", "solution", "solutions", "qrels", "qrel", "truth", "gold", "answers", "judgements", "judgments"}
 
 
 @dataclass
@@ -91,11 +90,6 @@ def split_of_name(name: str) -> str | None:
     """The split that the name of a file states, or None."""
     words = re.split(r"[^a-z]+", name.casefold())
     return next((split for word in words if (split := _SPLITS.get(word))), None)
-
-
-def is_label_name(name: str) -> bool:
-    """Whether the name of a file states that it holds labels."""
-    return bool(_LABEL_FILES & set(re.split(r"[^a-z]+", name.casefold())))
 
 
 def find_roles(table: Table) -> Roles:
