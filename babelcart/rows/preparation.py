@@ -11,6 +11,7 @@ from babelcart.core.files import sha256
 from babelcart.rows import readers
 from babelcart.rows.cleaning import Prepare, drop_uninformative
 from babelcart.rows.labels import LabelRule
+from babelcart.rows.scripts import check_languages
 from babelcart.rows.sources import SPLITS, Data, RawFile
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
         table, problems, facts = readers.read_rows(files, task, labelled=split == "train" and not label_files)
         counts: dict[str, Any] = {"rows": len(table)}
         prepared.warnings += facts.warnings
+        prepared.warnings += [f"{split}: {warning}" for warning in check_languages(table)]
         if label_files:
             labels, label_problems = readers.read_labels(label_files, task)
             problems = problems + label_problems
