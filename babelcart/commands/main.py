@@ -11,6 +11,7 @@ from babelcart import __version__
 # Heading -> subcommand -> first line of its help. The module of a subcommand has its name; `babelcart --help` imports none of them.
 COMMANDS = {
     "Before a run": {
+        "inspect": "Find out what files are, and propose the settings that read them.",
         "check": "Check every setting in params.yaml, and the raw data.",
         "plan": "Estimate rows, tokens, steps, memory and minutes of training and scoring.",
     },

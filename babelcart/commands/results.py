@@ -12,18 +12,19 @@ import click
 
 from babelcart import resist
 from babelcart.commands import cli
+from babelcart.core import config
 from babelcart.core.files import read_json
 from babelcart.core.graph import metrics_folders
-from babelcart.core.tasks import TASKS
+from babelcart.core.tasks import Task
 from babelcart.scores import metrics
 
 METRICS = ("f1", "floor_f1", "auc", "precision", "recall")
 
 
 def score_table(split: str) -> list[str]:
-    """Lines of the table of scores of the given split, overall and for seen and unseen languages."""
+    """Lines of the table of scores of the given split, overall and for seen and unseen languages, for the tasks of params.yaml."""
     lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
-    for task in TASKS:
+    for task in config.load("tasks", tuple[Task, ...]):
         paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
         models = [name for name in paths if name == "ngram" or name not in metrics_folders()]
         files = {name: read_json(paths[name], metrics.SCORES) for name in models}

@@ -63,7 +63,8 @@ def drop_uninformative(rows: pd.DataFrame, contradictions: str, rule: LabelRule 
     rows = rows.assign(_key=[f"{language}\0{query}\0{item}" for language, (query, item) in zip(rows.language, texts, strict=True)])
     counts["empty_query"] = sum(not query for query, _ in texts)
     counts["empty_candidate"] = sum(bool(query) and not candidate for query, candidate in texts)
-    rows = rows[[bool(query) and bool(candidate) for query, candidate in texts]]
+    complete = [bool(query) and bool(candidate) for query, candidate in texts]
+    rows = rows.loc[complete] if complete else rows  # an empty list would select columns
 
     repeated = rows[rows.duplicated("_key", keep=False)]
     counts["judged_repeatedly"] = int(repeated["_key"].nunique())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
+from babelcart.rows.scripts import script_counts, script_of
 from babelcart.rows.text import normalise
 
 REASONS = ("empty", "markup", "repeated", "numbers", "units", "codes", "script", "identical", "length", "language")
@@ -50,24 +51,6 @@ _MEASURE = re.compile(
 )
 # Scripts in which one character carries as much information as two or three of other scripts.
 _DENSE_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
-
-
-@lru_cache(maxsize=1 << 16)
-def _script(character: str) -> str:
-    """The script of a letter, as the first word of its Unicode name; "" for other characters."""
-    if character.isascii():
-        return "LATIN" if character.isalpha() else ""
-    category = unicodedata.category(character)
-    if category[0] != "L" or category == "Lm":
-        return ""
-    return unicodedata.name(character, "").split()[0].split("-")[0]
-
-
-def _scripts(text: str) -> Counter[str]:
-    """Number of letters of each script."""
-    letters = Counter(map(_script, text))
-    del letters[""]
-    return letters
 
 
 def _ascii_digits(text: str) -> str:
@@ -119,7 +102,7 @@ def _is_repeated(text: str) -> bool:
 
 def _length(text: str) -> float:
     """Length in characters of scripts such as Latin."""
-    return sum(2.4 if _script(character) in _DENSE_SCRIPTS else 1.0 for character in text)
+    return sum(2.4 if script_of(character) in _DENSE_SCRIPTS else 1.0 for character in text)
 
 
 def _is_international(text: str, shared_words: Collection[str]) -> bool:
@@ -216,11 +199,11 @@ def _has_wrong_units(before: str, after: str) -> bool:
 
 def _has_wrong_script(source: str, target: str, before: str, after: str, is_international: bool) -> bool:
     """Whether a translation has letters that neither its language nor its source explains, or none of its language's script."""
-    letters = _scripts(after)
+    letters = script_counts(after)
     expected = _SCRIPTS.get(target, ())
     foreign = {script for script in letters if script != "LATIN" and script not in expected}
     # A word may stay in the script of the source language, but only up to a third of the letters.
-    explained = set(_scripts(before)) & set(_SCRIPTS.get(source, ())) | {"LATIN"}
+    explained = set(script_counts(before)) & set(_SCRIPTS.get(source, ())) | {"LATIN"}
     if foreign - explained or 3 * sum(letters[script] for script in foreign) > letters.total():
         return True
     return bool(expected) and not any(letters[script] for script in expected) and not is_international

@@ -69,18 +69,22 @@ def test_split_keeps_all_rows_of_a_query_in_one_part(project: Project) -> None:
 def test_a_test_share_beside_a_test_file_is_refused_before_anything_is_computed(project: Project) -> None:
     project.change(split={"test_share": 0.2})
     message = "split.test_share is 0.2, and data.qc.test lists files, whose rows would not be used"
-    assert message in run("check", fails=True).output
+    result = run("check", fails=True)
+    assert message in result.output
     run("prepare", "--task", "qc")
-    assert message in run("split", "--task", "qc", fails=True).output
+    result = run("split", "--task", "qc", fails=True)
+    assert message in result.output
     assert not Path("build/split").exists()
 
 
 def test_a_task_without_test_rows_is_refused_before_anything_is_computed(project: Project) -> None:
     project.change(tasks=["qc"], data={"qc": {"train": ["train_QC.txt"]}})
     message = "qc has no test rows: data.qc.test lists no files, and split.test_share is 0"
-    assert message in run("check", fails=True).output
+    result = run("check", fails=True)
+    assert message in result.output
     run("prepare", "--task", "qc")
-    assert message in run("split", "--task", "qc", fails=True).output
+    result = run("split", "--task", "qc", fails=True)
+    assert message in result.output
 
 
 def test_settings_take_the_language_tags_of_files(project: Project) -> None:
@@ -89,7 +93,8 @@ def test_settings_take_the_language_tags_of_files(project: Project) -> None:
     run_to("split")
     assert json.loads(Path("build/train_languages/qc.json").read_text()) == tags
     project.change(split={"train_languages": ["klingon"]})
-    assert "train_languages: 'klingon' is not a language" in run("check", fails=True).output
+    result = run("check", fails=True)
+    assert "train_languages: 'klingon' is not a language" in result.output
 
 
 def test_translate_uses_the_memory_and_counts_missing_translations(project: Project) -> None:

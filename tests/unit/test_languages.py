@@ -27,7 +27,7 @@ from babelcart.translation.translator import Translator
 TAGS = {
     "en": "en", "EN": "en", " en ": "en", "en\u200b": "en", "\ufeffen": "en", "ｅｎ": "en", "en-US": "en", "en_GB": "en",
     "en_US.UTF-8": "en",
-        "de_DE@euro": "de", "vn": "vi", "VN": "vi", "pt-BR": "pt", "pt-PT": "pt", "zh-TW": "zh", "zh-CN": "zh", "zh-Hant-HK": "zh",
+    "de_DE@euro": "de", "vn": "vi", "VN": "vi", "pt-BR": "pt", "pt-PT": "pt", "zh-TW": "zh", "zh-CN": "zh", "zh-Hant-HK": "zh",
     "zh_Hans": "zh", "cmn": "zh", "jp": "ja", "cn": "zh", "cz": "cs", "gr": "el", "ua": "uk", "iw": "he", "in": "id", "ji": "yi",
     "tl": "fil", "fil": "fil", "nb": "nb", "nb-NO": "nb", "no": "no", "sr-Latn": "sr", "sh": "sr", "eng": "en", "deu": "de", "ger": "de",
     "zho": "zh", "chi": "zh", "spa": "es", "ENG-us": "en", "es-419": "es",

@@ -26,6 +26,7 @@ ALLOWED = {
     "training": {"core", "weights", "model"},
     "scores": {"core", "rows"},
     "report": {"core", "rows", "scores"},
+    "inspection": {"core", "rows"},
 }
 HELPERS = {"imports", "run", "spreadsheet"}
 COMMANDS_ONLY = ("click", "dvc", "stages", "babelcart.commands")

@@ -80,7 +80,7 @@ def test_no_query_occurs_in_two_splits(sample: Path, task: str) -> None:
 @pytest.mark.parametrize("task", ["QC", "QI"])
 def test_the_baseline_cannot_predict_the_labels_of_unseen_languages(sample: Path, task: str) -> None:
     files = TaskFiles(train=f"train_{task}.txt", test=f"test_{task}.txt", test_labels=f"test_{task}_labels.csv")
-    prepared = prepare_task(Data(path=str(sample), **{task.lower(): files}), Prepare(), task.lower())
+    prepared = prepare_task(Data(path=str(sample), qc=files, qi=files), Prepare(), task.lower())
     train, test = prepared.tables["train"], prepared.tables["test"]
     assert 0.6 < train["label"].mean() < 0.72
     unseen = test[~test["language"].isin(train["language"].unique())]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from babelcart import baseline, experiments, leaks
 from babelcart.embedding.encoders import EncoderSettings
 from babelcart.embedding.similarity import embed_rows
+from babelcart.inspection.changes import compare_rows
 from babelcart.negatives import sampling
 from babelcart.rows import languages, splits, taxonomy, text
 from babelcart.rows.cleaning import drop_uninformative
@@ -282,6 +283,12 @@ def _sampled_once() -> bool:
     return len(sampled) == 3
 
 
+def _revisions() -> bool:
+    row = {"language": "en", "candidate": "a", "label": 1}
+    changes = compare_rows(pd.DataFrame([{**row, "origin_query": HIDDEN}]), pd.DataFrame([{**row, "origin_query": SEEN}]))
+    return changes["added"] == changes["removed"] == 0
+
+
 # Every module that compares texts: the form that it uses, and a function that is true if HIDDEN and SEEN are the same text there.
 COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/rows/cleaning.py", "normalise", _deduplicate),
@@ -305,6 +312,7 @@ COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/baseline.py", "normalise", _baseline),
     ("babelcart/experiments.py", "normalise", _bootstrap_of_experiments),
     ("babelcart/scores/intervals.py", "normalise", _bootstrap),
+    ("babelcart/inspection/changes.py", "normalise", _revisions),
     ("babelcart/scores/slices.py", "sampling_units", _slice_of_candidates),
     ("babelcart/negatives/sampling.py", "normalise", _sampled_once),
 ]

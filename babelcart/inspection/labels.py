@@ -1,0 +1,119 @@
+"""A rule from the values of a label column to 1, 0 and null."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from babelcart.rows.labels import LabelRule, grade_text
+
+_POSITIVE = {
+    "e", "exact", "relevant", "highly relevant", "very relevant", "yes", "y", "true", "t", "positive", "pos", "good", "perfect",
+    "excellent",
+    "match", "correct", "1", "perfect match",
+    "exact match", "vital",
+}  # fmt: skip
+_NEGATIVE = {
+    "s", "c", "i", "substitute", "complement", "irrelevant", "partial", "partially relevant", "somewhat relevant", "marginal",
+    "not relevant", "non-relevant", "nonrelevant", "not_relevant", "no", "n", "false", "f", "negative", "neg", "bad", "poor", "fair",
+    "mismatch", "no match", "partial match", "incorrect", "off-topic", "off topic", "not applicable", "0", "slightly relevant",
+}  # fmt: skip
+_MISSING = {
+    "", "na", "n/a", "nan", "null", "none", "?", "-", "unknown", "unjudged", "unrated", "unlabeled", "unlabelled", "skip", "skipped", "tbd",
+    "ignored", "error", "can't tell", "cannot tell", "not sure", "unsure",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelProposal:
+    """A value of the option ``labels``.
+
+    Attributes
+    ----------
+    labels : dict, optional
+        None if the default rule reads the values.
+    reason : str
+        Why, if it is a guess.
+    unknown : tuple of str
+        Values whose label cannot be guessed.
+    """
+
+    labels: dict[str, Any] | None = None
+    reason: str = ""
+    unknown: tuple[str, ...] = ()
+
+    def positives(self, values: Mapping[str, int]) -> tuple[int, int, int]:
+        """Number of rows with label 1, 0 and none."""
+        rule = LabelRule(self.labels)
+        counts = {1: 0, 0: 0, None: 0}
+        for value, rows in values.items():
+            try:
+                counts[rule(value) if value or "" in rule.values else None] += rows
+            except ValueError:
+                counts[None] += rows
+        return counts[1], counts[0], counts[None]
+
+
+def propose_labels(values: Mapping[str, int], relevant: Sequence[str] = ()) -> LabelProposal:
+    """Propose the option ``labels`` for the values of a column.
+
+    Parameters
+    ----------
+    values : mapping
+        Value in the file -> number of rows.
+    relevant : sequence of str
+        Values that the user calls relevant; for numeric grades, the lowest is the cut.
+    """
+    grades = {grade_text(value) for value in values}
+    missing = sorted(grade for grade in grades if grade.casefold() in _MISSING)
+    present = sorted(grades - set(missing))
+    numbers = {grade: float(grade) for grade in present if re.fullmatch(r"-?\d+(?:\.\d+)?", grade)}
+    no_label = dict.fromkeys(missing)
+    if numbers and len(numbers) == len(present):
+        return _numeric(numbers, no_label, relevant)
+    if relevant:
+        chosen = {grade_text(value) for value in relevant}
+        labels: dict[str, Any] = {grade: int(grade in chosen) for grade in _by_count(values, present)}
+        return LabelProposal(labels | no_label)
+    if set(present) <= {"0", "1", "true", "false"}:
+        return LabelProposal({grade: int(grade in ("1", "true")) for grade in present} | no_label if no_label else None)
+    labels = {}
+    for grade in _by_count(values, present):
+        plain = grade.casefold().strip()
+        if plain in _POSITIVE or plain in _NEGATIVE:
+            labels[grade] = int(plain in _POSITIVE)
+    unknown = tuple(grade for grade in present if grade not in labels)
+    return LabelProposal(labels | no_label, "only the best grade is relevant" if len(present) > 2 else "", unknown)
+
+
+def _numeric(numbers: Mapping[str, float], no_label: dict[str, None], relevant: Sequence[str]) -> LabelProposal:
+    if relevant:
+        cuts = [float(value) for value in relevant if re.fullmatch(r"-?\d+(?:\.\d+)?", value.strip())]
+        if cuts:
+            return LabelProposal({"at_least": _short(min(cuts)), **no_label})
+    grades = set(numbers.values())
+    if grades <= {0.0, 1.0}:
+        return LabelProposal({"0": 0, "1": 1, **no_label} if no_label else None)
+    if grades == {-1.0, 1.0}:
+        return LabelProposal({"1": 1, "-1": 0, **no_label})
+    unjudged = {grade: None for grade, number in numbers.items() if number < 0}
+    scale = sorted(number for number in grades if number >= 0)
+    if scale in ([0.0, 1.0], [1.0], [0.0]):
+        return LabelProposal({"0": 0, "1": 1, **unjudged, **no_label}, "negative grades are no judgements")
+    low, high = scale[0], scale[-1]
+    cut = next((number for number in scale if number >= low + 2 / 3 * (high - low) - 0.01 and number > low), high)
+    reason = f"the upper third of the grades, which are {_short(low)} to {_short(high)}"
+    return LabelProposal({"at_least": _short(cut), **unjudged, **no_label}, reason)
+
+
+def _short(number: float) -> int | float:
+    return int(number) if number == int(number) else number
+
+
+def _by_count(values: Mapping[str, int], grades: Sequence[str]) -> list[str]:
+    counts: dict[str, int] = {}
+    for value, rows in values.items():
+        counts[grade_text(value)] = counts.get(grade_text(value), 0) + rows
+    return sorted(grades, key=lambda grade: (-counts[grade], grade))

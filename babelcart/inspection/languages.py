@@ -1,0 +1,134 @@
+"""The languages of texts and the meaning of language, locale and country codes."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from babelcart.rows import languages
+
+# Country (ISO 3166-1, and uk) -> languages of its shops, the most frequent first.
+COUNTRIES: Mapping[str, tuple[str, ...]] = {
+    country: tuple(codes.split())
+    for country, codes in {
+        "us": "en es", "uk": "en", "gb": "en", "au": "en", "nz": "en", "ie": "en", "ca": "en fr", "in": "en hi", "sg": "en zh", "za": "en",
+        "jp": "ja", "kr": "ko", "cn": "zh", "tw": "zh", "hk": "zh", "br": "pt", "pt": "pt", "mx": "es", "es": "es", "ar": "es", "cl": "es",
+        "co": "es", "pe": "es", "uy": "es", "ve": "es", "ec": "es", "de": "de", "at": "de", "ch": "de fr it", "li": "de", "lu": "fr de",
+        "fr": "fr", "be": "nl fr", "nl": "nl", "it": "it", "pl": "pl", "cz": "cs", "sk": "sk", "hu": "hu", "ro": "ro", "bg": "bg",
+        "gr": "el", "tr": "tr", "ru": "ru", "ua": "uk", "by": "ru be", "kz": "ru kk", "se": "sv", "dk": "da", "no": "no nb", "fi": "fi",
+        "ee": "et", "lv": "lv", "lt": "lt", "si": "sl", "hr": "hr", "rs": "sr", "il": "he", "ae": "ar en", "sa": "ar", "eg": "ar",
+        "ma": "ar fr", "th": "th", "vn": "vi", "id": "id", "my": "ms en", "ph": "en tl", "pk": "ur en", "bd": "bn",
+    }.items()
+}  # fmt: skip
+# Names of languages in lingua.
+_NAMES = """
+    ARABIC BENGALI BOKMAL BULGARIAN CATALAN CHINESE CROATIAN CZECH DANISH DUTCH ENGLISH FINNISH FRENCH GERMAN GREEK HEBREW HINDI HUNGARIAN
+    INDONESIAN ITALIAN JAPANESE KOREAN MALAY PERSIAN POLISH PORTUGUESE ROMANIAN RUSSIAN SLOVAK SPANISH SWEDISH TAGALOG THAI TURKISH
+    UKRAINIAN URDU VIETNAMESE
+""".split()  # noqa: SIM905
+_CONFIDENCE = 0.25
+_FLOOR = 0.005
+_OTHER_CODES = {"tl": "fil", "nb": "no"}
+
+
+def language_shares(texts: Sequence[str]) -> dict[str, float]:
+    """Shares of the languages of some short texts, the most frequent first.
+
+    Each text counts for the language that lingua finds, if its confidence is at least `_CONFIDENCE`.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        A sample, such as a few hundred queries. A single query is often too short; the sum over many is reliable.
+    """
+    if not texts:
+        return {}
+    totals: Counter[str] = Counter()
+    for ranking in _detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts]):
+        code = ranking[0].language.iso_code_639_1.name.lower()
+        if ranking[0].value >= _CONFIDENCE:
+            totals[_OTHER_CODES.get(code, code)] += 1
+    total = totals.total()
+    if not total:
+        return {}
+    return dict(sorted(((code, weight / total) for code, weight in totals.items()), key=lambda item: (-item[1], item[0])))
+
+
+def joint_scores(texts: Sequence[str]) -> dict[str, float]:
+    """Log-likelihoods of the languages of some texts that are all in one language, the most likely first.
+
+    The sum of the logarithms of lingua's confidences, which is reliable for a dozen of short texts. A confidence below `_FLOOR` counts as
+    this, so that a few texts in other languages do not decide.
+    """
+    totals: dict[str, float] = {}
+    for ranking in _detector().compute_language_confidence_values_in_parallel([text[:300] for text in texts]):
+        for confidence in ranking:
+            code = confidence.language.iso_code_639_1.name.lower()
+            code = _OTHER_CODES.get(code, code)
+            totals[code] = totals.get(code, 0.0) + math.log(max(confidence.value, _FLOOR))
+    return dict(sorted(totals.items(), key=lambda item: (-item[1], item[0])))
+
+
+@lru_cache(maxsize=1)
+def _detector() -> Any:
+    from lingua import Language, LanguageDetectorBuilder
+
+    return LanguageDetectorBuilder.from_languages(*(getattr(Language, name) for name in _NAMES)).build()
+
+
+def script_shares(texts: Sequence[str]) -> dict[str, float]:
+    """Shares of the scripts of the letters of some texts, the most frequent first."""
+    letters = Counter(_script(character) for text in texts for character in text if character.isalpha())
+    return {script: count / letters.total() for script, count in sorted(letters.items(), key=lambda item: (-item[1], item[0]))}
+
+
+@lru_cache(maxsize=1 << 14)
+def _script(character: str) -> str:
+    return unicodedata.name(character, "OTHER").split()[0].split("-")[0].capitalize()
+
+
+def map_tag(tag: str, texts: Sequence[str]) -> tuple[str | None, str]:
+    """The language of a tag in a file, and why, if it is a guess.
+
+    Parameters
+    ----------
+    tag : str
+        A language code, locale, country code, or the English name of a language.
+    texts : sequence of str
+        Queries with this tag. They decide between the language and the country that a code may mean.
+
+    Returns
+    -------
+    tuple
+        ISO 639-1 code, or None if the tag is unknown; and the reason, "" if the tag is a language code in agreement with the texts.
+    """
+    key = tag.strip().casefold()
+    code, countries = languages.iso_code(tag), COUNTRIES.get(key, ())
+    if not countries or code in countries[:1]:
+        if code is not None:
+            return code, ""
+        if name := _code_of_name(key):
+            return name, "names of languages"
+    scores = joint_scores(texts) if texts else {}
+    options = [*([code] if code else []), *countries] or list(scores)
+    if not options:
+        return None, ""
+    best = max(options, key=lambda option: (scores.get(option, -math.inf), -options.index(option)))
+    if best == code:
+        return code, ""
+    kind = "codes of countries" if countries else "unknown"
+    return best, f"{kind}, mapped to the most likely language of their queries by lingua"
+
+
+def _code_of_name(name: str) -> str | None:
+    for language in _NAMES:
+        if name == language.lower():
+            from lingua import Language
+
+            code = getattr(Language, language).iso_code_639_1.name.lower()
+            return _OTHER_CODES.get(code, code)
+    return None
