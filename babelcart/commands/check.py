@@ -14,7 +14,7 @@ import click
 
 from babelcart.commands import checks, cli
 from babelcart.core import config, graph
-from babelcart.core.errors import UserError, printable
+from babelcart.core.errors import UserError, did_you_mean, printable
 
 if TYPE_CHECKING:
     from babelcart.rows.sources import Data
@@ -89,7 +89,7 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
 
 @cli.command
 def main() -> None:
-    from babelcart.core.tasks import Task
+    from babelcart.core.tasks import TASKS, Task
     from babelcart.rows.sources import Data
     from babelcart.rows.splits import Split, check_test_rows
 
@@ -108,6 +108,9 @@ def main() -> None:
         blocks = config.load(parent, dict[str, kind])  # type: ignore[valid-type]
         for name in [*blocks, *run] if parent == "models" else []:
             cli.model_name(name)
+        for name in blocks if parent == "prompts" else []:
+            if name not in TASKS:
+                raise UserError(f"params.yaml: unknown key prompts.{name}; accepted: {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
         for name in required_blocks[parent]:
             config.load_section(kind, name)
     data = config.load_section(Data)

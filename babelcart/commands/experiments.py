@@ -32,7 +32,7 @@ import click
 from babelcart import experiments
 from babelcart.commands import cli
 from babelcart.core import graph
-from babelcart.core.errors import UserError
+from babelcart.core.errors import UserError, did_you_mean
 from babelcart.core.files import write_json
 from babelcart.experiments import Job
 
@@ -105,6 +105,9 @@ def edit(folder: Path, changes: dict[str, Any]) -> None:
         *parents, last = name.split(".")
         section = params
         for parent in parents:
+            if not isinstance(section, dict) or parent not in section:
+                keys = list(section) if isinstance(section, dict) else []
+                raise UserError(f"the setting {name} of an experiment: params.yaml has no {parent} there{did_you_mean(parent, keys)}")
             section = section[parent]
         section[last] = value
     with (folder / "params.yaml").open("w", encoding="utf-8") as handle:

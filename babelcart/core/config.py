@@ -7,6 +7,7 @@ library argument that it sets.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import dataclasses
 import functools
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from babelcart.core import graph
-from babelcart.core.errors import UNWRITABLE, UserError, short_repr
+from babelcart.core.errors import UNWRITABLE, UserError, did_you_mean, short_repr
 from babelcart.core.files import parse_yaml
 
 Settings = TypeVar("Settings")
@@ -26,7 +27,19 @@ Settings = TypeVar("Settings")
 PARAMS = Path("params.yaml")
 # Sections that are lists, not dataclasses.
 LISTS = ("run", "tasks")
+# An integer with leading zeros, or a date, without quotes.
+_MISREAD = re.compile(r"(?<![\w.+-])(?:[-+]?0[0-9]+|(?P<date>\d{4}-\d\d?-\d\d?(?:[Tt ][\d:.+Z-]*)?))(?![\w.-])")
+# An option whose value is one character, but # starts a comment.
+_COMMENT = re.compile(r"\s*(delimiter|escape|separator):\s+#")
 _DECLARATION = re.compile(r'^    SECTION: ClassVar\[str\] = "(\w+)', re.M)
+
+
+class SettingError(UserError):
+    """A setting that is not accepted; `where` is its dotted key."""
+
+    def __init__(self, where: str, message: str) -> None:
+        super().__init__(f"{PARAMS}: {message}")
+        self.where, self.message = where, message
 
 
 def bounded(low: float, high: float, *, default: Any) -> Any:
@@ -57,6 +70,30 @@ def _describe(kind: Any) -> str:
     return {int: "an integer", float: "a number", str: "a text", bool: "true or false"}.get(kind, str(kind))
 
 
+def _refuse(kind: Any, value: Any, where: str) -> SettingError:
+    """The error for a value of the wrong type, with the form to write if a list or one of some names is expected."""
+    hint = did_you_mean(value, _choices(kind))
+    if _has_list(kind) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        items = ", ".join(item.strip() for item in str(value).split(","))
+        hint = f"; write a list: {where.rpartition('.')[2]}: [{items}]"
+    return SettingError(where, f"{where} is {short_repr(value)}; accepted: {_describe(kind)}{hint}")
+
+
+def _has_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple or any(_has_list(member) for member in typing.get_args(kind) if _is_union(kind))
+
+
+def _choices(kind: Any) -> list[Any]:
+    """The values of a Literal, also inside of a union."""
+    if typing.get_origin(kind) is Literal:
+        return list(typing.get_args(kind))
+    return [choice for member in typing.get_args(kind) if _is_union(kind) for choice in _choices(member)]
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
+
+
 def _accepts(kind: Any, value: Any) -> bool:
     """Whether a value of YAML is of a scalar type. Booleans are not numbers, and numbers are finite."""
     if typing.get_origin(kind) is Literal:
@@ -80,10 +117,12 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
+        if None in value:
+            raise SettingError(where, f'{where} has the key null, which is not a text; quote it: "null"')
         return {_convert(str, _key(key), where): _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if _accepts(kind, value):
         return float(value) if kind is float else value
-    raise UserError(f"params.yaml: {where} is {short_repr(value)}; accepted: {_describe(kind)}")
+    raise _refuse(kind, value, where)
 
 
 def _key(key: Any) -> Any:
@@ -98,13 +137,14 @@ def _convert_to_any(members: tuple[Any, ...], value: Any, where: str, kind: Any)
     sections = [member for member in members if dataclasses.is_dataclass(member)]
     if sections and isinstance(value, dict):
         return _convert(sections[0], value, where)
-    lists = [member for member in members if typing.get_origin(member) is tuple]
-    if lists and isinstance(value, list):
-        return _convert(lists[0], value, where)
+    for container, parsed in ((tuple, list), (dict, dict)):  # so that the message is about the item that is not accepted
+        containers = [member for member in members if typing.get_origin(member) is container]
+        if containers and isinstance(value, parsed):
+            return _convert(containers[0], value, where)
     for member in members:
         with contextlib.suppress(UserError):
             return _convert(member, value, where)
-    raise UserError(f"params.yaml: {where} is {short_repr(value)}; accepted: {_describe(kind)}")
+    raise _refuse(kind, value, where)
 
 
 def build_section(kind: type[Settings], values: Any, where: str) -> Settings:
@@ -125,21 +165,22 @@ def build_section(kind: type[Settings], values: Any, where: str) -> Settings:
         If a key is unknown or missing, or a value is of the wrong type or out of range; names the key, the value and what is accepted.
     """
     if not isinstance(values, dict):
-        raise UserError(f"params.yaml: {where} is {short_repr(values)}; accepted: {_describe(kind)}")
+        raise _refuse(kind, values, where)
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in values:
         if key not in fields:
-            raise UserError(f"params.yaml: unknown key {where}.{_plain(key)}; accepted: {', '.join(fields)}")
+            hint = did_you_mean(key, fields)
+            raise SettingError(f"{where}.{key}", f"unknown key {where}.{_plain(key)}; accepted: {', '.join(fields)}{hint}")
     arguments = {}
     for name, field in fields.items():
         if name in values:
             value = arguments[name] = _convert(hints[name], values[name], f"{where}.{name}")
             low, high = field.metadata.get("range", (None, None))
             if low is not None and isinstance(value, (int, float)) and not low <= value <= high:
-                raise UserError(f"params.yaml: {where}.{name} is {short_repr(value)}; accepted: {low} to {high}")
+                raise SettingError(f"{where}.{name}", f"{where}.{name} is {short_repr(value)}; accepted: {low} to {high}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UserError(f"params.yaml: {where}.{name} is missing; accepted: {_describe(hints[name])}")
+            raise SettingError(where, f"{where}.{name} is missing; accepted: {_describe(hints[name])}")
     try:
         return kind(**arguments)
     except ValueError as error:
@@ -167,18 +208,86 @@ def read_params() -> dict[str, Any]:
         If the file does not exist, is not a mapping in YAML, or has a section that is not one of `known_sections`.
     """
     try:
-        values = parse_yaml(PARAMS.read_text(encoding="utf-8"), str(PARAMS))
+        text = _decode(PARAMS.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{PARAMS} does not exist; run from the top folder of the project") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{PARAMS} is not UTF-8 text: {error}") from error
+    values = parse_yaml(text, str(PARAMS))
+    _check_scalars(text)
     sections = known_sections()
     if not isinstance(values, dict):
         raise UserError(f"params.yaml: the file is {short_repr(values)}; accepted: the sections {', '.join(sections)}")
     for key in values:
         if key not in sections:
-            raise UserError(f"params.yaml: unknown key {_plain(key)}; accepted: {', '.join(sections)}")
+            hint = did_you_mean(key, sections)
+            raise _with_line(SettingError(str(key), f"unknown key {_plain(key)}; accepted: {', '.join(sections)}{hint}"))
     return values
+
+
+def _decode(content: bytes) -> str:
+    """The text of params.yaml, which DVC reads as UTF-8."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{PARAMS} is UTF-16 text, which DVC does not read; save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line_number = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{PARAMS} is not UTF-8 text: line {line_number}: {error}; save the file as UTF-8") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _check_scalars(text: str) -> None:
+    """Refuse forms that YAML reads as something else than what is written, where that would not be noticed."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.events import ScalarEvent
+
+    if re.match(r"\s*%YAML\s+1\.[01]", text):
+        raise UserError(f"{PARAMS}, line 1: %YAML 1.1 makes true and false of yes, no, on and off; remove this line")
+    for line_number, line in enumerate(text.splitlines(), 1):
+        if comment := _COMMENT.match(line):
+            raise UserError(f'{PARAMS}, line {line_number}: {comment[1]} is empty, because # starts a comment; quote it: {comment[1]}: "#"')
+    if not _MISREAD.search(text):
+        return  # the usual case, without parsing the file again
+    for event in YAML(typ="safe").parse(text):
+        if isinstance(event, ScalarEvent) and event.implicit[0] and (misread := _MISREAD.fullmatch(event.value)):
+            read_as = "a date" if misread["date"] else f"the number {int(event.value)}"
+            raise UserError(
+                f"{PARAMS}, line {event.start_mark.line + 1}: {event.value} without quotes is {read_as}; to write a text, quote it: "
+                f'"{event.value}"'
+            )
+
+
+def _with_line(error: SettingError) -> UserError:
+    """The error with the line of the setting in params.yaml, and a remedy if quotes are missing around a text."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.nodes import ScalarNode
+
+    text = _decode(PARAMS.read_bytes())
+    node, line = _find(YAML(typ="safe").compose(text), error.where)
+    hint = ""
+    if isinstance(node, ScalarNode) and "a text" in error.message and not str(node.tag).endswith(":str"):
+        hint = f'; to write a text, quote it: "{node.value}"'
+    return UserError(f"{PARAMS}{f', line {line}' if line else ''}: {error.message}{hint}")
+
+
+def _find(node: Any, where: str) -> tuple[Any, int | None]:
+    """The node of a dotted key, or its nearest parent, and the line of its key."""
+    from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+    line = None
+    while where and node is not None:
+        if isinstance(node, SequenceNode) and (index := re.match(r"\[(\d+)\]\.?", where)) and int(index[1]) < len(node.value):
+            node, where = node.value[int(index[1])], where[index.end() :]
+            line = node.start_mark.line + 1
+            continue
+        pairs = node.value if isinstance(node, MappingNode) else []
+        for key, value in pairs:
+            name = str(key.value)
+            if where == name or where.startswith((f"{name}.", f"{name}[")):
+                node, line, where = value, key.start_mark.line + 1, where[len(name) :].removeprefix(".")
+                break
+        else:
+            return None, line
+    return node, line
 
 
 def load(where: str, kind: type[Settings]) -> Settings:
@@ -202,9 +311,13 @@ def load(where: str, kind: type[Settings]) -> Settings:
         if not isinstance(values, dict) or name not in values:
             parent = "".join(f"{ancestor}: " for ancestor in names[:depth]) or "the file "
             content = ", ".join(map(_plain, values)) if isinstance(values, dict) else short_repr(values)
-            raise UserError(f"params.yaml: no {where}; {parent}has {content}")
+            hint = did_you_mean(name, values if isinstance(values, dict) else ())
+            raise UserError(f"params.yaml: no {where}; {parent}has {content}{hint}")
         values = values[name]
-    return typing.cast(Settings, _convert(kind, values, where))
+    try:
+        return typing.cast(Settings, _convert(kind, values, where))
+    except SettingError as error:
+        raise _with_line(error) from error
 
 
 def load_section(kind: type[Settings], name: str | None = None) -> Settings:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
 import reprlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def short_repr(value: Any) -> str:
         return _SHORT.repr(value)
     except ValueError:  # Python refuses to print integers with more than 4300 digits
         return "a huge number"
+
+
+def did_you_mean(name: Any, accepted: Iterable[Any]) -> str:
+    """A question that proposes the most similar accepted name, to append to a message; empty if none is similar.
+
+    Examples
+    --------
+    >>> did_you_mean("batch_sise", ["epochs", "batch_size"])
+    '. Did you mean batch_size?'
+    """
+    names = {choice.lower(): choice for choice in accepted if isinstance(choice, str)}
+    matches = difflib.get_close_matches(name.lower(), names, 1) if isinstance(name, str) and len(name) < 100 else []
+    return f". Did you mean {names[matches[0]]}?" if matches else ""
 
 
 def out_of_memory(error: Exception) -> bool:

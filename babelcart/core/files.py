@@ -121,6 +121,7 @@ def parse_yaml(text: str, name: str) -> Any:
         If the text is not YAML, or merges so many aliases that it would grow out of proportion.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.events import AliasEvent
 
     try:
@@ -130,6 +131,11 @@ def parse_yaml(text: str, name: str) -> Any:
         return YAML(typ="safe").load(text)
     except UserError:
         raise
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = f"{error.context or ''} {error.problem or ''}".strip()
+        remedy = "; indent with spaces" if "'\\t'" in problem else "; keep one of them" if "duplicate key" in problem else ""
+        raise UserError(f"{name} is not YAML: {f'line {mark.line + 1}: ' if mark else ''}{problem}{remedy}") from error
     except Exception as error:  # includes the errors of Python for an invalid date, number or tag, and for deep nesting
         raise UserError(f"{name} is not YAML: {type(error).__name__}: {error}") from error
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from babelcart.core.errors import UserError, short_repr
+from babelcart.core.errors import UserError, did_you_mean, short_repr
 from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD
 from babelcart.rows import languages
@@ -81,7 +81,7 @@ class ReadOptions:
         for option in _MERGED:
             for name in getattr(self, option) or {}:
                 if name not in COLUMNS:
-                    raise ValueError(f"{option} names {short_repr(name)}; accepted: {', '.join(COLUMNS)}")
+                    raise ValueError(f"{option} names {short_repr(name)}; accepted: {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
         if both := sorted(set(self.columns or {}) & set(self.constants or {})):
             raise ValueError(f"{both[0]} is in both columns and constants; remove it from one of them")
         for tag, code in (self.languages or {}).items():

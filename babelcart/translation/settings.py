@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from babelcart.core.config import bounded
+from babelcart.core.errors import did_you_mean
 from babelcart.rows import languages
 from babelcart.translation.engines import LOCAL_MODEL, EngineSettings
 from babelcart.translation.network import RateLimits
@@ -58,9 +59,9 @@ class TranslateSettings:
             object.__setattr__(self, "pivot", languages.code(self.pivot, "pivot"))
         for name in self.chain:
             if name not in self.engines:
-                raise ValueError(
-                    f"chain names the engine {name!r}; accepted: the blocks under engines: {', '.join(self.engines) or 'none'}"
-                )
+                names = ", ".join(self.engines) or "none"
+                hint = did_you_mean(name, self.engines)
+                raise ValueError(f"chain names the engine {name!r}; accepted: the blocks under engines: {names}{hint}")
             if self.engines[name].local:
                 source = "packages" if self.engines[name].kind == "neural" else "repo and revision"
                 check_local(LOCAL_MODEL, self.local_model, f"{name} of chain", f"translate.engines.{name}: {source}")

@@ -92,3 +92,11 @@ def test_the_folder_of_real_rows_is_an_option(tmp_path: Path) -> None:
     assert experiments.with_data("sample", {"base": {}}, folder, clone) == {"base": {}}
     with pytest.raises(UserError, match="real runs on rows of your own; pass their folder with --data"):
         experiments.with_data("real", spec, None, clone)
+
+
+def test_a_setting_of_an_experiment_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "call", lambda *command, folder: "translate:\n  qc: {}\n")
+    with pytest.raises(
+        UserError, match=r"translat\.qc\.candidates of an experiment: params.yaml has no translat there. Did you mean translate"
+    ):
+        experiments.edit(tmp_path, {"translat.qc.candidates": "keep"})

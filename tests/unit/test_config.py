@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.core.graph import read_sections
 from babelcart.model.loading import ModelSettings
+from babelcart.rows.sources import Data
 from babelcart.training.loop import TrainSettings
 from tests.support.imports import ROOT
 
@@ -105,3 +107,90 @@ def test_the_sections_of_dvc_yaml_are_those_of_the_dataclasses(check_text: Calla
     check_text(SHIPPED)  # params.yaml is that of the project
     with pytest.raises(UserError, match=r"no stage in dvc\.yaml uses the section train"):
         check.check_graph(declared, [name for name in used if name != "train"])
+
+
+def line_of(text: str, part: str) -> int:
+    return text[: text.index(part)].count("\n") + 1
+
+
+# Text of the shipped params.yaml, its replacement, and the message after the line number.
+PITFALLS = [
+    ("batch_size: 32", "batch_sise: 32", "unknown key train.batch_sise; .*Did you mean batch_size"),
+    ("data:\n", "date:\n", "unknown key date; .*Did you mean data"),
+    ("strategy: easy", "strategy: eazy", "negatives.qc.strategy is 'eazy'; .*Did you mean easy"),
+    ("  path: data\n", "  path: data\n  columns: {candidat: title}\n", None),
+    ("tasks:\n  - qc\n  - qi", "tasks: qc, qi", r"tasks is 'qc, qi'; .*; write a list: tasks: \[qc, qi\]"),
+    ("train_languages: []", "train_languages: en", r"write a list: train_languages: \[en\]"),
+    (
+        "  path: data\n",
+        "  path: data\n  encoding: 1252\n",
+        r'data.encoding is 1252; accepted: a text or null; to write a text, quote it: "1252"',
+    ),
+    ("  path: data\n", "  path: 1e3\n", 'data.path is 1000.0; accepted: a text; to write a text, quote it: "1e3"'),
+    ("  path: data\n", "  path: 2024-01-31\n", '2024-01-31 without quotes is a date; to write a text, quote it: "2024-01-31"'),
+    ("  path: data\n", "  path: data\n  where: {shop: 012}\n", '012 without quotes is the number 12; to write a text, quote it: "012"'),
+    ("  path: data\n", "  path: data\n  where: {shop: null}\n", "data.where"),
+    ("  path: data\n", "  path: data\n  languages: {null: en}\n", 'data.languages has the key null, which is not a text; quote it: "null"'),
+    ("  path: data\n", "  path: data\n  escape: #\n", "escape is empty, because # starts a comment; quote it"),
+    ("batch_size: 32", "batch_size: 32\n  batch_size: 64", 'duplicate key "batch_size".*; keep one of them'),
+    ("  batch_size: 32", "\tbatch_size: 32", "; indent with spaces"),
+]
+
+
+@pytest.mark.parametrize(("shipped_text", "wrong_text", "message"), PITFALLS)
+def test_the_message_names_the_line_and_the_remedy(
+    check_text: Callable[[str], Result], shipped_text: str, wrong_text: str, message: str | None
+) -> None:
+    text = SHIPPED.replace(shipped_text, wrong_text, 1)
+    assert text != SHIPPED
+    result = check_text(text)
+    assert result.exit_code == 1
+    if message is None:
+        assert "columns names 'candidat'; accepted: id, task, language, origin_query, candidate, label, grade. Did you mean candidate?" in (
+            result.output
+        )
+        return
+    assert re.search(message, result.output), result.output
+    (line,) = re.findall(r"params.yaml(?: is not YAML:|,) line (\d+)", result.output)
+    first = line_of(SHIPPED, shipped_text)
+    assert first <= int(line) <= first + wrong_text.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("no", "no"), ("on", "on"), ("yes", "yes"), ('"012"', "012"), ('"null"', "null"), ("~x", "~x"), ("1:30", "1:30")]
+)
+def test_texts_that_resemble_other_values_stay_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, code: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(f"data: {{path: data, languages: {{{text}: nb}}, where: {{x: {text}}}, qi: {{train: a.csv}}}}\n")
+    data = config.load_section(Data)
+    assert data.languages == {code: "nb"}
+    assert data.where == {"x": code}
+    assert [source.files for source in data.files("qi").sources("train")] == [("a.csv",)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (SHIPPED.encode("utf-8-sig"), None),
+        (SHIPPED.replace("\n", "\r\n").encode(), None),
+        (SHIPPED.encode("utf-16"), "params.yaml is UTF-16 text, which DVC does not read; save it as UTF-8"),
+        (SHIPPED.encode() + "# é\n".encode("latin-1"), f"line {SHIPPED.count(chr(10)) + 1}: .*; save the file as UTF-8"),
+        (b"%YAML 1.1\n---\n" + SHIPPED.encode(), "line 1: %YAML 1.1 makes true and false of yes, no, on and off; remove this line"),
+    ],
+)
+def test_the_file_may_have_a_byte_order_mark_and_line_ends_of_windows(
+    check_text: Callable[[str], Result], content: bytes, message: str | None
+) -> None:
+    Path("params.yaml").write_bytes(content)
+    result = CliRunner().invoke(check.main)
+    assert (result.exit_code, bool(re.search(message or "", result.output))) == (int(bool(message)), True), result.output
+
+
+def test_prompts_of_an_unknown_task_are_refused(check_text: Callable[[str], Result]) -> None:
+    result = check_text(re.sub(r"(?ms)^prompts:\n.*?^  qi:", lambda match: match[0].replace("  qi:", "  qI:"), SHIPPED))
+    assert "unknown key prompts.qI; accepted: qc, qi. Did you mean qi?" in result.output
+
+
+def test_an_engine_and_a_model_that_do_not_exist_are_refused(check_text: Callable[[str], Result]) -> None:
+    assert "Did you mean google?" in check_text(SHIPPED.replace("chain: []", "chain: [gogle]")).output
+    assert "Did you mean gemma3-270m?" in check_text(SHIPPED.replace("run:\n  - gemma3-270m", "run:\n  - gemma3-270")).output
