@@ -46,13 +46,12 @@ def main(task: str) -> None:
     shortcuts = audit.shortcut_auc(rows[rows["label"] == 0], sampled)
     if len(sampled) and not shortcuts:
         click.echo(f"shortcuts were not measured: this needs {audit.MIN_ROWS} natural and sampled negatives, of {audit.FOLDS} queries")
-    for warning in (sampling.shortfall(counts, task, task_settings), *audit.shortcut_warnings(shortcuts)):
-        if warning:
-            click.echo(f"warning: {warning}")
-    training = pd.concat([rows, sampled], ignore_index=True).astype(rows.dtypes.to_dict())
+    for warning in filter(None, (sampling.shortfall(counts, task, task_settings), *audit.shortcut_warnings(shortcuts))):
+        click.echo(f"warning: {warning}")
     counts |= audit.training_set_report(rows, sampled, vectors)
     counts["told_apart"] = {name: shortcut["auc"] for name, shortcut in shortcuts.items()}
-    write_table(Path(f"build/negatives/{task}.parquet"), training)
+    training = pd.concat([rows, sampled], ignore_index=True)
+    write_table(Path(f"build/negatives/{task}.parquet"), training.astype(rows.dtypes.to_dict()))
     write_json(Path(f"build/negatives/{task}.examples.json"), audit.example_rows(rows, sampled, vectors))
     write_json(Path(f"metrics/negatives/{task}.json"), counts)
 
