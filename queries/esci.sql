@@ -1,0 +1,10 @@
+-- Amazon's Shopping Queries (ESCI): the small version of the examples, joined with the products of the same locale.
+SELECT
+    examples.example_id AS id,
+    examples.product_locale AS language,
+    examples.query AS origin_query,
+    products.product_title AS candidate,
+    examples.esci_label AS label
+FROM read_parquet('shopping_queries_dataset_examples.parquet') AS examples
+JOIN read_parquet('shopping_queries_dataset_products.parquet') AS products USING (product_id, product_locale)
+WHERE examples.small_version = 1 AND examples.split = 'train'

@@ -1,0 +1,8 @@
+-- A judgement list of query, docid and rating (Quepid's export), joined with a catalogue in JSON Lines.
+SELECT
+    judgements.query AS origin_query,
+    catalogue.title AS candidate,
+    judgements.rating AS label
+FROM read_csv('judgements.csv', all_varchar = true) AS judgements
+JOIN read_json('catalogue.jsonl', format = 'newline_delimited', columns = {id: 'VARCHAR', title: 'VARCHAR'}) AS catalogue
+    ON judgements.docid = catalogue.id
