@@ -170,7 +170,7 @@ def wands(folder: Path, rows: int) -> None:
     )
 
 
-def _tab_separated(path: Path, header: str, rows: list[tuple[object, ...]]) -> None:
+def _tab_separated(path: Path, header: str, rows: Iterable[tuple[object, ...]]) -> None:
     path.write_text("".join(f"{line}\n" for line in (header, *("\t".join(map(str, row)) for row in rows))), encoding="utf-8")
 
 
