@@ -37,7 +37,7 @@ class Batch:
     lines : list of int
         Line number of each record; row number for Parquet.
     columns : dict of str to list
-        Requested field -> its value in each record, as the format gives it; None if it is missing.
+        Requested field that the file has -> its value in each record, as the format gives it; None if it is missing.
     malformed : list of (int, Malformed)
         Line number and reason of records that could not be read.
     """

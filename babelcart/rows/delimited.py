@@ -77,7 +77,7 @@ def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Bat
                     break
             line_count += recorded.count
         columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
-        batch.columns = {name: list(columns[name]) if name in columns else [None] * len(rows) for name in request.fields}
+        batch.columns = {name: list(columns.get(name, ())) for name in request.fields if name in header}
         yield batch
 
 

@@ -150,7 +150,7 @@ def arrow_batches(record_batches: Iterator[Any], request: Request) -> Iterator[B
     for record_batch in record_batches:
         rows = record_batch.num_rows
         names = record_batch.schema.names
-        columns = {name: record_batch.column(names.index(name)).to_pylist() if name in names else [None] * rows for name in request.fields}
+        columns = {name: record_batch.column(names.index(name)).to_pylist() for name in request.fields if name in names}
         yield Batch(list(range(first_row, first_row + rows)), {name: list(map(_decoded, values)) for name, values in columns.items()})
         first_row += rows
 

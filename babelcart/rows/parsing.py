@@ -10,7 +10,7 @@ from babelcart.core.errors import short_repr
 from babelcart.rows import languages
 from babelcart.rows.batches import Batch, Malformed, Request
 from babelcart.rows.labels import LabelRule, grade_text
-from babelcart.rows.sources import ReadOptions
+from babelcart.rows.sources import RawFile
 
 # The columns of texts that every row needs.
 TEXTS = ("id", "language", "origin_query", "candidate")
@@ -23,7 +23,7 @@ class RowParser:
 
     Parameters
     ----------
-    options : ReadOptions
+    file : RawFile
     task : str
     texts : sequence of str
         The columns of `TEXTS` to read; all of them must exist.
@@ -34,10 +34,11 @@ class RowParser:
     """
 
     def __init__(
-        self, options: ReadOptions, task: str, texts: Sequence[str], *, labelled: bool, optional: Sequence[str] = ("task", "label", "grade")
+        self, file: RawFile, task: str, texts: Sequence[str], *, labelled: bool, optional: Sequence[str] = ("task", "label", "grade")
     ) -> None:
+        options = file.options
         self.options, self.task, self.labelled, self.texts = options, task, labelled, texts
-        self.names = options.names(task)
+        self.names = file.names(task)
         self.constants = {name: str(value) for name, value in (options.constants or {}).items()}
         self.rule = LabelRule(options.labels)
         self.records = self.unlabelled = 0
@@ -50,7 +51,7 @@ class RowParser:
         self.wants_label = "label" in optional
         self.checks_task = "task" in optional
         required = tuple(name for column in texts if (name := self.names[column]) is not None)
-        labels = (self.names["label"], self.names["grade"]) if labelled and self.wants_label else ()
+        labels = (self.names["label"], (options.columns or {}).get("grade")) if labelled and self.wants_label else ()
         header = tuple(name for name in (*labels, *self.where) if name is not None)
         others = tuple(name for column in optional if (name := self.names[column]) is not None)
         self.request = Request(tuple(dict.fromkeys((*required, *others, *self.where))), required, header)
@@ -138,9 +139,11 @@ class RowParser:
     def _parse_labels(self, batch: Batch, rows: int, errors: dict[int, Malformed]) -> tuple[list[int | None], list[str], list[bool]]:
         """Labels, grades, and whether a row is left out because the rule gives it no label."""
         name = self.names["label"]
-        values: Sequence[Any] = [self.constants.get("label")] * rows if name is None else batch.columns[name]
+        values: Sequence[Any] = [self.constants.get("label")] * rows
+        if name is not None:
+            values = batch.columns.get(name) or [None] * rows
         grade_name = self.names["grade"]
-        grades = values if grade_name is None else batch.columns[grade_name]
+        grades = values if grade_name is None else batch.columns.get(grade_name) or values
         parsed = [self._label(value, name or "label") for value in values]
         labels = [None if isinstance(label, Malformed) else label for label in parsed]
         left_out: list[bool] = []
@@ -149,7 +152,7 @@ class RowParser:
             for index, error in errors_of_labels.items():
                 errors.setdefault(index, error)
             left_out = [self.labelled and label is None and index not in errors for index, label in enumerate(labels)]
-        if self.rule.is_default and grade_name is None:
+        if self.rule.is_default and grades is values:
             return labels, [""] * rows, left_out
         texts = list(map(grade_text, grades))
         if not _are_clean(texts):

@@ -150,7 +150,7 @@ def read_labels(files: Sequence[RawFile], task: str) -> tuple[pd.DataFrame, list
 
     tables, problems, lines_of = [], [], []
     for file in files:
-        parser = RowParser(file.options, task, ("id",), labelled=True)
+        parser = RowParser(file, task, ("id",), labelled=True)
         columns, lines, file_problems = _read_columns(file, parser)
         problems += file_problems
         tables.append(pd.DataFrame({"id": columns["id"], "label": columns["label"], "grade": columns["grade"]}).astype(_DTYPES_OF_LABELS))
@@ -171,7 +171,7 @@ def read_ids(data: Data, task: str, split: str) -> list[str]:
         If a file cannot be read.
     """
     files = data.raw_files(task, split)
-    parsers = [RowParser(file.options, task, ("id",), labelled=False, optional=()) for file in files]
+    parsers = [RowParser(file, task, ("id",), labelled=False, optional=()) for file in files]
     ids = [_read_columns(file, parser)[0]["id"].tolist() for file, parser in zip(files, parsers, strict=True)]
     flat = [identifier for file_ids in ids for identifier in file_ids]
     if len(set(flat)) < len(flat) and _are_numbered(files, task):
@@ -197,7 +197,7 @@ def _read_file(file: RawFile, task: str, labelled: bool, facts: FileFacts) -> tu
     """The rows of a file, the line number of each as an int64 array, and its problems; adds to `facts`."""
     import pandas as pd
 
-    parser = RowParser(file.options, task, TEXTS, labelled=labelled)
+    parser = RowParser(file, task, TEXTS, labelled=labelled)
     columns, lines, problems = _read_columns(file, parser)
     if not parser.records:
         filtered = f" that `where` accepts; it has {parser.rejected}" if parser.rejected else ""
@@ -244,11 +244,13 @@ def _arrow_type(column: str) -> Any:
 
 
 def _batches(file: RawFile, request: Request) -> Iterator[Batch]:
-    if file.format == "sql":
-        from babelcart.rows.queries import read_query
+    if file.format != "sql":
+        return batches(file, request)
+    from babelcart.rows.queries import QueryLimits, read_query
 
-        return arrow_batches(read_query(file.path, file.folder), request)
-    return batches(file, request)
+    if file.options.where:
+        raise UserError(f"{file.path}: `where` in data does not apply to queries; write WHERE in the query")
+    return arrow_batches(read_query(file.path, file.folder, request.required, QueryLimits(file.query_memory)), request)
 
 
 def _duplicate_ids(table: pd.DataFrame, lines: Any, duplicated: pd.Series, file: RawFile, task: str) -> list[Problem]:
@@ -256,7 +258,7 @@ def _duplicate_ids(table: pd.DataFrame, lines: Any, duplicated: pd.Series, file:
     repeated = set(table["id"][duplicated])
     first_lines: dict[str, int] = {}
     problems = []
-    name = file.options.names(task)["id"] or "id"
+    name = file.names(task)["id"] or "id"
     for identifier, line in zip(table["id"], lines.tolist(), strict=True):
         if identifier not in repeated:
             continue
@@ -270,7 +272,7 @@ def _duplicate_ids(table: pd.DataFrame, lines: Any, duplicated: pd.Series, file:
 
 def _are_numbered(files: Sequence[RawFile], task: str) -> bool:
     """Whether the ids of all files are line numbers."""
-    return all(file.options.names(task)["id"] is None and "id" not in (file.options.constants or {}) for file in files)
+    return all(file.names(task)["id"] is None and "id" not in (file.options.constants or {}) for file in files)
 
 
 def _prefixes(files: Sequence[RawFile]) -> list[str]:

@@ -20,6 +20,7 @@ from babelcart.core.tasks import CANDIDATE_FIELD
 from babelcart.rows import languages
 from babelcart.rows.containers import inner_name
 from babelcart.rows.labels import LabelRule
+from babelcart.rows.queries import QueryLimits
 
 SPLITS = ("train", "dev", "test")
 # Suffix of a file name -> format.
@@ -111,11 +112,6 @@ class ReadOptions:
         changes["constants"] = {key: value for key, value in (self.constants or {}).items() if key not in named} | fixed
         return ReadOptions(**changes)
 
-    def names(self, task: str) -> dict[str, str | None]:
-        """Column of a row -> name of the column in the file, None if the file has no such column."""
-        default: dict[str, str | None] = {**{name: name for name in COLUMNS}, "candidate": CANDIDATE_FIELD[task], "grade": None}
-        return default | dict.fromkeys(self.constants or {}) | (self.columns or {})
-
 
 def _check_encoding(name: str) -> None:
     """Raise ValueError if a name is not that of a codec from bytes to text."""
@@ -144,16 +140,33 @@ class RawFile:
     path: Path
     options: ReadOptions
     folder: Path = Path()
+    query_memory: str = "2GB"
 
     @property
     def format(self) -> str | None:
         """``jsonl``, ``csv``, ``parquet`` or ``sql``; None if neither the options nor the suffix of the name give it."""
         if self.options.format:
             return self.options.format
+        kind = SUFFIXES.get(self.path.suffix.lower())
+        if kind == "sql":
+            return kind
         kind = SUFFIXES.get(Path(inner_name(self.path)).suffix.lower())
         if kind in (None, "jsonl") and (self.options.delimiter or self.options.header):
             return "csv"
         return kind
+
+    def names(self, task: str) -> dict[str, str | None]:
+        """Column of a row -> name of the column in the file, None if the file has no such column.
+
+        The columns of a query have the names of `COLUMNS`; the option ``columns`` can only leave one out.
+        """
+        renamed = self.options.columns or {}
+        names: dict[str, str | None] = {name: name for name in COLUMNS}
+        if self.format == "sql":
+            renamed = {name: None for name, column in renamed.items() if column is None}
+        else:
+            names |= {"candidate": CANDIDATE_FIELD[task], "grade": None}
+        return names | dict.fromkeys(self.options.constants or {}) | renamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,8 +210,14 @@ class Data(ReadOptions):
     SECTION: ClassVar[str] = "data"
 
     path: str
+    # Memory that a query may use; larger intermediate results are written to the disk.
+    query_memory: str = "2GB"
     qc: TaskFiles | None = None
     qi: TaskFiles | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        QueryLimits(self.query_memory)
 
     def files(self, task: str) -> TaskFiles:
         """The files of a task.
@@ -224,7 +243,7 @@ class Data(ReadOptions):
         files = self.files(task)
         inherited = ReadOptions().overridden_by(self).overridden_by(files)
         return [
-            RawFile(path, inherited.overridden_by(source), Path(self.path))
+            RawFile(path, inherited.overridden_by(source), Path(self.path), self.query_memory)
             for source in files.sources(split)
             for name in _as_list(source.files)
             for path in _expand(Path(self.path), name)

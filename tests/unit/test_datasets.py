@@ -68,7 +68,7 @@ def test_wands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pairs(items.tables["train"]) == expected(datasets.judgements(ROWS))
     categories = read("WANDS", "wands", tmp_path, monkeypatch, "qc").tables["train"]
     assert {" / ".join(path.split("/")) for _, _, _, path in datasets.KINDS} >= set(categories["candidate"])
-    assert {len(levels) for levels in categories["levels"]} == {2, 3}
+    assert {len(levels) for levels in categories["levels"]} == {2, 3, 4}
     assert set(categories["label"]) == {0, 1}
 
 
