@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.errors import UserError
 from babelcart.rows.text import collapse_spaces
+from babelcart.scores.formatting import format_count, format_probability, format_rows
+from babelcart.scores.intervals import METRICS
+from babelcart.scores.metrics import best_labelled_split
 from babelcart.weights.fetching import Weights
 
 if TYPE_CHECKING:
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
 # Start of a base model's licence -> its identifier on the hub. Any other licence gets the identifier "other" and its own name.
 LICENCES = {"Gemma Terms of Use": "gemma", "Apache-2.0": "apache-2.0"}
-# Metric -> its identifier on the hub, and its name.
-METRICS = {"f1": ("f1", "F1"), "auc": ("roc_auc", "ROC AUC")}
+# Metric of `babelcart.scores.intervals.METRICS` -> its identifier on the hub.
+HUB_METRICS = {"f1": "f1", "auc": "roc_auc"}
 QUESTIONS = {
     "qc": "whether a category path is relevant to a shopper's query",
     "qi": "whether an item, described by its title, is relevant to a shopper's query",
@@ -36,8 +38,8 @@ A LoRA adapter of {base} that decides {question}.
 
 ## Scores
 
-Scores on the {split} set of {rows:,} rows.
-The decision thresholds were chosen on the validation set ({threshold}).
+Scores on the {split} set ({rows}).
+{source}The decision thresholds were chosen on the validation set ({threshold}).
 *Floor* is the F1 of always answering "relevant".
 *Unseen* languages have no labelled rows of their own in the training set.
 Parentheses give 95 % confidence intervals of a bootstrap by query.
@@ -110,22 +112,10 @@ class CardInputs:
     scores: Mapping[str, Any]
     files: Mapping[str, str]
 
-    @cached_property
+    @property
     def split(self) -> str:
-        """The split whose scores the card shows: test if it has scores, dev otherwise.
-
-        Raises
-        ------
-        UserError
-            If neither test nor dev has scores.
-        """
-        for split in ("test", "dev"):
-            if split in self.scores:
-                return split
-        raise UserError(
-            "the model card needs scores of test or dev, and metrics has no scores of test or dev rows; "
-            "add a split with labels to predict.splits in params.yaml"
-        )
+        """The split whose scores the card shows: test, or dev or validation if no row of the ones before it is labelled."""
+        return best_labelled_split(self.scores)
 
     @cached_property
     def languages(self) -> tuple[list[str], list[str]]:
@@ -185,7 +175,7 @@ def score_table(scores: Mapping[str, Any]) -> str:
     for name, metrics in slices.items():
         cells = [
             name,
-            f"{metrics['rows']:,}",
+            format_count(metrics),
             format_score(metrics, "f1"),
             f"{metrics['floor_f1']:.3f}",
             format_score(metrics, "auc"),
@@ -197,9 +187,9 @@ def score_table(scores: Mapping[str, Any]) -> str:
 
 
 def eval_results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revision: str) -> list[EvalResult]:
-    """The model index: F1 and ROC AUC, overall and for seen and unseen languages.
+    """The model index: F1 and ROC AUC, overall and for seen and unseen languages, with the split that they were computed on.
 
-    Its format has no field for a confidence interval, so the interval is part of the metric's name.
+    Its format has no field for a confidence interval or for unlabelled rows, so both are part of the metric's name.
     """
     from huggingface_hub import EvalResult
 
@@ -213,23 +203,19 @@ def eval_results(task: str, split: str, scores: Mapping[str, Any], dataset: str,
     }
     entries = []
     for part in ("overall", "seen", "unseen"):
-        languages = "" if part == "overall" else f", {part} languages"
         metrics = scores.get(part, {})
-        for metric, (identifier, name) in METRICS.items():
+        details = "" if part == "overall" else f", {part} languages"
+        details += f", {format_rows(metrics)}" if "all_rows" in metrics else ""
+        details += ", validation rows, on which the threshold was chosen" if split == "validation" else ""
+        for metric, name in METRICS.items():
             if metric in metrics:
-                full_name = name + languages + format_interval(metrics, metric, ", 95 % interval {:.3f} to {:.3f}")
-                entries.append(EvalResult(**shared, metric_type=identifier, metric_name=full_name, metric_value=metrics[metric]))
+                full_name = name + details + format_interval(metrics, metric, ", 95 % interval {:.3f} to {:.3f}")
+                entries.append(EvalResult(**shared, metric_type=HUB_METRICS[metric], metric_name=full_name, metric_value=metrics[metric]))
     return entries
 
 
 def render_card(inputs: CardInputs) -> ModelCard:
-    """Render the card of one adapter.
-
-    Raises
-    ------
-    UserError
-        If neither test nor dev has scores.
-    """
+    """Render the card of one adapter."""
     from huggingface_hub import ModelCard
 
     return ModelCard(f"---\n{_metadata(inputs).to_yaml()}\n---\n{_body(inputs)}")
@@ -246,7 +232,7 @@ def _metadata(inputs: CardInputs) -> ModelCardData:
         library_name="peft",
         pipeline_tag="text-classification",
         language=native + translated_only,
-        metrics=[identifier for identifier, _ in METRICS.values()],
+        metrics=list(HUB_METRICS.values()),
         tags=["babelcart", "lora", "e-commerce", "product-search", "search-relevance", f"data-sha256:{digest}"],
         model_name=f"{inputs.name}-{inputs.task}",
         eval_results=eval_results(inputs.task, inputs.split, inputs.scores[inputs.split], f"babelcart-{inputs.task}", digest),
@@ -262,8 +248,9 @@ def _body(inputs: CardInputs) -> str:
         base=f"[{weights.repo}](https://huggingface.co/{weights.repo})" if weights.repo else f"`{inputs.name}`",
         question=QUESTIONS[inputs.task],
         split=inputs.split,
-        rows=scores["overall"]["rows"],
-        threshold="one for each language" if validation.get("thresholds") else f"{validation['threshold']:.3f}",
+        rows=format_rows(scores["overall"]),
+        source=_source_of_scores(inputs.split),
+        threshold="one for each language" if validation.get("thresholds") else format_probability(validation["threshold"]),
         scores=score_table(scores),
         weakest=_weakest_language(scores["language"]),
         translated=_translation_limit(translated_only),
@@ -284,6 +271,16 @@ def _body(inputs: CardInputs) -> str:
 
 def _code_list(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+def _source_of_scores(split: str) -> str:
+    """Lines that explain why the scores are not those of test; empty if they are."""
+    if split == "validation":
+        return (
+            "No labelled row of test or dev was scored, so these are scores of the validation rows.\n"
+            "The adapter and the thresholds were selected on the same rows: expect lower scores on new queries.\n"
+        )
+    return "No labelled row of test was scored, so these are scores of the dev rows.\n" if split == "dev" else ""
 
 
 def _weakest_language(scores: Mapping[str, Mapping[str, float]]) -> str:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from babelcart.core.errors import UserError, printable
 from babelcart.rows.table import RAW_COLUMNS
-from babelcart.scores.intervals import bootstrap, interval, sampling_units
-from babelcart.scores.metrics import Decision, compute_scores
-from babelcart.scores.slices import slice_masks, with_overall
+from babelcart.scores.formatting import format_probability, format_rows
+from babelcart.scores.intervals import METRICS, bootstrap, interval, sampling_units
+from babelcart.scores.metrics import Decision, compute_scores, labelled_rows
+from babelcart.scores.slices import labelled_masks, slice_masks, with_overall
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 KEY = list(RAW_COLUMNS)
-METRICS = ("f1", "auc")
+SLICE_COLUMNS = ("origin", "grade", "levels")
 
 
 def pair_predictions(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str, str] = ("the first", "the second")) -> pd.DataFrame:
@@ -25,21 +26,23 @@ def pair_predictions(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str
     Parameters
     ----------
     before, after : pandas.DataFrame
-        Columns ``id``, ``language``, ``origin_query``, ``candidate``, ``label`` and ``probability``.
+        Columns ``id``, ``language``, ``origin_query``, ``candidate``, ``label`` and ``probability``, and in `before` those of
+        `SLICE_COLUMNS` that exist.
     names : tuple of str
         Names of the models in messages.
 
     Returns
     -------
     pandas.DataFrame
-        The columns of a row, and the two probabilities as ``before`` and ``after``.
+        The columns of a row, and the two probabilities as ``before`` and ``after``. Labels may be missing.
 
     Raises
     ------
     UserError
-        If the rows or their labels differ, because scores of different rows cannot be compared, or if a label is unknown.
+        If the rows or their labels differ, because scores of different rows cannot be compared, or if no label is known.
     """
-    pairs = before[[*KEY, "probability"]].merge(
+    slice_columns = [name for name in SLICE_COLUMNS if name in before]
+    pairs = before[[*KEY, *slice_columns, "probability"]].merge(
         after[[*KEY, "probability"]], on=KEY, how="outer", suffixes=("_before", "_after"), indicator=True
     )
     if (unpaired := pairs["_merge"] != "both").any():
@@ -50,15 +53,15 @@ def pair_predictions(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str
             f"The first is id {row['id']!r}, {row['language']}, {row['origin_query']!r}, {row['candidate']!r}, label {row['label']}, "
             f"in {name}; compare revisions with the same data and split"
         )
-    if pairs["label"].isna().any():
+    if pairs["label"].isna().all():
         raise UserError("the labels of these rows are not known; compare a split with labels")
     return pairs.drop(columns="_merge").rename(columns={"probability_before": "before", "probability_after": "after"})
 
 
 def compare_slices(
-    pairs: pd.DataFrame, before: Decision, after: Decision, native_languages: Sequence[str], task: str, draws: int = 1000
+    pairs: pd.DataFrame, before: Decision, after: Decision, native_languages: Sequence[str], draws: int = 1000
 ) -> pd.DataFrame:
-    """F1 and AUC of both models by slice, with 95 % confidence intervals of the differences.
+    """F1 and AUC of both models on the labelled rows of each slice, with 95 % confidence intervals of the differences.
 
     The bootstrap is paired and draws queries: both models are scored on the same draws.
 
@@ -70,20 +73,21 @@ def compare_slices(
         Thresholds of each model; each is scored at its own.
     native_languages : sequence of str
         Languages with labelled rows in train.
-    task : {"qc", "qi"}
     draws : int
         Number of bootstrap draws.
 
     Returns
     -------
     pandas.DataFrame
-        One row for each slice, the first for all rows: ``group``, ``value``, ``rows``, and for both metrics ``*_before``, ``*_after``,
-        ``*_change``, ``*_low`` and ``*_high`` (missing where undefined).
+        One row for each slice, the first for all rows: ``group``, ``value``, ``rows`` (those with a label), ``all_rows``, and for both
+        metrics ``*_before``, ``*_after``, ``*_change``, ``*_low`` and ``*_high`` (missing where undefined).
     """
     import pandas as pd
 
+    masks_of_all_rows = with_overall(slice_masks(pairs, native_languages), len(pairs))
+    masks = labelled_masks(masks_of_all_rows, pairs["label"].notna().to_numpy())
+    pairs = labelled_rows(pairs)
     label = pairs["label"].to_numpy(int)
-    masks = with_overall(slice_masks(pairs, native_languages, task), len(pairs))
     scores, drawn = {}, {}
     for side, decision in (("before", before), ("after", after)):
         probability, thresholds = pairs[side].to_numpy(float), decision.thresholds(pairs["language"])
@@ -92,7 +96,8 @@ def compare_slices(
     records = []
     for (group, value), mask in masks.items():
         key = (group, value)
-        record: dict[str, object] = {"group": group, "value": value, "rows": int(mask.sum())}
+        all_rows = int(masks_of_all_rows[key].sum())
+        record: dict[str, object] = {"group": group, "value": value, "rows": int(mask.sum()), "all_rows": all_rows}
         for metric in METRICS:
             if metric in scores["before"][key]:
                 differences = drawn["after"][key][metric] - drawn["before"][key][metric]
@@ -114,7 +119,7 @@ def _difference(metric: str, before: float, after: float, drawn: np.ndarray) -> 
 
 
 def flips(pairs: pd.DataFrame, before: Decision, after: Decision) -> pd.DataFrame:
-    """The rows whose answer differs, with the largest change of probability first.
+    """The labelled rows whose answer differs, with the largest change of probability first.
 
     Parameters
     ----------
@@ -126,11 +131,12 @@ def flips(pairs: pd.DataFrame, before: Decision, after: Decision) -> pd.DataFram
     Returns
     -------
     pandas.DataFrame
-        The columns of `pairs`, and ``mended``: True if the answer was wrong and is now right, False if it was right and is now wrong.
+        The columns of `pairs`, and ``fixed``: True if the answer was wrong and is now right, False if it was right and is now wrong.
     """
+    pairs = labelled_rows(pairs)
     answer_before = pairs["before"].to_numpy(float) >= before.thresholds(pairs["language"])
     answer_after = pairs["after"].to_numpy(float) >= after.thresholds(pairs["language"])
-    flipped = pairs.assign(mended=answer_after == (pairs["label"].astype(int) == 1))[answer_before != answer_after]
+    flipped = pairs.assign(fixed=answer_after == (pairs["label"].astype(int) == 1))[answer_before != answer_after]
     change = (flipped["after"] - flipped["before"]).abs()
     return flipped.loc[change.sort_values(ascending=False, kind="stable").index]
 
@@ -165,13 +171,13 @@ def describe(differences: pd.DataFrame, flipped: pd.DataFrame, max_rows: int) ->
         for slice_index, row in differences.iterrows():
             low, high = row[f"{metric}_low"], row[f"{metric}_high"]
             if slice_index == 0 or low > 0 or high < 0:
-                name = "overall" if slice_index == 0 else f"{row['group']} {row['value']}, {row['rows']} rows"
+                name = "overall" if slice_index == 0 else f"{row['group']} {row['value']}, {format_rows(row)}"
                 change = f"{row[f'{metric}_before']:.4f} -> {row[f'{metric}_after']:.4f}, {row[f'{metric}_change']:+.4f}"
                 lines.append(f"{metric.upper():4}{name}: {change} ({low:+.4f} to {high:+.4f})")
-    fixed, broken = flipped[flipped["mended"]], flipped[~flipped["mended"]]
+    fixed, broken = flipped[flipped["fixed"]], flipped[~flipped["fixed"]]
     lines.append(f"flipped: {len(fixed)} fixed, {len(broken)} broken; McNemar's p {mcnemar(len(fixed), len(broken)):.3g}")
     for name, rows in (("fixed", fixed), ("broken", broken)):
         for row in rows.head(max_rows).itertuples():
             text = f"{row.language} {row.origin_query!r} | {row.candidate!r}, label {row.label}"
-            lines.append(f"  {name}: {text}: {row.before:.3f} -> {row.after:.3f}")
+            lines.append(f"  {name}: {text}: {format_probability(row.before)} -> {format_probability(row.after)}")
     return [printable(line) for line in lines]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
 from babelcart.rows import languages
+from babelcart.scores.intervals import METRICS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 # Sections of params.yaml whose ``seed`` varies.
 SEEDED = ("translate", "negatives", "train")
-METRICS = ("f1", "auc")
 HEADER = ("task", "test rows", "model", "cell", "F1", "difference", "by seed", "precision", "recall", "AUC", "difference")
 
 

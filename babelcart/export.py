@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
@@ -16,6 +16,7 @@ from babelcart.weights.fetching import LICENCE_FILES
 
 if TYPE_CHECKING:
     from babelcart.model.task_model import TaskModel
+    from babelcart.scores.metrics import Decision
 
 # With this file, a program can build the same prompts as `predict` and apply the same threshold.
 CONTRACT = "babelcart.json"
@@ -40,10 +41,10 @@ def licence_files(base: Path) -> Iterator[Path]:
             yield path
 
 
-def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: float | None = None, card: Path | None = None) -> list[str]:
+def export_model(task_model: TaskModel, out: Path, *, merge: bool, decision: Decision | None = None, card: Path | None = None) -> list[str]:
     """Write the adapter, or the base model with the adapter merged into its weights, to a new folder.
 
-    The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the threshold), the model card, and the
+    The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the thresholds), the model card, and the
     licence files of the base model, whose terms apply to both forms.
     An export that fails leaves no folder behind under the name `out`.
 
@@ -56,8 +57,8 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: fl
     merge : bool
         Write the merged model, whose weights are rounded to the dtype of the settings. For an NF4 model, the base model is loaded
         in that dtype, without quantization. Otherwise, write the adapter.
-    threshold : float, optional
-        Smallest p(relevant) that counts as "relevant", as chosen by the `evaluate` stage.
+    decision : Decision, optional
+        Smallest p(relevant) that counts as "relevant", of the task and of languages, as chosen by the `evaluate` stage. Not rounded.
     card : pathlib.Path, optional
         The adapter's model card; written as ``README.md``, the name that the Hugging Face hub expects.
 
@@ -86,7 +87,9 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, threshold: fl
     else:
         shutil.copytree(task_model.adapter, unfinished)
     licences = [shutil.copyfile(path, unfinished / path.name).name for path in licence_files(task_model.base)]
-    contract = {"prompt": asdict(task_model.prompt), "label_tokens": asdict(tokenizer.labels), "threshold": threshold}
+    contract: dict[str, Any] = {"prompt": asdict(task_model.prompt), "label_tokens": asdict(tokenizer.labels), "threshold": None}
+    if decision:
+        contract |= {"threshold": decision.threshold, "thresholds": decision.languages}
     write_json(unfinished / CONTRACT, contract)
     if card:
         readme = ModelCard.load(card)

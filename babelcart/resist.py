@@ -43,8 +43,8 @@ def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed:
     rates: dict[str, dict[str, dict[str, float]]] = {}
     for (attack, answer), _ in table.groupby(["attack", "answer"]):
         mask = ((table["attack"] == attack) & (table["answer"] == answer)).to_numpy() & (before != answer)
-        metrics = _attack_metrics(table[mask], limits[mask], answer, draws, seed) if mask.any() else {"rows": 0}
-        rates.setdefault(str(attack), {})[DIRECTIONS[answer]] = {name: round(metric, 5) for name, metric in metrics.items()}
+        metrics: dict[str, float] = _attack_metrics(table[mask], limits[mask], answer, draws, seed) if mask.any() else {"rows": 0}
+        rates.setdefault(str(attack), {})[DIRECTIONS[answer]] = metrics
     return rates
 
 

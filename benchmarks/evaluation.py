@@ -28,7 +28,8 @@ def random_predictions(rows: int) -> pd.DataFrame:
     return pd.DataFrame({
         "language": np.array(LANGUAGES)[query % 10],
         "origin_query": [f"query {n} " + "word " * (n % 4) for n in query],
-        "candidate": [f"top {n % 30},below" for n in generator.integers(0, 1000, rows)],
+        "candidate": [f"item {n}" for n in range(rows)],
+        "levels": [(f"top {n}", "below") for n in generator.integers(0, 30, rows)],
         "label": label,
         "probability": np.round(np.clip(generator.normal(0.4 + 0.2 * label, 0.2), 0, 1), 6),
     })  # fmt: skip
@@ -40,7 +41,7 @@ def random_predictions(rows: int) -> pd.DataFrame:
 def main(rows: int, draws: int) -> None:
     table = random_predictions(rows)
     start = time.perf_counter()
-    summary, parts = evaluate(table, Decision(0.5, {}), SEEN, Evaluate(bootstrap_draws=draws), "qc")
+    summary, parts = evaluate(table, Decision(0.5, {}), SEEN, Evaluate(bootstrap_draws=draws))
     seconds = time.perf_counter() - start
     slices = 3 + len(summary["language"]) + sum(map(len, parts.values()))
     print(f"{rows} rows, {draws} draws, {slices} slices: {seconds:.0f} s, {peak_memory():.2f} GiB")

@@ -1,5 +1,7 @@
 """Write the model card of an adapter: scores, languages, intended use, limits, base model, licence and hashes of the data.
 
+The scores are those of test. If none of its rows has a label, they are those of dev, and otherwise those of validation.
+
 Reads metrics/MODEL/TASK.json, the training set, the hashes of the raw files in build/raw_files/TASK.json, and models/MODEL/TASK.
 Writes models/MODEL/TASK.md in the format of the Hugging Face hub. `babelcart export` copies it next to the weights.
 """

@@ -1,8 +1,8 @@
 """Score the predictions of a model: F1, AUC and other metrics with confidence intervals, overall, by language and by slice.
 
 Reads predictions/MODEL/TASK, build/train_languages/TASK.json and `evaluate` of params.yaml; writes metrics/MODEL/TASK.json and
-TASK_slices.json, and the tables of plots/MODEL. Thresholds are chosen on validation. Dev and test are scored if their labels are known.
-Needs no torch.
+TASK_slices.json, and the tables of plots/MODEL. Thresholds are chosen on validation. Of dev and test, the labelled rows are scored; a
+split without labels gets no scores. Needs no torch.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def main(task: str, model: str) -> None:
     for split in ("dev", "test"):
         if (source / f"{split}.parquet").exists():
             table = read_table(source / f"{split}.parquet", "probability")
-            if len(table) and table["label"].notna().all():
+            if table["label"].notna().any():
                 tables[split] = table
     decision = metrics.decide(tables["validation"], settings)
-    scores = {split: metrics.evaluate(table, decision, native_languages, settings, task) for split, table in tables.items()}
-    plot_tables = metrics.plot_tables(list(tables.values())[-1], decision)
+    scores = {split: metrics.evaluate(table, decision, native_languages, settings) for split, table in tables.items()}
+    plot_tables = metrics.plot_tables(metrics.labelled_rows(list(tables.values())[-1]), decision)
     write_json(Path("metrics") / model / f"{task}.json", {split: summary for split, (summary, _) in scores.items()})
     write_json(Path("metrics") / model / f"{task}_slices.json", {split: slices for split, (_, slices) in scores.items()})
     for name, plot_table in plot_tables.items():

@@ -1,4 +1,6 @@
-"""Write the report of a model: reports/MODEL.html, one self-contained file with scores, charts and every test row.
+"""Write the report of a model: reports/MODEL.html, one self-contained file with scores, charts and every labelled test row.
+
+Where no test row has a label, the page shows the dev rows, and otherwise the validation rows.
 
 Reads metrics/, plots/ and predictions/ of the model; the metrics of the n-gram baseline, of translation and of negative sampling; and the
 training sets and languages of train in build/. Needs no torch and no network; neither does the page.
@@ -22,7 +24,7 @@ def read(task: Task, model: str) -> inputs.TaskResults:
     """Read the results of a task."""
     scores_folder, predictions, plots = Path("metrics"), Path("predictions") / model / task, Path("plots") / model
     scores = read_json(scores_folder / model / f"{task}.json", metrics.SCORES)
-    split = inputs.best_labelled_split(scores)
+    split = metrics.best_labelled_split(scores)
     curves = {
         "precision_recall": inputs.read_curve(plots / f"{task}_precision_recall.csv", "recall", "precision"),
         "calibration": inputs.read_curve(plots / f"{task}_calibration.csv", "probability", "share", "rows"),
@@ -33,7 +35,7 @@ def read(task: Task, model: str) -> inputs.TaskResults:
     return inputs.TaskResults(
         task=task,
         split=split,
-        predictions=read_table(predictions / f"{split}.parquet", "probability", labelled=True),
+        predictions=read_table(predictions / f"{split}.parquet", "probability"),
         validation=read_table(predictions / "validation.parquet", "probability", labelled=True),
         native_languages=read_json(Path(f"build/train_languages/{task}.json"), [str]),
         scores=scores,

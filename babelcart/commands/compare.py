@@ -26,6 +26,9 @@ from babelcart.core.errors import UserError
 from babelcart.core.files import atomic_write
 from babelcart.core.tasks import TASKS
 from babelcart.scores import metrics
+from babelcart.scores.formatting import format_rows
+
+TEXTS = ("id", "language", "origin_query", "candidate", "grade")
 
 
 @cli.command
@@ -48,11 +51,12 @@ def main(before: str, after: str | None, tasks: tuple[str, ...], model: str | No
             decisions.append(metrics.Decision.from_scores(revisions.read_json(revision, f"metrics/{model}/{task}.json", metrics.SCORES)))
         pairs = compare.pair_predictions(predictions[0], predictions[1], names)
         native_languages = revisions.read_json(after, f"build/train_languages/{task}.json", [str])
-        differences = compare.compare_slices(pairs, decisions[0], decisions[1], native_languages, task)
+        differences = compare.compare_slices(pairs, decisions[0], decisions[1], native_languages)
         changed = compare.flips(pairs, decisions[0], decisions[1])
-        click.echo(f"{task}, {model}, {len(pairs)} rows of {split}: {names[0]} -> {names[1]}")
+        click.echo(f"{task}, {model}, {format_rows(differences.iloc[0])} of {split}: {names[0]} -> {names[1]}")
         click.echo("".join(f"  {line}\n" for line in compare.describe(differences, changed, flipped)), nl=False)
         if out:
-            texts = {name: changed[name].map(spreadsheet.escape_formula) for name in ("id", "language", "origin_query", "candidate")}
+            columns = [name for name in changed if name != "levels"]
+            texts = {name: changed[name].map(spreadsheet.escape_formula) for name in columns if name in TEXTS}
             with atomic_write(out) as path:
-                changed.assign(**texts).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+                changed[columns].assign(**texts).to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)

@@ -1,6 +1,6 @@
 """Export an adapter or a merged model to a folder for serving.
 
-The folder also holds the prompt, the label tokens, the threshold, the model card and the licence files of the base model.
+The folder also holds the prompt, the label tokens, the thresholds, the model card and the licence files of the base model.
 docs/serving.md lists the programs that can load it.
 """
 
@@ -27,9 +27,9 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
 
     folder, scores = Path("models") / model, Path("metrics") / model / f"{task}.json"
     card = folder / f"{task}.md"
-    threshold = read_json(scores, metrics.SCORES)["validation"]["threshold"] if scores.exists() else None
+    decision = metrics.Decision.from_scores(read_json(scores, metrics.SCORES)) if scores.exists() else None
     task_model = read_task_model(folder, task)
-    licences = export.export_model(task_model, out, merge=merge, threshold=threshold, card=card if card.exists() else None)
+    licences = export.export_model(task_model, out, merge=merge, decision=decision, card=card if card.exists() else None)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {', '.join([export.CONTRACT, *licences])}")
     if not licences:
         licence = printable(task_model.settings.weights.licence)

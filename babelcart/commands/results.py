@@ -1,40 +1,100 @@
 """Print the scores in metrics/ as a Markdown table.
 
-Each model is shown next to the n-gram baseline and the floor, the F1 of always answering "relevant". With --attacks, print how many
-answers hostile text flips.
+Each model is shown next to the n-gram baseline and the floor, the F1 of always answering "relevant". With --by, print the scores of the
+slices of a group. With --attacks, print how many answers hostile text flips.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from babelcart import resist
 from babelcart.commands import cli
 from babelcart.core import config
+from babelcart.core.errors import printable
 from babelcart.core.files import read_json
 from babelcart.core.graph import metrics_folders
 from babelcart.core.tasks import Task
 from babelcart.scores import metrics
+from babelcart.scores.formatting import format_rows
+from babelcart.scores.slices import reading_order
 
-METRICS = ("f1", "floor_f1", "auc", "precision", "recall")
+# Metrics that the tables show, and the titles of their columns.
+COLUMNS = {"f1": "F1", "floor_f1": "floor", "auc": "AUC", "precision": "precision", "recall": "recall"}
+SLICE_COLUMNS = {"positive_share": "relevant", "predicted_share": "predicted relevant"}
+GROUPS = ("language", "query_words", "candidates", "top_category", "grade", "origin")
+# Shape of metrics/MODEL/TASK_slices.json.
+SLICES = {...: {...: {...: metrics.SLICE_SCORES}}}
 
 
-def score_table(split: str) -> list[str]:
-    """Lines of the table of scores of the given split, overall and for seen and unseen languages, for the tasks of params.yaml."""
-    lines = ["| task | rows | model | F1 | floor | AUC | precision | recall |", "|---|---|---|---|---|---|---|---|"]
+def header(first: str, columns: Mapping[str, str]) -> list[str]:
+    """The two lines above the rows of a Markdown table."""
+    titles = [*first.split(", "), *columns.values()]
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+
+
+def cells(scores: Mapping[str, float], columns: Mapping[str, str]) -> str:
+    """Scores with three decimals, "nan" where they are not defined."""
+    return " | ".join(f"{scores.get(metric, float('nan')):.3f}" for metric in columns)
+
+
+def read_scores(task: str) -> dict[str, Any]:
+    """The content of metrics/MODEL/TASK.json, by name of the model."""
+    paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
+    models = [name for name in paths if name == "ngram" or name not in metrics_folders()]
+    return {name: read_json(paths[name], metrics.SCORES) for name in models}
+
+
+def shown_split(scores: Mapping[str, Any], split: str | None) -> tuple[str, str]:
+    """The split to print, and its name for the column of rows, which is empty if it is the expected one.
+
+    Without a choice of the user, it is test, and where no test row has a label, dev or validation.
+    """
+    if split:
+        return split, ""
+    models = {name: content for name, content in scores.items() if name != "ngram"} or scores
+    best = metrics.best_labelled_split({name: None for content in models.values() for name in content})
+    return best, "" if best == "test" else best
+
+
+def score_table(split: str | None) -> list[str]:
+    """Lines of the table of scores, overall and for seen and unseen languages."""
+    lines = header("task, rows, model", COLUMNS)
     for task in config.load("tasks", tuple[Task, ...]):
-        paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
-        models = [name for name in paths if name == "ngram" or name not in metrics_folders()]
-        files = {name: read_json(paths[name], metrics.SCORES) for name in models}
-        scores = {name: content[split] for name, content in files.items() if "threshold" in content.get(split, {})}
+        if not (scores := read_scores(task)):
+            continue
+        task_split, name_of_split = shown_split(scores, split)
         for group in ("overall", "seen", "unseen"):
-            for name, model_scores in scores.items():
-                if group in model_scores:
-                    row = model_scores[group]
-                    columns = " | ".join(f"{row.get(metric, float('nan')):.3f}" for metric in METRICS)
-                    lines.append(f"| {task.upper()} | {group}, {row['rows']:,} rows | {name} | {columns} |")
+            for name, content in scores.items():
+                if group in content.get(task_split, {}):
+                    slice_scores = content[task_split][group]
+                    rows = format_rows(slice_scores, name_of_split)
+                    lines.append(f"| {task.upper()} | {group}, {rows} | {name} | {cells(slice_scores, COLUMNS)} |")
+    return lines
+
+
+def slice_table(split: str | None, group: str) -> list[str]:
+    """Lines of the table of scores of the slices of a group, with the shares of relevant rows and of rows predicted relevant."""
+    columns = {**COLUMNS, **SLICE_COLUMNS}
+    lines = header(f"task, {group}, model", columns)
+    for task in config.load("tasks", tuple[Task, ...]):
+        scores = {name: content for name, content in read_scores(task).items() if name != "ngram"}
+        if not scores:
+            continue
+        task_split, name_of_split = shown_split(scores, split)
+        for name, content in scores.items():
+            if group == "language":
+                slices = content.get(task_split, {}).get("language", {})
+            else:
+                slices = read_json(Path(f"metrics/{name}/{task}_slices.json"), SLICES).get(task_split, {}).get(group, {})
+            for value in sorted(slices, key=reading_order):
+                slice_scores, title = slices[value], printable(value).replace("|", "\\|")
+                rows = format_rows(slice_scores, name_of_split)
+                lines.append(f"| {task.upper()} | {title}, {rows} | {name} | {cells(slice_scores, columns)} |")
     return lines
 
 
@@ -52,10 +112,17 @@ def attack_table() -> list[str]:
 
 
 @cli.command
-@click.option("--split", type=click.Choice(["validation", "dev", "test"]), default="test", show_default=True, help="Rows to report.")
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "dev", "test"]),
+    help="Rows to report. Default: test, or dev or validation where no test row has a label.",
+)
+@click.option("--by", type=click.Choice(GROUPS), help="Print the scores of the slices of a group instead.")
 @click.option("--attacks", "show_attacks", is_flag=True, help="Print the answers flipped by hostile text instead.")
-def main(split: str, show_attacks: bool) -> None:
-    lines = attack_table() if show_attacks else score_table(split)
+def main(split: str | None, by: str | None, show_attacks: bool) -> None:
+    lines = attack_table() if show_attacks else slice_table(split, by) if by else score_table(split)
     if len(lines) == 2:
-        raise click.ClickException(f"metrics/ has no scores of the {split} rows; run `dvc repro`, or try --split validation")
+        rows = f"the {split} rows" if split else "labelled rows"
+        slices = f" by {by}" if by else ""
+        raise click.ClickException(f"metrics/ has no scores of {rows}{slices}; run `dvc repro`, or try another --split")
     click.echo("\n".join(lines))

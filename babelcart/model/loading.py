@@ -241,7 +241,9 @@ def text_linears(base: Any) -> list[str]:
 def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
     """Compute the logits of the two label tokens after the last token of each row.
 
-    The output matrix is multiplied only at these positions, and only its two rows for the labels, not the complete vocabulary.
+    The output matrix is multiplied only at these positions, and only its two rows for the labels, not the complete vocabulary. The
+    product is computed in float32: in bfloat16, the difference of two logits takes only some hundred values, and many rows would get
+    the same probability.
 
     Parameters
     ----------
@@ -262,7 +264,7 @@ def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = base.get_output_embeddings().weight  # (vocabulary, hidden_size)
     hidden = last_hidden(base.get_decoder(), pack.to(head.device))  # (R, hidden_size)
-    logits = (hidden @ head[[labels.negative, labels.positive]].T).float()  # (R, 2)
+    logits = hidden.float() @ head[[labels.negative, labels.positive]].float().T  # (R, 2)
     cap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
 

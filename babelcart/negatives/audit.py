@@ -90,7 +90,7 @@ def _classify(vectorizer: Any, inputs: list[Any], is_sampled: np.ndarray, groups
     model.fit(inputs, is_sampled)
     strongest = np.argsort(-np.abs(model[-1].coef_[0]), kind="stable")[:5]
     names = model[0].get_feature_names_out()
-    return {"auc": round(float(roc_auc_score(is_sampled, probability)), 5), "features": [str(names[index]) for index in strongest]}
+    return {"auc": float(roc_auc_score(is_sampled, probability)), "features": [str(names[index]) for index in strongest]}
 
 
 def shortcut_warnings(shortcuts: dict[str, dict[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.report import charts
 from babelcart.report.inputs import KINDS, ORIGINS, TaskResults
+from babelcart.scores.formatting import format_probability
 from babelcart.scores.metrics import f1_curve
 
 if TYPE_CHECKING:
@@ -82,14 +83,14 @@ def _threshold_chart(results: TaskResults) -> str:
     """F1 by threshold on validation and on the split of the page, down to 0.25 below the maximum."""
     import numpy as np
 
-    thresholds = np.linspace(0, 1, 101).round(2)
+    chosen = results.decision.threshold
+    thresholds = np.unique(np.append(np.linspace(0, 1, 101).round(2), chosen))  # the chosen threshold may lie between two of the others
     records = []
-    for name, rows in {"validation": results.validation, results.split: results.predictions}.items():
+    for name, rows in {"validation": results.validation, results.split: results.labelled}.items():
         f1 = f1_curve(rows["label"].to_numpy(int), rows["probability"].to_numpy(float), thresholds)
         records += [{"kind": name, "x": x, "y": round(y, 5)} for x, y in zip(thresholds.tolist(), f1.tolist(), strict=True)]
     lowest = max(record["y"] for record in records) - 0.25
-    chosen = results.decision.threshold
-    rules = [{"x": chosen, "height": lowest, "text": f"chosen: {chosen:.3f}"}]
+    rules = [{"x": chosen, "height": lowest, "text": f"chosen: {format_probability(chosen)}"}]
     return charts.lines([record for record in records if record["y"] >= lowest], "threshold", "F1", rules=rules)
 
 

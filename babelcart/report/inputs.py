@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
 from babelcart.core.tasks import Task
-from babelcart.scores.metrics import Decision
+from babelcart.scores.metrics import Decision, labelled_rows
+from babelcart.scores.slices import reading_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,10 @@ GROUPS = {
     "query_words": "Words in the query",
     "candidates": "Candidates of the query",
     "top_category": "Top category",
+    "grade": "Grade",
 }
+# Groups whose rows mostly have the same label, so that the page shows the share predicted relevant instead of F1.
+SAME_LABEL_GROUPS = ("grade",)
 # Origins of training rows, and kinds of example rows, with their titles.
 ORIGINS = {"native": "native", "translated": "translated", "easy": "easy negative", "hard": "hard negative"}
 KINDS = {"positive": "positive", "natural_negative": "natural negative", "easy": "easy negative", "hard": "hard negative"}
@@ -44,10 +48,10 @@ class TaskResults:
     ----------
     task : {"qc", "qi"}
     split : str
-        The labelled split that the page shows.
+        The split that the page shows, from `babelcart.scores.metrics.best_labelled_split`.
     predictions, validation : pandas.DataFrame
         Predictions of that split and of validation: ``id``, ``language``, ``origin_query``, ``candidate``, ``label`` and
-        ``probability``.
+        ``probability``. Labels of `predictions` may be missing.
     native_languages : sequence of str
         Languages with labelled rows in train.
     scores, slices : mapping
@@ -83,6 +87,11 @@ class TaskResults:
         """Thresholds and calibration that the stage `evaluate` chose on validation."""
         return Decision.from_scores(self.scores)
 
+    @cached_property
+    def labelled(self) -> pd.DataFrame:
+        """The predictions of the rows that have a label, which are the rows that the page shows."""
+        return labelled_rows(self.predictions)
+
     @property
     def split_scores(self) -> Mapping[str, Any]:
         """Scores of the model on the split of the page."""
@@ -93,13 +102,19 @@ class TaskResults:
         """Scores of the n-gram baseline on the split of the page; empty if it has none."""
         return self.ngram.get(self.split, {})
 
-    def slice_scores(self) -> dict[str, dict[str, Any]]:
-        """Scores on the split of the page, by title of the group and by value of the slice, in reading order."""
+    def slice_scores(self, same_label: bool = False) -> dict[str, dict[str, Any]]:
+        """Scores on the split of the page, by title of the group and by value of the slice, in reading order.
+
+        Parameters
+        ----------
+        same_label : bool
+            Whether to return the groups of `SAME_LABEL_GROUPS` instead of the others.
+        """
         groups = self.slices[self.split]
         return {
             title: {name: groups[group][name] for name in sorted(groups[group], key=reading_order)}
             for group, title in GROUPS.items()
-            if group in groups
+            if group in groups and (group in SAME_LABEL_GROUPS) == same_label
         }
 
     def training_rows(self) -> dict[str, dict[str, int]]:
@@ -125,17 +140,6 @@ class TaskResults:
             totals = {key: counts[key] for key in ("asked", "translated", "held_out")}
             rows.append({"language": language, **totals, "refused": refused, "missing": missing, "reasons": reasons})
         return rows
-
-
-def reading_order(name: str) -> tuple[int, str]:
-    """Sort key of the values of a group: "2-3" comes before "10+", and names are in alphabetical order."""
-    leading_number = re.match(r"\d+", name)
-    return int(leading_number[0]) if leading_number else 0, name
-
-
-def best_labelled_split(scores: Mapping[str, Any]) -> str:
-    """The split that a report shows: test if its labels are known, otherwise dev, otherwise validation."""
-    return next(split for split in ("test", "dev", "validation") if split in scores)
 
 
 def read_curve(path: Path, *columns: str) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from babelcart.report.figures import task_charts
 from babelcart.report.inputs import KINDS, ORIGINS, TaskResults
 from babelcart.report.rows import row_browser
+from babelcart.scores.formatting import format_count, format_probability, format_rows
 from babelcart.scores.intervals import bootstrap, interval, sampling_units
 from babelcart.scores.metrics import Evaluate
 
@@ -42,7 +43,7 @@ def render_page(model: str, tasks: Sequence[TaskResults], settings: Evaluate) ->
     Raises
     ------
     UserError
-        If there are more or fewer predictions than scored rows.
+        If there are more or fewer labelled predictions than scored rows.
     """
     from markupsafe import Markup
 
@@ -53,7 +54,8 @@ def render_page(model: str, tasks: Sequence[TaskResults], settings: Evaluate) ->
         .get_template("report.html")
         .render(
             model=model,
-            mean=_mean_f1(tasks, draws),
+            mean=_mean_f1(tasks, draws) if len({results.split for results in tasks}) == 1 else None,
+            splits=list(dict.fromkeys(results.split for results in tasks)),
             draws=settings.bootstrap_draws,
             tasks=[_task_view(results, task_draws) for results, task_draws in zip(tasks, draws, strict=True)],
             style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
@@ -77,7 +79,7 @@ def f1_draws(results: TaskResults, settings: Evaluate) -> dict[str, np.ndarray]:
     """
     import numpy as np
 
-    rows = results.predictions
+    rows = results.labelled
     label, probability = rows["label"].to_numpy(int), rows["probability"].to_numpy(float)
     all_rows = {"overall": np.ones(len(rows), dtype=bool)}
     draws = {}
@@ -110,6 +112,7 @@ def _task_view(results: TaskResults, draws: Mapping[str, np.ndarray]) -> dict[st
         "ngram": results.ngram_scores,
         "validation": results.scores["validation"],
         "slices": results.slice_scores(),
+        "grades": results.slice_scores(same_label=True),
         "native": results.native_languages,
         "gains": {
             "half": {"value": overall["f1"] - overall["f1_at_half"], "ends": interval(draws["chosen"] - draws["half"])},
@@ -137,7 +140,8 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "signed": signed}
+    environment.filters |= {"number": number, "signed": signed, "probability": format_probability}
+    environment.filters |= {"count": format_count, "rows": format_rows}
     return environment
 
 

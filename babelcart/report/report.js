@@ -32,6 +32,14 @@ function element(name, attributes, text) {
 
 const option = (value, text) => element("option", { value }, text);
 
+/** Three decimals, or more where 0 or 1 is nearer than 0.001, so that 0.99996 is not displayed as 1.000. */
+function formatProbability(p) {
+  const distance = Math.min(p, 1 - p);
+  if (distance <= 0 || distance >= 0.001) return p.toFixed(3);
+  if (p < 1e-6) return p.toExponential(1);
+  return p.toFixed(1 - Math.floor(Math.log10(distance)));
+}
+
 function languageName(code) {
   try {
     const name = languageNames.of(code);
@@ -136,7 +144,7 @@ function tableRow(task, row) {
     tableCell("Query", element("span", { dir: "auto", class: "text" }, task.queries[task.query[row]]), element("small", { dir: "auto" }, `id ${task.id[row]}`)),
     tableCell("Candidate", element("span", { dir: "auto", class: "text" }, task.candidates[task.candidate[row]])),
     tableCell("Result", element("span", { class: `kind k${task.kind[row]}` }, KINDS[task.kind[row]])),
-    tableCell("p(relevant)", element("span", { class: "n" }, p.toFixed(3)), bar),
+    tableCell("p(relevant)", element("span", { class: "n" }, formatProbability(p)), bar),
     tableCell("Confidence", element("span", { class: "n" }, task.confidence[row].toFixed(3)))
   );
   return cells;

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key", bound=Hashable)
 
+# Metrics with confidence intervals, which `babelcart compare`, the experiments and the model card show, and their names.
+METRICS = {"f1": "F1", "auc": "ROC AUC"}
 # Upper bound of rows times draws in one batch, which bounds memory.
 MAX_CELLS = 2_000_000
 

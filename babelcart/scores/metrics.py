@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
 from babelcart.scores.intervals import bootstrap, interval, sampling_units
-from babelcart.scores.slices import slice_masks, with_overall
+from babelcart.scores.slices import Key, labelled_masks, slice_masks, with_overall
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-Key = TypeVar("Key", bound=Hashable)
-
 # Shapes of the JSON of scores, for `babelcart.core.shapes.check_shape`: of a slice, of a split, and of a file.
 SLICE_SCORES = {
-    "rows": int, "positive_share": float, "floor_f1": float, "f1": float, "precision": float, "recall": float, "brier": float, "ece": float,
-    "auc?": float, "f1_low?": float, "f1_high?": float, "auc_low?": float, "auc_high?": float,
+    "rows": int, "all_rows?": int, "positive_share": float, "predicted_share?": float, "floor_f1": float, "f1": float,
+    "precision": float, "recall": float, "brier": float, "ece": float, "auc?": float,
+    "f1_low?": float, "f1_high?": float, "auc_low?": float, "auc_high?": float,
 }  # fmt: skip
 SPLIT_SCORES = {
     "threshold": float, "thresholds?": {...: float}, "temperature?": float,
@@ -79,16 +78,16 @@ def _f1(true_positives: np.ndarray | int, predicted_positives: np.ndarray, actua
     return 2 * true_positives / np.maximum(predicted_positives + actual_positives, 1)
 
 
-def floor_f1(positive_share: float) -> float:
-    """F1 of always answering "relevant", for a share of relevant rows."""
-    return 2 * positive_share / (1 + positive_share)
+def floor_f1(label: np.ndarray) -> float:
+    """F1 of always answering "relevant"; `label` is ``(rows,)`` of 0 and 1, at least one row."""
+    return float(2 * label.sum() / (len(label) + label.sum()))
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
     """The threshold with the highest F1. Rows with ``probability >= threshold`` are predicted relevant.
 
     If several thresholds have the same F1, the highest one is returned. It is the midpoint of two adjacent probabilities, so that a
-    rounding error does not flip a prediction.
+    rounding error does not flip a prediction. It is never rounded: the probabilities of a confident model differ only in late digits.
 
     Parameters
     ----------
@@ -107,11 +106,21 @@ def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
     label, probability = np.asarray(label), np.asarray(probability, dtype=float)
     if not label.sum():
         raise UserError(f"no threshold can be chosen: none of the {len(label)} validation rows is relevant")
+    thresholds = _separating_thresholds(probability)
+    return float(thresholds[np.argmax(f1_curve(label, probability, thresholds))])
+
+
+def _separating_thresholds(probability: np.ndarray) -> np.ndarray:
+    """One threshold for each distinct probability, which this probability and all higher ones reach; ``(distinct,)``, descending.
+
+    It is the midpoint between the probability and the next lower one, or the probability itself if no float64 lies between the two.
+    """
+    import numpy as np
+
     descending = np.unique(probability)[::-1]
-    best = int(np.argmax(f1_curve(label, probability, descending)))
-    next_lower = descending[best + 1] if best + 1 < len(descending) else 0.0
-    midpoint = float((descending[best] + next_lower) / 2)
-    return midpoint if midpoint > next_lower else float(descending[best])
+    next_lower = np.append(descending[1:], 0.0)
+    midpoint = (descending + next_lower) / 2
+    return np.where(midpoint > next_lower, midpoint, descending)
 
 
 def language_thresholds(validation: pd.DataFrame, shrink_rows: int) -> dict[str, float]:
@@ -135,14 +144,13 @@ def language_thresholds(validation: pd.DataFrame, shrink_rows: int) -> dict[str,
     import numpy as np
 
     label, probability = validation["label"].to_numpy(int), validation["probability"].to_numpy(float)
-    distinct = np.unique(probability)
-    candidates = np.append(distinct[:1], (distinct[1:] + distinct[:-1]) / 2)  # the lowest probability, and all midpoints
+    candidates = _separating_thresholds(probability)
     task_f1 = f1_curve(label, probability, candidates)
     thresholds = {}
     for language, rows in validation.groupby("language"):
         language_f1 = f1_curve(rows["label"].to_numpy(int), rows["probability"].to_numpy(float), candidates)
         best = int(np.argmax(len(rows) * language_f1 + shrink_rows * task_f1))
-        thresholds[str(language)] = round(float(candidates[best]), 6)
+        thresholds[str(language)] = float(candidates[best])
     return thresholds
 
 
@@ -169,11 +177,11 @@ def temperature(label: np.ndarray, probability: np.ndarray) -> float:
 
 
 def _logit(probability: np.ndarray) -> np.ndarray:
-    """Logits of probabilities, which are clipped to [1e-7, 1 - 1e-7]."""
+    """Logits of probabilities. 0 and 1 are replaced by the nearest float64 between them, so that every logit is finite."""
     import numpy as np
 
-    clipped = np.clip(probability, 1e-7, 1 - 1e-7)
-    return np.log(clipped) - np.log1p(-clipped)
+    inside = np.clip(np.asarray(probability, dtype=float), np.finfo(float).tiny, np.nextafter(1, 0))
+    return np.log(inside) - np.log1p(-inside)
 
 
 def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 15) -> pd.DataFrame:
@@ -231,9 +239,9 @@ def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float 
     Returns
     -------
     dict
-        ``rows``, ``positive_share``, ``floor_f1`` (`floor_f1`), ``f1``, ``precision``, ``recall``, ``brier`` and ``ece``
-        (`expected_calibration_error`); ``auc`` and ``average_precision`` if both labels occur. Precision without predicted positives
-        is 0, as in scikit-learn. Rounded to 5 digits.
+        ``rows``, ``positive_share``, ``predicted_share`` (the share predicted relevant), ``floor_f1`` (`floor_f1`), ``f1``,
+        ``precision``, ``recall``, ``brier`` and ``ece`` (`expected_calibration_error`); ``auc`` and ``average_precision`` if both labels
+        occur. Precision without predicted positives is 0, as in scikit-learn. Not rounded.
 
     Raises
     ------
@@ -248,12 +256,14 @@ def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float 
         raise UserError("there are no rows to score")
     if invalid := int((~((probability >= 0) & (probability <= 1))).sum()):
         raise UserError(f"{invalid} of {len(probability)} probabilities are not finite numbers from 0 to 1; predict again")
-    precision, recall, f1, _ = precision_recall_fscore_support(label, probability >= threshold, average="binary", zero_division=0)
+    predicted = probability >= threshold
+    precision, recall, f1, _ = precision_recall_fscore_support(label, predicted, average="binary", zero_division=0)
     positive_share = float(label.mean())
     scores = {
         "rows": len(label),
         "positive_share": positive_share,
-        "floor_f1": floor_f1(positive_share),
+        "predicted_share": float(predicted.mean()),
+        "floor_f1": floor_f1(label),
         "f1": float(f1),
         "precision": float(precision),
         "recall": float(recall),
@@ -263,7 +273,7 @@ def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float 
     if 0 < positive_share < 1:
         scores["auc"] = float(roc_auc_score(label, probability))
         scores["average_precision"] = float(average_precision_score(label, probability))
-    return {name: round(score, 5) for name, score in scores.items()}
+    return scores
 
 
 @dataclass(frozen=True)
@@ -300,9 +310,9 @@ class Decision:
 
     def calibrated(self, probability: np.ndarray) -> np.ndarray:
         """Probabilities after temperature scaling, ``(rows,)`` float64."""
-        import numpy as np
+        from scipy.special import expit
 
-        return probability if self.temperature is None else 1 / (1 + np.exp(-_logit(probability) / self.temperature))
+        return probability if self.temperature is None else expit(_logit(probability) / self.temperature)
 
 
 def decide(validation: pd.DataFrame, settings: Evaluate) -> Decision:
@@ -325,46 +335,64 @@ def decide(validation: pd.DataFrame, settings: Evaluate) -> Decision:
     else:
         threshold = best_threshold(label, probability)
         languages = language_thresholds(validation, settings.shrink_rows) if settings.per_language else {}
-    return Decision(round(threshold, 6), languages, round(temperature(label, probability), 5) if settings.calibrate else None)
+    return Decision(threshold, languages, temperature(label, probability) if settings.calibrate else None)
+
+
+def best_labelled_split(scores: Mapping[str, Any]) -> str:
+    """The split whose scores are shown: test if it has labelled rows, otherwise dev, otherwise validation."""
+    return next(split for split in ("test", "dev", "validation") if split in scores)
+
+
+def labelled_rows(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose label is known."""
+    return predictions[predictions["label"].notna()].reset_index(drop=True)
 
 
 def evaluate(
-    predictions: pd.DataFrame, decision: Decision, native_languages: Sequence[str], settings: Evaluate, task: str
+    predictions: pd.DataFrame, decision: Decision, native_languages: Sequence[str], settings: Evaluate
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of labelled predictions, overall and by slice.
+    """Scores of the labelled rows, overall and by slice.
 
     Parameters
     ----------
     predictions : pandas.DataFrame
-        Columns ``language``, ``origin_query``, ``candidate``, ``label`` and ``probability``; every label known.
+        Columns ``language``, ``origin_query``, ``candidate``, ``label`` and ``probability``, and those of further slices (`slice_masks`).
+        At least one label is known.
     decision : Decision
         Thresholds and calibration, from `decide` on validation rows.
     native_languages : sequence of str
         Languages with labelled rows in train. The others are "unseen".
     settings : Evaluate
-    task : {"qc", "qi"}
 
     Returns
     -------
     summary : dict
         ``threshold`` (and ``temperature`` and ``thresholds`` if they were chosen), and the scores of ``overall``, ``seen`` and
         ``unseen`` languages (if there are such rows) and each ``language``: those of `compute_scores`, with ``f1_low``, ``f1_high``,
-        ``auc_low`` and ``auc_high`` if there are enough queries. ``overall`` also has ``f1_at_half``, F1 at a threshold of 0.5.
+        ``auc_low`` and ``auc_high`` if there are enough queries, and ``all_rows`` if some rows of the slice have no label.
+        ``overall`` also has ``f1_at_half``, F1 at a threshold of 0.5. Slices without a labelled row are left out.
     slices : dict
         The same scores for every other group of `babelcart.scores.slices`.
     """
-    groups = slice_masks(predictions, native_languages, task)
-    scores = _score_slices(predictions, decision, with_overall(groups, len(predictions)), settings)
-    label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
+    masks = with_overall(slice_masks(predictions, native_languages), len(predictions))
+    scored = labelled_rows(predictions)
+    scores = _score_slices(scored, decision, labelled_masks(masks, predictions["label"].notna().to_numpy()), settings)
+    for key, slice_scores in scores.items():
+        if (all_rows := int(masks[key].sum())) > slice_scores["rows"]:
+            slice_scores["all_rows"] = all_rows
+    label, probability = scored["label"].to_numpy(int), scored["probability"].to_numpy(float)
     summary: dict[str, Any] = {"threshold": decision.threshold}
     if decision.temperature is not None:
         summary["temperature"] = decision.temperature
     if decision.languages:
         summary["thresholds"] = decision.languages
-    summary["overall"] = scores["overall", "all"] | {"f1_at_half": compute_scores(label, probability, 0.5)["f1"]}
-    summary |= {value: scores["languages", value] for value in groups.pop("languages")}
-    summary["language"] = {value: scores["language", value] for value in groups.pop("language")}
-    return summary, {group: {value: scores[group, value] for value in values} for group, values in groups.items()}
+    by_group: dict[str, dict[str, dict[str, float]]] = {}
+    for (group, value), slice_scores in scores.items():
+        by_group.setdefault(group, {})[value] = slice_scores
+    summary["overall"] = by_group.pop("overall")["all"] | {"f1_at_half": compute_scores(label, probability, 0.5)["f1"]}
+    summary |= by_group.pop("languages")
+    summary["language"] = by_group.pop("language")
+    return summary, by_group
 
 
 def _score_slices(
@@ -382,7 +410,7 @@ def _score_slices(
             scores |= {name: calibrated[name] for name in ("brier", "ece")}
         for metric, values in drawn[key].items():
             if metric in scores and (ends := interval(values)):
-                scores |= {f"{metric}_low": round(ends[0], 5), f"{metric}_high": round(ends[1], 5)}
+                scores |= {f"{metric}_low": ends[0], f"{metric}_high": ends[1]}
         slice_scores[key] = scores
     return slice_scores
 
@@ -423,7 +451,7 @@ def _confusion_scores(answers: pd.DataFrame) -> dict[str, float]:
         for (label, prediction), name in OUTCOMES.items()
     }
     f1 = _f1(counts["true_positive"], answers["predicted"].sum(), answers["actual"].sum())
-    return {"rows": len(answers), "f1": float(f1.round(5)), "floor_f1": round(floor_f1(answers["actual"].mean()), 5), **counts}
+    return {"rows": len(answers), "f1": float(f1.round(5)), "floor_f1": round(floor_f1(answers["actual"].to_numpy()), 5), **counts}
 
 
 def precision_recall(label: np.ndarray, probability: np.ndarray, points: int = 101) -> pd.DataFrame:

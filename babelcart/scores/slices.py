@@ -1,32 +1,35 @@
-"""Slices: parts of the test rows that are scored separately. The slices of one group cover every row exactly once."""
+"""Slices: parts of the rows that are scored separately. The slices of one group cover every row exactly once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-from babelcart.rows.taxonomy import levels
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+Key = TypeVar("Key", bound=Hashable)
+
 # Top categories with fewer rows are merged into "other".
 MIN_CATEGORY_ROWS = 50
+# Grades are a group if they have at most this number of distinct values; more are measurements rather than grades.
+MAX_GRADES = 20
+NO_GRADE = "no grade"
 
 
-def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str], task: str) -> dict[str, dict[str, np.ndarray]]:
+def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
     """Masks of the rows of each slice, by group and by value.
 
     Parameters
     ----------
     rows : pandas.DataFrame
-        Columns ``language``, ``origin_query`` and ``candidate``. If the column ``origin`` (native or translated) exists, it is a group
-        too.
+        Columns ``language``, ``origin_query`` and ``candidate``. Three further columns form a group of their own if they exist:
+        ``origin`` (native or translated), ``levels`` (levels of the category path, from the top; empty for items) and ``grade`` (the
+        label as written in the raw file, "" if it has none).
     native_languages : sequence of str
         Languages with labelled rows in train.
-    task : {"qc", "qi"}
-        The top category is a group of QC only.
 
     Returns
     -------
@@ -48,10 +51,33 @@ def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str], task: str) 
     }
     if "origin" in rows:
         groups["origin"] = rows["origin"]
-    if task == "qc":
-        top_category = rows["candidate"].map(lambda path: levels(path)[0])
+    if "levels" in rows and any(map(len, rows["levels"])):
+        top_category = rows["levels"].map(lambda levels: levels[0] if len(levels) else "other")
         groups["top_category"] = top_category.where(top_category.map(top_category.value_counts()) >= MIN_CATEGORY_ROWS, "other")
+    if "grade" in rows and 2 <= rows.loc[rows["grade"] != "", "grade"].nunique() <= MAX_GRADES:
+        groups["grade"] = rows["grade"].mask(rows["grade"] == "", NO_GRADE)
     return {name: {value: (column == value).to_numpy() for value in sorted(column.unique())} for name, column in groups.items()}
+
+
+def reading_order(name: str) -> tuple[float, str]:
+    """Sort key of the values of a group: "2-3" comes before "10+", "2.67" before "10", and names are in alphabetical order."""
+    leading_number = re.match(r"-?\d+(\.\d+)?", name)
+    return float(leading_number[0]) if leading_number else 0, name
+
+
+def labelled_masks(masks: Mapping[Key, np.ndarray], labelled: np.ndarray) -> dict[Key, np.ndarray]:
+    """The masks over the labelled rows only, ``(labelled rows,)`` each; slices without a labelled row are left out.
+
+    The slices are those of all rows, so that a missing label does not move the other rows of its query into another slice.
+
+    Parameters
+    ----------
+    masks : mapping
+        ``(rows,)`` bool, by any key.
+    labelled : numpy.ndarray
+        ``(rows,)`` bool.
+    """
+    return {key: mask[labelled] for key, mask in masks.items() if mask[labelled].any()}
 
 
 def with_overall(groups: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[tuple[str, str], np.ndarray]:

@@ -164,7 +164,7 @@ def balanced_weights(labels: Sequence[int]) -> list[float]:
 
 
 def auc_and_f1(labels: Sequence[int], probability: np.ndarray) -> dict[str, float]:
-    """ROC AUC, and F1 at the best threshold.
+    """ROC AUC, and F1 at the best threshold. Both are ratios of counts and not rounded, because they decide which adapter is kept.
 
     Not imported from `babelcart.scores.metrics`, so that editing metrics does not retrain models.
 
@@ -178,14 +178,21 @@ def auc_and_f1(labels: Sequence[int], probability: np.ndarray) -> dict[str, floa
     Returns
     -------
     dict
-        ``auc`` and ``f1``, rounded to 6 digits.
+        ``auc`` and ``f1``.
     """
     import numpy as np
-    from sklearn.metrics import precision_recall_curve, roc_auc_score
+    from scipy.stats import rankdata
 
-    precision, recall, _ = precision_recall_curve(labels, probability)
-    best_f1 = float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
-    return {"auc": round(float(roc_auc_score(labels, probability)), 6), "f1": round(best_f1, 6)}
+    label, probability = np.asarray(labels), np.asarray(probability, dtype=float)
+    positives, negatives = int(label.sum()), int((1 - label).sum())
+    ranks = rankdata(probability)  # equal probabilities share their mean rank
+    descending = np.argsort(-probability, kind="stable")
+    predicted_positives = 1 + np.flatnonzero(np.append(np.diff(probability[descending]) != 0, True))  # by each distinct threshold
+    true_positives = np.cumsum(label[descending])[predicted_positives - 1]
+    return {
+        "auc": float((ranks[label == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives)),
+        "f1": float(np.max(2 * true_positives / (predicted_positives + positives))),
+    }
 
 
 def sample_queries(examples: LabelledRows, row_count: int, seed: int) -> LabelledRows:

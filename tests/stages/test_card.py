@@ -66,12 +66,32 @@ def test_the_card_lists_the_hashes_of_the_raw_files(project: Project) -> None:
     assert "build/raw_files/qc.json does not exist; run `dvc repro`" in printed
 
 
-def test_a_card_without_scores_is_refused(project: Project) -> None:
-    project.change(predict={"splits": ["validation"]})
+@pytest.mark.parametrize("split", ["dev", "validation"])
+def test_a_card_without_test_scores_names_the_source_of_its_scores(project: Project, split: str) -> None:
+    project.change(predict={"splits": ["validation"] + ["dev"] * (split == "dev")})
     run_to("evaluate")
-    printed = run("card", "--task", "qc", "--model", "tiny", fails=True).output
-    assert "no scores of test or dev rows" in printed
-    assert not Path("models/tiny/qc.md").exists()
+    run("card", "--task", "qc", "--model", "tiny")
+    written = ModelCard.load(Path("models/tiny/qc.md"))
+    rows = json.loads(Path("metrics/tiny/qc.json").read_text())[split]["overall"]["rows"]
+    assert f"Scores on the {split} set ({rows} rows).\nNo labelled row of test" in written.text
+    assert {entry.dataset_split for entry in written.data.eval_results} == {split}
+    names = [entry.metric_name for entry in written.data.eval_results]
+    assert all(("validation rows, on which the threshold was chosen" in name) == (split == "validation") for name in names)
+    assert ("expect lower scores on new queries" in written.text) == (split == "validation")
+
+
+def test_the_card_of_a_partly_labelled_test_set_shows_the_number_of_labels(project: Project) -> None:
+    run_to("predict")
+    path = Path("predictions/tiny/qc/test.parquet")
+    table = pd.read_parquet(path)
+    table.loc[[3, 7], "label"] = pd.NA
+    table.to_parquet(path)
+    run("evaluate", "--task", "qc", "--model", "tiny")
+    run("card", "--task", "qc", "--model", "tiny")
+    written = ModelCard.load(Path("models/tiny/qc.md"))
+    assert "Scores on the test set (18 of 20 rows labelled)." in written.text
+    assert "| overall | 18 of 20 labelled |" in written.text
+    assert any("F1, 18 of 20 rows labelled" in entry.metric_name for entry in written.data.eval_results)
 
 
 def test_the_card_names_the_licence_and_the_source_of_the_base_model() -> None:

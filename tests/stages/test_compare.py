@@ -22,13 +22,13 @@ def test_a_better_model_has_higher_scores_and_only_fixed_answers() -> None:
     rows = table(300)
     better = rows.assign(probability=np.clip(rows["probability"] + 0.15 * (rows["label"] - 0.5), 0, 1))
     pairs, decision = compare.pair_predictions(rows, better), Decision(0.5, {})
-    overall = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=200).iloc[0]
+    overall = compare.compare_slices(pairs, decision, decision, ["en"], draws=200).iloc[0]
     for metric in ("f1", "auc"):
         expected = [compute_scores(side["label"].to_numpy(), side["probability"].to_numpy(), 0.5)[metric] for side in (rows, better)]
         assert overall[f"{metric}_change"] == pytest.approx(expected[1] - expected[0])
         assert 0 < overall[f"{metric}_low"] < overall[f"{metric}_change"] < overall[f"{metric}_high"]
     flipped = compare.flips(pairs, decision, decision)
-    assert flipped["mended"].all()
+    assert flipped["fixed"].all()
     assert compare.mcnemar(len(flipped), 0) < 0.01
     assert len(flipped) == ((rows["probability"] >= 0.5) != (better["probability"] >= 0.5)).sum()
 
@@ -36,7 +36,7 @@ def test_a_better_model_has_higher_scores_and_only_fixed_answers() -> None:
 def test_a_model_does_not_differ_from_itself() -> None:
     rows, decision = table(50), Decision(0.5, {})
     pairs = compare.pair_predictions(rows, rows.sample(frac=1, random_state=0))
-    differences = compare.compare_slices(pairs, decision, decision, ["en"], "qc", draws=50)
+    differences = compare.compare_slices(pairs, decision, decision, ["en"], draws=50)
     assert (differences[["f1_change", "auc_change", "f1_low", "f1_high", "auc_low", "auc_high"]].dropna() == 0).all(axis=None)
     assert compare.flips(pairs, decision, decision).empty
     assert compare.mcnemar(0, 0) == 1
@@ -80,7 +80,7 @@ def test_the_command_reads_revisions_through_dvc(project: Project) -> None:
     # No cell is a formula for a spreadsheet, and neither is the text after a line break in a cell.
     with Path("flipped.csv").open(encoding="utf-8", newline="") as handle:
         header, *lines = csv.reader(handle)
-    assert {line[header.index("mended")] for line in lines} == {"True"}
+    assert {line[header.index("fixed")] for line in lines} == {"True"}
     assert f"'{formula}" in {line[header.index("candidate")] for line in lines}
     assert not [cell for line in lines for cell in line if cell.startswith("=")]
     shutil.rmtree("build/train_languages")

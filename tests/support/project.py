@@ -87,7 +87,7 @@ class Graph(Repository):
     def __init__(self, project: Project, real: bool = False) -> None:
         super().__init__(project.folder, real)
         self.project = project
-        for name in ("babelcart", "stages"):
+        for name in ("babelcart", "stages", "queries"):
             shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in (".gitignore", ".dvcignore"):
             shutil.copy(ROOT / name, self.folder)

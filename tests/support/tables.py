@@ -17,5 +17,7 @@ def table(queries: int = 60, seed: int = 0) -> pd.DataFrame:
         "origin_query": [f"query {n} " + "word " * (n % 5) for n in query],
         "candidate": [f"{'abc'[n % 3]},{n}" for n in range(len(query))],
         "label": label,
+        "grade": [(["Partial", "Irrelevant"], ["Exact", "Partial"])[value][n % 2] for n, value in enumerate(label)],
+        "levels": [("abc"[n % 3], str(n)) for n in range(len(query))],
         "probability": np.clip(0.3 * label + 0.7 * generator.random(len(query)), 0, 1),
     })  # fmt: skip

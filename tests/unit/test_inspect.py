@@ -294,7 +294,8 @@ def test_nothing_is_written_without_the_option_or_with_a_problem(project: Projec
     unknown = delimited([record | {"relevance": "AB"[index % 2]} for index, record in enumerate(rows("en"))])
     (project.folder / "shop/rows.csv").write_text(unknown, encoding="utf-8")
     before[Path("shop/rows.csv")] = unknown.encode()
-    assert "--relevant" in run("inspect", "shop", "--write", fails=True).output
+    result = run("inspect", "shop", "--write", fails=True)
+    assert "--relevant" in result.output
     run("inspect", "no/*.csv", "--write", fails=True)
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
@@ -302,7 +303,8 @@ def test_nothing_is_written_without_the_option_or_with_a_problem(project: Projec
 def test_files_of_the_project_itself_are_refused(project: Project) -> None:
     (project.folder / "rows.csv").write_text(delimited(rows("en")), encoding="utf-8")
     before = Path("params.yaml").read_bytes()
-    assert "top folder" in run("inspect", "rows.csv", "--write", fails=True).output
+    result = run("inspect", "rows.csv", "--write", fails=True)
+    assert "top folder" in result.output
     assert Path("params.yaml").read_bytes() == before
 
 

@@ -100,18 +100,18 @@ def test_intervals_have_their_nominal_coverage() -> None:
 def test_an_interval_is_left_out_if_too_many_draws_are_undefined() -> None:
     assert intervals.interval(np.append(np.full(5, np.nan), np.ones(95))) is None
     assert intervals.interval(np.array([])) is None
-    summary, _ = metrics.evaluate(table(1).assign(label=1), Decision(0.5, {}), ["en"], Evaluate(bootstrap_draws=20), "qc")
+    summary, _ = metrics.evaluate(table(1).assign(label=1), Decision(0.5, {}), ["en"], Evaluate(bootstrap_draws=20))
     assert "auc" not in summary["overall"]
     assert "auc_low" not in summary["overall"]
 
 
 def test_the_slices_of_each_group_cover_all_rows_once() -> None:
     rows = table()
-    groups = slice_masks(rows.assign(origin="native"), ["en", "fr"], "qc")
-    assert set(groups) == {"languages", "language", "query_words", "candidates", "origin", "top_category"}
+    groups = slice_masks(rows.assign(origin="native"), ["en", "fr"])
+    assert set(groups) == {"languages", "language", "query_words", "candidates", "origin", "top_category", "grade"}
     for masks in groups.values():
         assert (np.sum(list(masks.values()), axis=0) == 1).all()
-    summary, slices = metrics.evaluate(rows, Decision(0.5, {}), ["en", "fr"], Evaluate(bootstrap_draws=50), "qc")
+    summary, slices = metrics.evaluate(rows, Decision(0.5, {}), ["en", "fr"], Evaluate(bootstrap_draws=50))
     for values in (summary["language"], *slices.values()):
         assert sum(scores["rows"] for scores in values.values()) == len(rows)
     assert summary["seen"]["rows"] + summary["unseen"]["rows"] == summary["overall"]["rows"] == len(rows)
@@ -120,7 +120,7 @@ def test_the_slices_of_each_group_cover_all_rows_once() -> None:
 
 def test_equal_probabilities_give_an_auc_of_half() -> None:
     rows = table().assign(probability=0.5)
-    summary, _ = metrics.evaluate(rows, metrics.decide(rows, Evaluate()), ["en"], Evaluate(bootstrap_draws=50), "qc")
+    summary, _ = metrics.evaluate(rows, metrics.decide(rows, Evaluate()), ["en"], Evaluate(bootstrap_draws=50))
     assert summary["overall"]["auc"] == summary["overall"]["auc_low"] == summary["overall"]["auc_high"] == 0.5
     assert summary["overall"]["f1"] == summary["overall"]["floor_f1"]
 

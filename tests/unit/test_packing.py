@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from babelcart.model import loading, prompts, scoring
+from babelcart.model import decoder, loading, prompts, scoring
 from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow, pack_rows
 from babelcart.model.prompts import Prompt
@@ -41,6 +43,25 @@ def test_packed_rows_have_the_logits_of_separate_rows(tiny: TinyModel) -> None:
         expected = separate_logits(model, rows, tokenizer.labels)
     assert expected.std() > 0.01
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_label_logits_of_a_bfloat16_model_are_computed_in_float32(tiny: TinyModel, tmp_path: Path) -> None:
+    """In bfloat16, some of these rows would share their probability with another row."""
+    model, tokenizer = build(tmp_path, tiny[0].config.model_type)  # type: ignore[attr-defined]
+    model = model.to(torch.bfloat16)  # type: ignore[attr-defined]
+    rows = [tokenizer.encode("en", f"query {number}", f"candidate {number * 7}") for number in range(300)]
+    pack = pack_rows(rows)
+    with torch.inference_mode():
+        logits = loading.label_logits(model, pack, tokenizer.labels)
+        base = model.get_base_model()
+        hidden, head = decoder.last_hidden(base.get_decoder(), pack), base.get_output_embeddings().weight
+    label_rows = head[[tokenizer.labels.negative, tokenizer.labels.positive]]
+    assert (logits.dtype, hidden.dtype, head.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
+    torch.testing.assert_close(logits.double(), hidden.double() @ label_rows.double().T, rtol=1e-6, atol=1e-6)
+    probability = scoring.score(model, rows, tokenizer.labels, 10_000)
+    assert len(np.unique(probability)) == len(rows)
+    rounded = torch.softmax((hidden @ label_rows.T).double(), dim=-1)[:, 1]
+    assert len(rounded.unique()) < len(rows), "otherwise this test proves nothing"
 
 
 def test_packed_rows_have_the_gradients_of_separate_rows(tiny: TinyModel) -> None:

@@ -49,7 +49,8 @@ def test_rows_are_texts_sorted_by_id(folder: Path) -> None:
 
 def test_files_are_joined(folder: Path) -> None:
     sql = "SELECT r.id, query AS origin_query, t.title AS candidate FROM 'rows.csv' r JOIN read_json('more/*.jsonl') t ON t.key = r.id"
-    assert [row["candidate"] for row in run(sql)] == ["Lamp", "Hose"]
+    rows = run(sql)
+    assert [row["candidate"] for row in rows] == ["Lamp", "Hose"]
     assert files_read(Path("queries/q.sql"), folder) == [folder / "more/titles.jsonl", folder / "rows.csv"]
 
 
@@ -115,7 +116,8 @@ def test_a_link_that_leaves_the_data_folder_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="is a link to a file outside data"):
         run(GOOD.replace("rows.csv", "link.csv"))
     (folder / "inside.csv").symlink_to("rows.csv")
-    assert len(run(GOOD.replace("rows.csv", "inside.csv"))) == 3
+    rows = run(GOOD.replace("rows.csv", "inside.csv"))
+    assert len(rows) == 3
 
 
 def test_the_sandbox_itself_refuses_other_files(folder: Path) -> None:

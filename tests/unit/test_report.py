@@ -23,6 +23,7 @@ import pytest
 from babelcart.core.errors import UserError
 from babelcart.report import inputs, page, rows
 from babelcart.scores import metrics
+from babelcart.scores.formatting import format_probability
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
 
@@ -50,11 +51,13 @@ def task_results(row_count: int = 400, task: str = "qc", **changes: Any) -> inpu
             "origin_query": [queries[row // 4 % 6] + f" {row // 8}" for row in range(row_count)],
             "candidate": [categories[row % 3] for row in range(row_count)],
             "label": pd.array(label, dtype="Int8"),
+            "grade": [("Exact", HOSTILE[1])[row // 5 % 2] for row in range(row_count)],
+            "levels": [tuple(categories[row % 3].split(",", 1)) for row in range(row_count)],
             "probability": np.clip(0.3 * label + generator.random(row_count) * 0.7, 0, 1),
         }
     )
     decision = metrics.decide(table, SETTINGS)
-    scores, slices = metrics.evaluate(table, decision, ["en"], SETTINGS, task)
+    scores, slices = metrics.evaluate(table, decision, ["en"], SETTINGS)
     curves = metrics.plot_tables(table, decision)
     quantiles = dict.fromkeys(("q05", "q25", "q50", "q75", "q95"), 0.1)
     fields = {
@@ -163,11 +166,69 @@ def test_the_stage_shows_the_outputs_of_the_other_stages(project: Project) -> No
 
 def test_the_page_shows_the_last_split_with_known_labels() -> None:
     scores = task_results().scores
-    assert inputs.best_labelled_split({**scores, "dev": {}}) == "test"
-    assert inputs.best_labelled_split({"validation": {}, "dev": {}}) == "dev"
-    split = inputs.best_labelled_split({"validation": {}})
+    assert metrics.best_labelled_split({**scores, "dev": {}}) == "test"
+    assert metrics.best_labelled_split({"validation": {}, "dev": {}}) == "dev"
+    split = metrics.best_labelled_split({"validation": {}})
     validation_only = task_results(scores={"validation": scores["validation"]}, split=split, ngram={})
     assert "400 validation rows of QC" in page.render_page("tiny", [validation_only], SETTINGS)
+
+
+def test_a_page_without_test_labels_names_the_source_of_its_scores() -> None:
+    results = task_results()
+    validation_only = task_results(scores={"validation": results.scores["validation"]}, split="validation", ngram={})
+    text = re.sub(r"\s+", " ", Parsed(page.render_page("tiny", [validation_only], SETTINGS)).text)
+    assert "QC: no labelled row of test or dev was scored, so this page shows the validation rows." in text
+    assert "selected on the same rows" in text
+    # The mean of a validation score and a test score has no meaning.
+    text = Parsed(page.render_page("tiny", [validation_only, task_results(task="qi")], SETTINGS)).text
+    assert "400 validation rows of QC" in text
+    assert "400 test rows of QI" in text
+    assert "Mean F1" not in text
+    assert "Mean F1" in Parsed(page.render_page("tiny", [results, task_results(task="qi")], SETTINGS)).text
+    assert "no labelled row" not in Parsed(page.render_page("tiny", [results], SETTINGS)).text
+
+
+def test_a_partly_labelled_split_shows_its_number_of_labels() -> None:
+    predictions = task_results().predictions
+    predictions.loc[::4, "label"] = pd.NA
+    scores, slices = metrics.evaluate(predictions, metrics.decide(metrics.labelled_rows(predictions), SETTINGS), ["en"], SETTINGS)
+    results = task_results(predictions=predictions, scores={"test": scores, "validation": scores}, slices={"test": slices})
+    parsed = Parsed(page.render_page("tiny", [results], SETTINGS))
+    assert "300 test rows of QC (query and category, 300 of 400 rows labelled)" in parsed.text
+    assert "300 of 400 test rows labelled" in parsed.text
+    assert "300 of 400 labelled" in parsed.text
+    browser_rows = json.loads(parsed.scripts[0])[0]
+    assert browser_rows["id"] == predictions.loc[predictions["label"].notna(), "id"].tolist()
+    sizes = {
+        group["title"]: [group["value_index"].count(index) for index in range(len(group["values"]))] for group in browser_rows["slices"]
+    }
+    for group, title in inputs.GROUPS.items():
+        values = slices.get(group, {name: scores[name] for name in ("seen", "unseen") if name in scores})
+        assert sorted(sizes[title]) == sorted(slice_scores["rows"] for slice_scores in values.values())
+
+
+def test_grades_are_shown_with_the_share_predicted_relevant() -> None:
+    results = task_results()
+    text = re.sub(r"\s+", " ", Parsed(page.render_page("tiny", [results], SETTINGS)).text)
+    exact = results.slices["test"]["grade"]["Exact"]
+    assert f"Exact {exact['rows']}{exact['positive_share']:.3f}{exact['predicted_share']:.3f}".replace(" ", "") in text.replace(" ", "")
+    assert "Grade" not in results.slice_scores()
+
+
+def test_the_rows_of_a_confident_model_keep_their_distance_from_the_threshold() -> None:
+    """Rounded to four digits, all probabilities would be 1 and no row could be distinguished."""
+    predictions = task_results().predictions
+    predictions["probability"] = 1 - 1e-5 * (1.1 - predictions["probability"])
+    decision = metrics.decide(predictions, SETTINGS)
+    scores, slices = metrics.evaluate(predictions, decision, ["en"], SETTINGS)
+    results = task_results(
+        predictions=predictions, validation=predictions, scores={"test": scores, "validation": scores}, slices={"test": slices}
+    )
+    html = page.render_page("tiny", [results], SETTINGS)
+    assert json.loads(Parsed(html).scripts[0])[0]["probability"] == predictions["probability"].tolist()
+    assert f"at least {format_probability(decision.threshold)}." in Parsed(html).text
+    assert f"chosen: {format_probability(decision.threshold)}" in html
+    assert "chosen: 1.000" not in html
 
 
 def test_text_from_the_data_never_becomes_markup() -> None:
@@ -181,8 +242,8 @@ def test_text_from_the_data_never_becomes_markup() -> None:
     assert not any(name.startswith("on") for _, attributes in parsed.elements for name in attributes)
     browser_rows = json.loads(parsed.scripts[0])[0]
     assert browser_rows["queries"] == list(dict.fromkeys(results.predictions["origin_query"]))
-    # Outside of the embedded rows, it is escaped text: in an example, and as a category in a chart and in a table.
-    assert parsed.text.count(HOSTILE[1]) == 1
+    # Outside of the embedded rows, it is escaped text: in an example and in a table of grades, and as a category in a chart and in a table.
+    assert parsed.text.count(HOSTILE[1]) == 2
     assert parsed.text.count(HOSTILE[0]) >= 2
 
 

@@ -270,7 +270,7 @@ def _bootstrap() -> bool:
 
 
 def _slice_of_candidates() -> bool:
-    masks = slices.slice_masks(_rows(HIDDEN, SEEN), ["en"], "qi")
+    masks = slices.slice_masks(_rows(HIDDEN, SEEN), ["en"])
     return list(masks["candidates"]) == ["2-3"]
 
 
