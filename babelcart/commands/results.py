@@ -17,7 +17,6 @@ from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.errors import printable
 from babelcart.core.files import read_json
-from babelcart.core.graph import metrics_folders
 from babelcart.core.tasks import Task
 from babelcart.scores import metrics
 from babelcart.scores.formatting import format_rows
@@ -43,10 +42,12 @@ def cells(scores: Mapping[str, float], columns: Mapping[str, str]) -> str:
 
 
 def read_scores(task: str) -> dict[str, Any]:
-    """The content of metrics/MODEL/TASK.json, by name of the model."""
-    paths = {path.parent.name: path for path in sorted(Path("metrics").glob(f"*/{task}.json"))}
-    models = [name for name in paths if name == "ngram" or name not in metrics_folders()]
-    return {name: read_json(paths[name], metrics.SCORES) for name in models}
+    """The content of metrics/MODEL/TASK.json, by name of the model: those under ``run`` in params.yaml, and the n-gram baseline.
+
+    Metrics of other models are not shown, because they may be those of other data, such as the sample's.
+    """
+    paths = {name: Path(f"metrics/{name}/{task}.json") for name in sorted({*config.load("run", tuple[str, ...]), "ngram"})}
+    return {name: read_json(path, metrics.SCORES) for name, path in paths.items() if path.exists()}
 
 
 def shown_split(scores: Mapping[str, Any], split: str | None) -> tuple[str, str]:
@@ -101,7 +102,8 @@ def slice_table(split: str | None, group: str) -> list[str]:
 def attack_table() -> list[str]:
     """Lines of the table of attacks: the answers flipped by each attack and by its control, neutral text of equal length."""
     lines = ["| task | model | attack | sought | rows | flipped | 95 % | control | excess |", "|---|---|---|---|---|---|---|---|---|"]
-    for path in sorted(Path("metrics").glob("*/*_attacks.json")):
+    models = sorted(config.load("run", tuple[str, ...]))
+    for path in (path for model in models for path in sorted(Path(f"metrics/{model}").glob("*_attacks.json"))):
         for attack, directions in read_json(path, resist.SHAPE).items():
             for direction, counts in directions.items():
                 shares = [counts.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]
