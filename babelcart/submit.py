@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -77,6 +78,32 @@ def check_submission(path: Path, task: str, expected: pd.DataFrame) -> None:
     missing = [identifier for identifier in rows if identifier not in line_of_id]
     if missing:
         raise UserError(f"{path.name}: {len(missing)} of {len(rows)} rows are not answered, the first has id {missing[0]!r}")
+
+
+def check_order(lines: Sequence[str], raw_ids: Sequence[str], name: str) -> None:
+    """Check that a submission answers the rows of the raw files, each once and in their order.
+
+    Parameters
+    ----------
+    lines : sequence of str
+        Lines of the submission, as from `submission_lines`.
+    raw_ids : sequence of str
+        Ids of the raw files, read independently of the tables of earlier stages (`babelcart.rows.readers.read_ids`).
+    name : str
+        Name of the submission, for messages.
+
+    Raises
+    ------
+    UserError
+        If the ids differ; names the first row that does.
+    """
+    ids = [json.loads(line)["id"] for line in lines]
+    for position, (answered, raw) in enumerate(itertools.zip_longest(ids, raw_ids), 1):
+        if answered != raw:
+            raise UserError(
+                f"{name}, line {position}: the answer has the id {answered!r}, but row {position} of the raw files has {raw!r} "
+                f"({len(ids):,} answers, {len(raw_ids):,} raw rows). The data changed since the predictions: run `dvc repro`"
+            )
 
 
 def _check_line(line: str, fields: Sequence[str], rows: Mapping[str, Mapping[str, str]]) -> str:

@@ -1,7 +1,8 @@
 """Write the predictions of a model in the competition's format: submit_QC.txt, submit_QI.txt and submit.zip.
 
 Reads predictions/MODEL, the thresholds in metrics/MODEL and `submit` of params.yaml; writes to submissions/MODEL. Every file is checked
-against the rows to answer: ids must not be missing, repeated or unknown, and texts must not differ.
+against the rows to answer: ids must not be missing, repeated or unknown, and texts must not differ. The ids of the raw files must all be
+answered, in their order.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import read_json, write_text
 from babelcart.core.tasks import Task
+from babelcart.rows import readers
+from babelcart.rows.sources import Data
 from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 
@@ -21,7 +24,7 @@ from babelcart.scores import metrics
 @cli.command
 @cli.model
 def main(model: str) -> None:
-    split = config.load_section(submit.Submit).split
+    split, data = config.load_section(submit.Submit).split, config.load_section(Data)
     with tempfile.TemporaryDirectory() as folder:  # files are moved only after all of them are checked
         files = {}
         for task in config.load("tasks", tuple[Task, ...]):
@@ -31,6 +34,8 @@ def main(model: str) -> None:
             lines = submit.submission_lines(predictions, task, decision)
             write_text(path, "".join(line + "\n" for line in lines))
             submit.check_submission(path, task, read_table(Path(f"build/split/{task}/{split}.parquet")))
+            if data.files(task).sources(split):  # with split.test_share, the test rows are train rows of the raw files
+                submit.check_order(lines, readers.read_ids(data, task, split), path.name)
             files[path.name] = path
         out = Path("submissions") / model
         submit.zip_files(files, out / "submit.zip")

