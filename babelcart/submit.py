@@ -88,7 +88,7 @@ def check_order(lines: Sequence[str], raw_ids: Sequence[str], name: str) -> None
     lines : sequence of str
         Lines of the submission, as from `submission_lines`.
     raw_ids : sequence of str
-        Ids of the raw files, read independently of the tables of earlier stages (`babelcart.rows.readers.read_ids`).
+        Ids of the raw files, read independently of the tables of earlier stages (`babelcart.reading.readers.read_ids`).
     name : str
         Name of the submission, for messages.
 

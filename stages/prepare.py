@@ -15,9 +15,9 @@ import click
 from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import write_json
+from babelcart.prepare import prepare_task
+from babelcart.reading.sources import Data
 from babelcart.rows.cleaning import Prepare
-from babelcart.rows.preparation import prepare_task
-from babelcart.rows.sources import Data
 from babelcart.rows.table import write_table
 
 

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import click
 
+from babelcart import split
 from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import write_json
-from babelcart.rows import splits
 from babelcart.rows.table import read_table, write_table
 
 
 @cli.command
 @cli.task
 def main(task: str) -> None:
-    settings = config.load_section(splits.Split)
+    settings = config.load_section(split.Split)
     source, out = Path(f"build/prepare/{task}"), Path(f"build/split/{task}")
     test = read_table(source / "test.parquet")
-    splits.check_test_rows(settings.test_share, task, bool(len(test)))
-    parts = splits.split_rows(
+    split.check_test_rows(settings.test_share, task, bool(len(test)))
+    parts = split.split_rows(
         read_table(source / "train.parquet"),
         validation_share=settings.validation_share,
         test_share=settings.test_share,
@@ -36,8 +36,8 @@ def main(task: str) -> None:
         parts["test"] = test
     parts["dev"] = read_table(source / "dev.parquet")
     with_duplicates = parts["train"]
-    parts["train"] = splits.without_near_duplicates(with_duplicates, [parts[name] for name in ("validation", "dev", "test")])
-    for warning in splits.one_label_warnings(parts):
+    parts["train"] = split.without_near_duplicates(with_duplicates, [parts[name] for name in ("validation", "dev", "test")])
+    for warning in split.one_label_warnings(parts):
         click.echo(f"warning: {task}: {warning}", err=True)
     for name, table in parts.items():
         write_table(out / f"{name}.parquet", table)

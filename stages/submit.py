@@ -15,8 +15,8 @@ from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import read_json, write_text
 from babelcart.core.tasks import Task
-from babelcart.rows import readers
-from babelcart.rows.sources import Data
+from babelcart.reading import readers
+from babelcart.reading.sources import Data
 from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 

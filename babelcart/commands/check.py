@@ -17,7 +17,7 @@ from babelcart.core import config, graph
 from babelcart.core.errors import UserError, did_you_mean, printable
 
 if TYPE_CHECKING:
-    from babelcart.rows.sources import Data
+    from babelcart.reading.sources import Data
 
 
 def declared_sections() -> dict[str, type]:
@@ -72,10 +72,10 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
     Raises
     ------
     UserError
-        As `babelcart.rows.preparation.prepare_task` does.
+        As `babelcart.prepare.prepare_task` does.
     """
+    from babelcart.prepare import prepare_task
     from babelcart.rows.cleaning import Prepare
-    from babelcart.rows.preparation import prepare_task
 
     for task in tasks:
         prepared = prepare_task(data, config.load_section(Prepare), task)
@@ -90,8 +90,8 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
 @cli.command
 def main() -> None:
     from babelcart.core.tasks import TASKS, Task
-    from babelcart.rows.sources import Data
-    from babelcart.rows.splits import Split, check_test_rows
+    from babelcart.reading.sources import Data
+    from babelcart.split import Split, check_test_rows
 
     declared = declared_sections()
     if used := graph.read_sections():

@@ -167,9 +167,9 @@ def _next_commands(data_path: str) -> list[str]:
 def _print_changes(revision: str, task: str | None, as_json: bool) -> None:
     """Print how the rows of the workspace differ from those of a revision."""
     from babelcart.inspection.changes import compare_rows
+    from babelcart.prepare import prepare_task
+    from babelcart.reading.sources import Data
     from babelcart.rows.cleaning import Prepare
-    from babelcart.rows.preparation import prepare_task
-    from babelcart.rows.sources import Data
 
     data = config.load_section(Data)
     tasks = [task] if task else config.load("tasks", tuple[str, ...])
@@ -200,7 +200,7 @@ def _fetch(revision: str, folder: Path) -> Any:
     from dvc.api import DVCFileSystem
 
     from babelcart.commands import revisions
-    from babelcart.rows.sources import Data
+    from babelcart.reading.sources import Data
 
     content = parse_yaml(revisions.read_bytes(revision, "params.yaml").decode("utf-8"), f"params.yaml of {revision}")
     section = dict(content["data"])

@@ -21,7 +21,7 @@ def compare_rows(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, Any]:
     Parameters
     ----------
     before, after : pandas.DataFrame
-        Tables as `babelcart.rows.preparation.prepare_task` gives.
+        Tables as `babelcart.prepare.prepare_task` gives.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from babelcart.core.errors import UserError
-from babelcart.rows import containers
+from babelcart.reading import containers
 
 _CHUNK = 1 << 20
 _SAMPLE = 1 << 18  # bytes of lines with other characters than ASCII

@@ -17,9 +17,9 @@ from typing import Any, Literal, get_args
 
 from babelcart.core.errors import UserError
 from babelcart.inspection import encodings
-from babelcart.rows import containers, formats
-from babelcart.rows.batches import Request
-from babelcart.rows.sources import RawFile, ReadOptions
+from babelcart.reading import containers, formats
+from babelcart.reading.batches import Request
+from babelcart.reading.sources import RawFile, ReadOptions
 
 Quoting = Literal["minimal", "none", "multiline"]
 _SAMPLE = 1 << 20  # bytes for the choice of the dialect

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from babelcart.inspection.roles import Roles
 from babelcart.inspection.tables import Database, Table, literal, quoted
-from babelcart.rows.sources import RawFile
+from babelcart.reading.sources import RawFile
 
 _ENOUGH = 0.5  # share of the rows that a key must match
 DESCRIPTION_LENGTH = 200
@@ -159,7 +159,7 @@ def _source(table: Table, names: dict[str, str]) -> str:
         return f"read_parquet({name})"
     if file.format == "jsonl":
         return f"read_json({name}, format = 'newline_delimited')"
-    from babelcart.rows.delimited import delimiter_of
+    from babelcart.reading.delimited import delimiter_of
 
     arguments = [f"delim = {literal(delimiter_of(file))}", "all_varchar = true"]
     arguments.append("quote = '', escape = ''" if options.quoting == "none" else "quote = '\"', escape = '\"'")

@@ -16,8 +16,8 @@ from babelcart.inspection.labels import propose_labels
 from babelcart.inspection.languages import COUNTRIES, joint_scores, language_shares, map_tag
 from babelcart.inspection.roles import Roles, find_roles, split_of_name, split_of_value
 from babelcart.inspection.tables import Database, Table
+from babelcart.reading.sources import SPLITS
 from babelcart.rows import languages, taxonomy
-from babelcart.rows.sources import SPLITS
 
 TEST_SHARE = 0.2
 MEMORY = "translations.csv"  # a translation memory without entries

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
 from babelcart.inspection.files import FileFormat, to_text
-from babelcart.rows import formats
-from babelcart.rows.batches import Request
+from babelcart.reading import formats
+from babelcart.reading.batches import Request
 
 if TYPE_CHECKING:
     import duckdb

@@ -13,10 +13,10 @@ from babelcart.core.config import build_section
 from babelcart.core.errors import UserError
 from babelcart.inspection.proposal import Proposal
 from babelcart.inspection.tables import Table
+from babelcart.prepare import PreparedTask, prepare_task
+from babelcart.reading.readers import BrokenRows
+from babelcart.reading.sources import Data
 from babelcart.rows.cleaning import Prepare
-from babelcart.rows.preparation import PreparedTask, prepare_task
-from babelcart.rows.readers import BrokenRows
-from babelcart.rows.sources import Data
 
 # Files of more bytes than this are not read into memory.
 MAX_BYTES = 1 << 29

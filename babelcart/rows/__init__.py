@@ -1,1 +1,1 @@
-"""Labelled rows: reading, normal forms, languages, category paths, splits."""
+"""Labelled rows: columns, labels, normal forms, languages and category paths."""

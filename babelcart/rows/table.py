@@ -50,6 +50,11 @@ def raw_row(row: Any, task: str) -> dict[str, str]:
     return {field: getattr(row, column) for field, column in raw_fields(task).items()}
 
 
+def language_counts(rows: pd.DataFrame) -> str:
+    """The languages of some rows with their numbers of rows, the most frequent first, for a message."""
+    return ", ".join(f"{language} {count:,}" for language, count in rows["language"].value_counts().items())
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as Parquet; equal tables give equal bytes."""
     import pyarrow as pa

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.rows.splits import language_counts
+from babelcart.rows.table import language_counts
 from babelcart.rows.text import fold, normalise, query_key
 from babelcart.translation.settings import Expansion, TranslateSettings
 from babelcart.translation.translator import Answer, Refusal, Translator

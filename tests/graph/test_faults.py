@@ -15,8 +15,8 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
+from babelcart import split as split_module
 from babelcart.core.errors import explain
-from babelcart.rows import splits
 from stages import split
 from tests.support import faults
 from tests.support.faults import Before, Ground, Tree
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_a_stage_with_a_one_line_message(project: Project, monkeypat
     def pressed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(splits, "split_rows", pressed)
+    monkeypatch.setattr(split_module, "split_rows", pressed)
     result = run("split", "--task", "qc", fails=True)
     assert result.exit_code == 130
     assert "`dvc repro` resumes where it stopped" in result.output
@@ -202,6 +202,6 @@ def test_each_failure_of_the_machine_names_the_remedy() -> None:
 
 def test_a_bug_keeps_its_traceback(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run_to("prepare")
-    monkeypatch.setattr(splits, "split_rows", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(split_module, "split_rows", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         split.main.main(["--task", "qc"], standalone_mode=False)

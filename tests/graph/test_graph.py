@@ -75,7 +75,7 @@ def test_a_script_is_short_and_its_help_imports_no_heavy_library(script: str) ->
     assert not imported & {"torch", "transformers", "pandas", "sklearn", "peft", "dvc", "numpy"}
 
 
-@pytest.mark.parametrize("module", ["scores.metrics", "submit", "rows.readers", "rows.splits"])
+@pytest.mark.parametrize("module", ["scores.metrics", "submit", "reading.readers", "prepare", "split"])
 def test_modules_that_need_no_model_do_not_import_torch(module: str) -> None:
     code = f"import sys, babelcart.{module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -28,9 +28,9 @@ from click.testing import CliRunner
 from babelcart import submit
 from babelcart.commands import checks, lock
 from babelcart.core.errors import UserError
-from babelcart.rows import readers
+from babelcart.reading import readers
+from babelcart.reading.sources import RawFile, ReadOptions
 from babelcart.rows.cleaning import drop_uninformative
-from babelcart.rows.sources import RawFile, ReadOptions
 from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 from babelcart.translation import memory_files, translation_memory

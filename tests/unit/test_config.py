@@ -15,7 +15,7 @@ from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.core.graph import read_sections
 from babelcart.model.loading import ModelSettings
-from babelcart.rows.sources import Data
+from babelcart.reading.sources import Data
 from babelcart.training.loop import TrainSettings
 from tests.support.imports import ROOT
 

@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from babelcart.core.errors import UserError
-from babelcart.rows import containers, readers
-from babelcart.rows.sources import RawFile, ReadOptions
+from babelcart.reading import containers, readers
+from babelcart.reading.sources import RawFile, ReadOptions
 
 ROWS = [{"id": "1", "query": "robe d'été"}, {"id": "007", "query": 'a "12 inch" pan'}]
 TEXT = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS * 2000).encode()

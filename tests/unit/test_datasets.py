@@ -10,9 +10,9 @@ import pytest
 
 from babelcart.core import config
 from babelcart.core.files import parse_yaml
+from babelcart.prepare import PreparedTask, prepare_task
+from babelcart.reading.sources import Data
 from babelcart.rows.cleaning import Prepare
-from babelcart.rows.preparation import PreparedTask, prepare_task
-from babelcart.rows.sources import Data
 from tests.support import datasets
 from tests.support.imports import ROOT
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from babelcart.core import config
 from babelcart.core.errors import UserError
-from babelcart.rows.sources import Data
+from babelcart.reading.sources import Data
 from babelcart.translation import network
 from tests.support import readers
 from tests.support.imports import ROOT

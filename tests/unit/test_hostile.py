@@ -28,7 +28,7 @@ from babelcart.core.errors import UserError, printable
 from babelcart.embedding import encoders
 from babelcart.model import loading, prompts
 from babelcart.model.task_model import TaskModel
-from babelcart.rows import sources
+from babelcart.reading import sources
 from babelcart.scores import intervals
 from babelcart.scores.metrics import Decision
 from babelcart.spreadsheet import escape_formula, unescape_formula

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from lingua import Language
 
-from babelcart import experiments
+from babelcart import experiments, split
 from babelcart.core.config import build_section
 from babelcart.core.errors import UserError
-from babelcart.rows import languages, splits
-from babelcart.rows.sources import ReadOptions
+from babelcart.reading.sources import ReadOptions
+from babelcart.rows import languages
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.translation import memory_files
 from babelcart.translation.augment import add_translations
@@ -57,7 +57,7 @@ def test_a_language_is_kept_once() -> None:
 
 
 def _train_languages(tag: str) -> object:
-    return build_section(splits.Split, {"train_languages": [tag]}, "split").train_languages[0]
+    return build_section(split.Split, {"train_languages": [tag]}, "split").train_languages[0]
 
 
 def _source_languages(tag: str) -> object:
@@ -154,9 +154,9 @@ def rows(*tags: str) -> pd.DataFrame:
 
 def test_train_languages_that_no_row_has_are_refused_with_counts() -> None:
     table = rows("en", "pt-BR", "en", "vn")
-    kind = build_section(splits.Split, {"train_languages": ["EN", "zh-TW", "vn"]}, "split")
+    kind = build_section(split.Split, {"train_languages": ["EN", "zh-TW", "vn"]}, "split")
     with pytest.raises(UserError, match="lists zh, but no train row has this language; the rows have en 2, pt 1, vi 1"):
-        splits.split_rows(table, validation_share=0.5, test_share=0.0, train_languages=kind.train_languages, seed=0)
+        split.split_rows(table, validation_share=0.5, test_share=0.0, train_languages=kind.train_languages, seed=0)
 
 
 def test_source_languages_that_train_lacks_are_refused_with_counts(tmp_path: Path) -> None:
@@ -178,20 +178,20 @@ def test_validation_without_rows_in_the_source_languages_gets_no_copies(tmp_path
 
 @pytest.mark.parametrize(("share", "has_rows"), [(0.1, True), (0.0, False)])
 def test_test_rows_come_from_exactly_one_place(share: float, has_rows: bool) -> None:
-    splits.check_test_rows(0.1, "qc", False)
-    splits.check_test_rows(0.0, "qc", True)
+    split.check_test_rows(0.1, "qc", False)
+    split.check_test_rows(0.0, "qc", True)
     with pytest.raises(UserError, match=r"split\.test_share .*data\.qc\.test|data\.qc\.test .*split\.test_share"):
-        splits.check_test_rows(share, "qc", has_rows)
+        split.check_test_rows(share, "qc", has_rows)
 
 
 def test_a_validation_share_of_0_is_refused() -> None:
     with pytest.raises(UserError, match=r"params\.yaml: split: validation_share is 0; accepted: more than 0"):
-        build_section(splits.Split, {"validation_share": 0}, "split")
+        build_section(split.Split, {"validation_share": 0}, "split")
 
 
 def test_parts_with_one_label_are_reported() -> None:
     table = rows("en", "en", "en")
     parts = {"train": table, "validation": table[table["label"] == 0]}
-    assert splits.one_label_warnings(parts) == [
+    assert split.one_label_warnings(parts) == [
         "all 2 rows of validation have the label 0, so that neither a threshold nor the best adapter can be chosen"
     ]

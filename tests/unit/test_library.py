@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from babelcart import submit
+from babelcart import split, submit
 from babelcart.core import files
 from babelcart.core.errors import UserError
-from babelcart.rows import splits, text
+from babelcart.rows import text
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import metrics
 from babelcart.translation import memory_files
@@ -39,7 +39,7 @@ def labelled(draw: st.DrawFn) -> pd.DataFrame:
 @given(labelled(), st.integers(0, 5), st.floats(0.05, 0.6), st.floats(0.0, 0.5))
 def test_a_held_out_query_is_not_in_train_in_any_form(table: pd.DataFrame, seed: int, validation: float, test: float) -> None:
     try:
-        parts = splits.split_rows(table, validation_share=validation, test_share=test, train_languages=(), seed=seed)
+        parts = split.split_rows(table, validation_share=validation, test_share=test, train_languages=(), seed=seed)
     except UserError as error:
         assert "part is empty" in str(error)  # noqa: PT017
         return
@@ -50,7 +50,7 @@ def test_a_held_out_query_is_not_in_train_in_any_form(table: pd.DataFrame, seed:
     assert not groups["validation"] & groups["test"]
     # Adding a row does not move other rows to another part.
     more = pd.concat([table, table.iloc[:1].assign(id="new", origin_query="something else")], ignore_index=True)
-    larger = splits.split_rows(more, validation_share=validation, test_share=test, train_languages=(), seed=seed)
+    larger = split.split_rows(more, validation_share=validation, test_share=test, train_languages=(), seed=seed)
     assert set(parts["train"]["id"]) <= set(larger["train"]["id"])
 
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 from babelcart.core.errors import UserError
-from babelcart.rows import queries
-from babelcart.rows.queries import QueryLimits, files_read, read_query
+from babelcart.reading import queries
+from babelcart.reading.queries import QueryLimits, files_read, read_query
 from tests.support import mutations
 
 REQUIRED = ("id", "origin_query", "candidate")

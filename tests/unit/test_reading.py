@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 
 from babelcart.core import config
 from babelcart.core.errors import UserError
-from babelcart.rows import readers
+from babelcart.prepare import PreparedTask, prepare_task
+from babelcart.reading import readers
+from babelcart.reading.sources import Data, RawFile, ReadOptions
 from babelcart.rows.cleaning import Prepare, drop_uninformative
 from babelcart.rows.labels import LabelRule, grade_text
-from babelcart.rows.preparation import PreparedTask, prepare_task
-from babelcart.rows.sources import Data, RawFile, ReadOptions
 
 ROWS = [
     {"id": "1", "language": "en", "origin_query": "garden hose", "item_title": "Water Hose 15 m", "label": "1"},

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from babelcart.core.errors import UserError
-from babelcart.rows import readers, text
+from babelcart.reading import readers
+from babelcart.reading.sources import RawFile, ReadOptions
+from babelcart.rows import text
 from babelcart.rows.cleaning import drop_uninformative
-from babelcart.rows.sources import RawFile, ReadOptions
 from babelcart.rows.table import PREPARED_COLUMNS
 
 VALID = {"id": "1", "task": "QC", "language": "vn", "origin_query": "nan", "category_path": "a,b", "label": "1"}

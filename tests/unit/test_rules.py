@@ -19,6 +19,7 @@ ALLOWED = {
     "spreadsheet": {"core"},
     "weights": {"core"},
     "rows": {"core"},
+    "reading": {"core", "rows"},
     "embedding": {"core", "weights", "rows"},
     "translation": {"core", "weights", "rows", "embedding"},
     "negatives": {"core", "weights", "rows", "embedding"},
@@ -26,7 +27,7 @@ ALLOWED = {
     "training": {"core", "weights", "model"},
     "scores": {"core", "rows"},
     "report": {"core", "rows", "scores"},
-    "inspection": {"core", "rows"},
+    "inspection": {"core", "rows", "reading", "prepare"},
 }
 HELPERS = {"imports", "run", "spreadsheet"}
 COMMANDS_ONLY = ("click", "dvc", "stages", "babelcart.commands")

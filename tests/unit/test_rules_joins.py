@@ -11,13 +11,13 @@ METHODS = {"merge", "merge_asof", "set_index", "isin", "reindex", "reindex_like"
 
 # Module and function -> a test of it, or the reason why no row can be lost.
 JOINS = {
-    ("rows/preparation.py", "join_labels"): "test_a_join_that_finds_nothing_is_an_error",
+    ("prepare.py", "join_labels"): "test_a_join_that_finds_nothing_is_an_error",
     ("compare.py", "pair_predictions"): "test_predictions_of_different_rows_are_refused",
-    ("rows/splits.py", "split_rows"): "test_a_held_out_query_is_not_in_train_in_any_form",
+    ("split.py", "split_rows"): "test_a_held_out_query_is_not_in_train_in_any_form",
     ("translation/augment.py", "choose_rows"): "selects the languages of a setting",
     ("experiments.py", "__init__"): "selects rows of a subset of languages; a subset without rows has no scores",
     ("scores/slices.py", "slice_masks"): "test_the_slices_of_each_group_cover_all_rows_once",
-    ("rows/readers.py", "_read_file"): "orders columns, not rows",
+    ("reading/readers.py", "_read_file"): "orders columns, not rows",
     ("rows/table.py", "parse_table"): "compares labels with 0 and 1",
 }
 # Setting that lets rows or translations be missing -> the test of its limit.

@@ -16,9 +16,9 @@ import generate
 import lexicon
 
 from babelcart import baseline
+from babelcart.prepare import prepare_task
+from babelcart.reading.sources import Data, TaskFiles
 from babelcart.rows.cleaning import Prepare
-from babelcart.rows.preparation import prepare_task
-from babelcart.rows.sources import Data, TaskFiles
 from babelcart.scores import metrics
 from babelcart.translation.privacy import personal_data
 

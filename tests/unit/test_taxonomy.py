@@ -143,7 +143,7 @@ def test_only_the_reading_of_rows_splits_a_path() -> None:
     files = [path for folder in ("babelcart", "stages") for path in (ROOT / folder).rglob("*.py")]
     splitters = {path.relative_to(ROOT).as_posix() for path in files if splitting.search(path.read_text(encoding="utf-8"))}
     assert splitters - {"babelcart/scores/slices.py"} == {
-        "babelcart/rows/readers.py",
+        "babelcart/reading/readers.py",
         "babelcart/rows/taxonomy.py",
         "babelcart/inspection/proposal.py",
     }

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babelcart import baseline, experiments, leaks
+from babelcart import baseline, experiments, leaks, split
 from babelcart.embedding.encoders import EncoderSettings
 from babelcart.embedding.similarity import embed_rows
 from babelcart.inspection.changes import compare_rows
 from babelcart.negatives import sampling
-from babelcart.rows import languages, splits, taxonomy, text
+from babelcart.rows import languages, taxonomy, text
 from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import intervals, slices
@@ -139,7 +139,7 @@ def _rows(*queries: str, label: int = 1) -> pd.DataFrame:
 
 
 def _split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    return splits.split_rows(rows, validation_share=0.5, test_share=0.0, train_languages=(), seed=0)
+    return split.split_rows(rows, validation_share=0.5, test_share=0.0, train_languages=(), seed=0)
 
 
 def _deduplicate() -> bool:
@@ -153,11 +153,11 @@ def _language_tag() -> bool:
 
 
 def _group() -> bool:
-    return splits.query_group(HIDDEN) == splits.query_group(SEEN)
+    return split.query_group(HIDDEN) == split.query_group(SEEN)
 
 
 def _near_duplicates() -> bool:
-    kept = splits.without_near_duplicates(_rows(HIDDEN, "lamp"), [_rows(SEEN)])
+    kept = split.without_near_duplicates(_rows(HIDDEN, "lamp"), [_rows(SEEN)])
     return kept["origin_query"].tolist() == ["lamp"]
 
 
@@ -293,8 +293,8 @@ def _revisions() -> bool:
 COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/rows/cleaning.py", "normalise", _deduplicate),
     ("babelcart/rows/languages.py", "normalise", _language_tag),
-    ("babelcart/rows/splits.py", "normalise", _group),
-    ("babelcart/rows/splits.py", "fold", _near_duplicates),
+    ("babelcart/split.py", "normalise", _group),
+    ("babelcart/split.py", "fold", _near_duplicates),
     ("babelcart/rows/taxonomy.py", "normalise", _related),
     ("babelcart/leaks.py", "normalise", _leak),
     ("babelcart/leaks.py", "fold", _translation_leak),
@@ -320,8 +320,8 @@ COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
 AS_WRITTEN = {
     "babelcart/leaks.py": "skips repeated texts before they are compared in their forms",
     "babelcart/translation/augment.py": "skips repeated texts before they are compared in their forms; groups by language",
-    "babelcart/rows/splits.py": "skips repeated texts before they are compared in their forms",
-    "babelcart/rows/readers.py": "splits each path once",
+    "babelcart/split.py": "skips repeated texts before they are compared in their forms",
+    "babelcart/reading/readers.py": "splits each path once",
     "babelcart/report/rows.py": "stores each text of the page once",
     "babelcart/embedding/similarity.py": "the encoder reads the text as it is written",
 }

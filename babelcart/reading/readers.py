@@ -1,7 +1,7 @@
 """Read rows and labels from raw files, which may contain malformed rows.
 
 All text stays text: "nan", "null" and "007" are queries like any other. `babelcart.rows.table` describes the columns of a row, and
-`babelcart.rows.sources` the options for reading a file.
+`babelcart.reading.sources` the options for reading a file.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
+from babelcart.reading.batches import Batch, Request, detect_encoding
+from babelcart.reading.formats import arrow_batches, batches
+from babelcart.reading.parsing import TEXTS, UNDECODED, RowParser
+from babelcart.reading.sources import Data, RawFile
 from babelcart.rows import taxonomy
-from babelcart.rows.batches import Batch, Request, detect_encoding
-from babelcart.rows.formats import arrow_batches, batches
-from babelcart.rows.parsing import TEXTS, UNDECODED, RowParser
-from babelcart.rows.sources import Data, RawFile
 from babelcart.rows.table import PREPARED_COLUMNS
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def read_rows(files: Sequence[RawFile], task: str, *, labelled: bool) -> tuple[p
     Parameters
     ----------
     files : sequence of RawFile
-        See `babelcart.rows.sources.Data.raw_files`.
+        See `babelcart.reading.sources.Data.raw_files`.
     task : {"qc", "qi"}
         If a file has a column ``task``, it must agree.
     labelled : bool
@@ -116,7 +116,7 @@ def read_rows(files: Sequence[RawFile], task: str, *, labelled: bool) -> tuple[p
     Raises
     ------
     UserError
-        If a file cannot be read (see `babelcart.rows.formats.batches`) or has no rows.
+        If a file cannot be read (see `babelcart.reading.formats.batches`) or has no rows.
     """
     import pandas as pd
 
@@ -246,7 +246,7 @@ def _arrow_type(column: str) -> Any:
 def _batches(file: RawFile, request: Request) -> Iterator[Batch]:
     if file.format != "sql":
         return batches(file, request)
-    from babelcart.rows.queries import QueryLimits, read_query
+    from babelcart.reading.queries import QueryLimits, read_query
 
     if file.options.where:
         raise UserError(f"{file.path}: `where` in data does not apply to queries; write WHERE in the query")

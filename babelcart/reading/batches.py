@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from babelcart.core.errors import UserError, short_repr
-from babelcart.rows.sources import RawFile
+from babelcart.reading.sources import RawFile
 
 BATCH_ROWS = 50_000
 DELIMITERS = {"\t": "tabs", ";": "';'", "|": "'|'", ",": "','"}
@@ -80,7 +80,7 @@ def detect_encoding(sample: bytes) -> str | None:
 def text_lines(handle: BinaryIO, file: RawFile, newline: str) -> Iterator[str]:
     """Yield decoded lines with their line ends, without a byte order mark.
 
-    Undecodable bytes become surrogates from U+DC80 to U+DCFF, so that `babelcart.rows.readers` can name the field.
+    Undecodable bytes become surrogates from U+DC80 to U+DCFF, so that `babelcart.reading.readers` can name the field.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Read rows from an SQL query over the files in `data.path`.
 
 DuckDB runs the query in a sandbox: it opens only the files that the query names, all of them in `data.path`; it has no network, no
-extensions and a locked configuration. `babelcart.rows.query_syntax` checks the text first. Rows are sorted, and one thread computes them,
-so that the same files give the same bytes on every machine.
+extensions and a locked configuration. `babelcart.reading.query_syntax` checks the text first. Rows are sorted, and one thread computes
+them, so that the same files give the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError, printable
-from babelcart.rows.query_syntax import FileReference, QueryRefused, check_syntax, without_semicolon
+from babelcart.reading.query_syntax import FileReference, QueryRefused, check_syntax, without_semicolon
 
 if TYPE_CHECKING:
     import duckdb

@@ -17,10 +17,10 @@ from typing import Any, ClassVar, Literal
 from babelcart.core.errors import UserError, did_you_mean, short_repr
 from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD
+from babelcart.reading.containers import inner_name
+from babelcart.reading.queries import QueryLimits
 from babelcart.rows import languages
-from babelcart.rows.containers import inner_name
 from babelcart.rows.labels import LabelRule
-from babelcart.rows.queries import QueryLimits
 
 SPLITS = ("train", "dev", "test")
 # Suffix of a file name -> format.

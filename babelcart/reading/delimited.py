@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from babelcart.core.errors import UserError
-from babelcart.rows.batches import BATCH_ROWS, Batch, Malformed, Request, check_columns, text_lines
-from babelcart.rows.containers import inner_name
-from babelcart.rows.sources import RawFile, ReadOptions
+from babelcart.reading.batches import BATCH_ROWS, Batch, Malformed, Request, check_columns, text_lines
+from babelcart.reading.containers import inner_name
+from babelcart.reading.sources import RawFile, ReadOptions
 
 MAX_FIELD = 2**24  # characters of a field
 # A quoted field of a tab-separated line, with its quotes.

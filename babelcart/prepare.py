@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError, short_repr
 from babelcart.core.files import sha256
-from babelcart.rows import readers
+from babelcart.reading import readers
+from babelcart.reading.sources import SPLITS, Data, RawFile
 from babelcart.rows.cleaning import Prepare, drop_uninformative
 from babelcart.rows.labels import LabelRule
 from babelcart.rows.scripts import check_languages
-from babelcart.rows.sources import SPLITS, Data, RawFile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,7 +193,7 @@ def _files_read(files: list[RawFile], data: Data) -> list[Path]:
     for file in files:
         paths.append(file.path)
         if file.format == "sql":
-            from babelcart.rows.queries import files_read
+            from babelcart.reading.queries import files_read
 
             paths += files_read(file.path, Path(data.path))
     return list(dict.fromkeys(paths))

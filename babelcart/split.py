@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
 from babelcart.rows import languages
+from babelcart.rows.table import language_counts
 from babelcart.rows.text import fold, normalise
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ def check_test_rows(test_share: float, task: str, has_test_rows: bool) -> None:
             f"params.yaml: {task} has no test rows: data.{task}.test lists no files, and split.test_share is 0. "
             "List test files, or set split.test_share, for example to 0.1"
         )
-
-
-def language_counts(rows: pd.DataFrame) -> str:
-    """The languages of some rows with their numbers of rows, the most frequent first, for a message."""
-    return ", ".join(f"{language} {count:,}" for language, count in rows["language"].value_counts().items())
 
 
 def query_group(query: str) -> str:

@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from babelcart.core.errors import short_repr
+from babelcart.reading.batches import Batch, Malformed, Request
+from babelcart.reading.sources import RawFile
 from babelcart.rows import languages
-from babelcart.rows.batches import Batch, Malformed, Request
 from babelcart.rows.labels import LabelRule, grade_text
-from babelcart.rows.sources import RawFile
 
 # The columns of texts that every row needs.
 TEXTS = ("id", "language", "origin_query", "candidate")

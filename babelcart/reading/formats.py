@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from babelcart.core.errors import UserError, short_repr
-from babelcart.rows.batches import BATCH_ROWS, DELIMITERS, Batch, Malformed, Request, check_columns, text_lines
-from babelcart.rows.containers import inner_name, open_container, refusal
-from babelcart.rows.delimited import delimited
-from babelcart.rows.sources import RawFile
+from babelcart.reading.batches import BATCH_ROWS, DELIMITERS, Batch, Malformed, Request, check_columns, text_lines
+from babelcart.reading.containers import inner_name, open_container, refusal
+from babelcart.reading.delimited import delimited
+from babelcart.reading.sources import RawFile
 
 FORMATS = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 

@@ -1,0 +1,1 @@
+"""Read rows and labels from raw files and queries."""
