@@ -21,6 +21,7 @@ from babelcart.core.config import bounded
 from babelcart.core.errors import UNWRITABLE, UserError
 from babelcart.core.files import is_safe_path, read_json
 from babelcart.rows import languages
+from babelcart.translation import notices
 from babelcart.translation.network import EngineUnavailable, TemporaryFailure, TextRefused
 from babelcart.weights.wheels import Wheel, check_hub, download, extract, local_folder, local_version
 
@@ -217,7 +218,21 @@ class Transport:
             raise TemporaryFailure(f"status {response.status_code}", _seconds(response.headers.get("Retry-After")))
         if response.status_code in (401, 403):
             raise EngineUnavailable(f"status {response.status_code}: check that the API key is correct and has access to translation")
+        if response.status_code in (402, 456):  # 456: DeepL's quota is used up
+            raise EngineUnavailable(f"status {response.status_code}: the quota of the account is used up")
+        if reported := _reported_error(response):
+            raise TemporaryFailure(reported)
         return response
+
+
+def _reported_error(response: Any) -> str | None:
+    """Find an error in the JSON of a response; deep-translator ignores it if the response also has the field of the translation."""
+    if response.status_code >= 300 or response.content.lstrip()[:1] != b"{":
+        return None
+    try:
+        return notices.reported_error(response.json())
+    except (ValueError, RecursionError):
+        return None  # deep-translator parses it again, and `DeepTranslator` handles the error
 
 
 def _seconds(retry_after: str | None) -> float | None:
@@ -314,7 +329,14 @@ class DeepTranslator:
             raise TemporaryFailure("too many requests") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # the answer does not follow the protocol
             raise TemporaryFailure(f"unreadable answer ({type(error).__name__})") from error
-        except Exception as error:  # TranslationNotFound and similar: concerns only this text
+        except (exceptions.TranslationNotFound, exceptions.ElementNotFoundInGetRequest, StopIteration) as error:
+            if self.settings.kind == "pons":  # a dictionary lacks many words
+                raise TextRefused("not in the dictionary", is_failure=False) from error
+            # The page or the JSON has no translation, as the consent page of Google.
+            raise TemporaryFailure(f"unreadable answer ({type(error).__name__})") from error
+        except (exceptions.NotValidLength, exceptions.NotValidPayload) as error:
+            raise TextRefused(type(error).__name__, is_failure=False) from error  # was not sent
+        except Exception as error:  # a status such as 400, or an error of the API
             raise TextRefused(type(error).__name__) from error
         if isinstance(answer, list) and len(answer) == 1:  # from yandex
             answer = answer[0]

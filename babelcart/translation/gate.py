@@ -15,8 +15,9 @@ from typing import Any
 
 from babelcart.rows.scripts import script_counts, script_of
 from babelcart.rows.text import normalise
+from babelcart.translation import notices
 
-REASONS = ("empty", "markup", "repeated", "numbers", "units", "codes", "script", "identical", "length", "language")
+REASONS = ("empty", "notice", "markup", "repeated", "numbers", "units", "codes", "script", "identical", "length", "language")
 
 # (target language, texts) -> the texts that are in another language.
 LanguageIdentifier = Callable[[str, Sequence[str]], set[str]]
@@ -138,9 +139,9 @@ def check_many(
     Returns
     -------
     list of (str or None)
-        None for an accepted translation, otherwise one of `REASONS`: ``empty``; ``markup`` that the source lacks; a ``repeated`` word or
-        group of characters; ``numbers``, ``units`` or model ``codes`` that were lost, changed or invented; wrong ``script``;
-        ``identical`` to the source; ``length`` out of proportion; wrong ``language``, if the identifier is certain.
+        None for an accepted translation, otherwise one of `REASONS`: ``empty``; a ``notice`` of a server; ``markup`` that the source
+        lacks; a ``repeated`` word or group of characters; ``numbers``, ``units`` or model ``codes`` that were lost, changed or invented;
+        wrong ``script``; ``identical`` to the source; ``length`` out of proportion; wrong ``language``, if the identifier is certain.
     """
     verdicts = [_check(source, target, text, translation, shared_words) for text, translation in pairs]
     # Languages with a script of their own are recognised by the script.
@@ -159,6 +160,8 @@ def _check(source: str, target: str, text: str, translation: str, shared_words: 
     before, after = _ascii_digits(normalise(text)), _ascii_digits(normalise(translation))
     if not any(character.isalnum() for character in after):
         return None if after and not any(character.isalnum() for character in before) else "empty"
+    if notices.notice(text, translation):
+        return "notice"
     if set(_MARKUP.findall(translation)) - set(_MARKUP.findall(text)):
         return "markup"
     if _is_repeated(after) and not _is_repeated(before):

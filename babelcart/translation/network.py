@@ -28,7 +28,15 @@ class TemporaryFailure(Exception):
 
 
 class TextRefused(Exception):
-    """The server cannot translate this text; it may translate others."""
+    """The server cannot translate this text; it may translate others.
+
+    `is_failure` is False if the answer shows that the server works, as when a dictionary lacks a word. Otherwise, the answer counts as a
+    failure for the circuit breaker, because a server that works refuses few texts.
+    """
+
+    def __init__(self, reason: str, *, is_failure: bool = True) -> None:
+        super().__init__(reason)
+        self.is_failure = is_failure
 
 
 class EngineUnavailable(Exception):
@@ -80,25 +88,32 @@ class RateLimiter:
 
 
 class CircuitBreaker:
-    """Count consecutive failures of all threads, and set `stop` after `max_failures` of them."""
+    """Count consecutive failures of all threads, and set `stop` after `max_failures` of them.
 
-    def __init__(self, max_failures: int) -> None:
+    Parameters
+    ----------
+    max_failures : int
+    failures : int
+        Consecutive failures before the first request.
+    """
+
+    def __init__(self, max_failures: int, failures: int = 0) -> None:
         self.stop = threading.Event()
         self.reason = ""
+        self.failures = failures
         self._max_failures = max_failures
-        self._failures = 0
         self._lock = threading.Lock()
 
     def record_success(self) -> None:
         """Reset the count of failures."""
         with self._lock:
-            self._failures = 0
+            self.failures = 0
 
     def record_failure(self, reason: str, *, fatal: bool = False) -> None:
         """Count a failure. A fatal failure opens the breaker at once; the failure that opens it sets `reason`."""
         with self._lock:
-            self._failures += 1
-            if fatal or self._failures >= self._max_failures:
+            self.failures += 1
+            if fatal or self.failures >= self._max_failures:
                 self.reason = self.reason or reason
                 self.stop.set()
 
@@ -134,16 +149,25 @@ class RequestPool:
     limits : RateLimits
     seed : int
         Seed of the jitter.
+    failures : int
+        Consecutive failures of the same server before this pool; see the attribute `failures`.
     """
 
-    def __init__(self, make_client: Callable[[], Callable[[str], str]], texts: Sequence[str], limits: RateLimits, seed: int = 0) -> None:
+    def __init__(
+        self, make_client: Callable[[], Callable[[str], str]], texts: Sequence[str], limits: RateLimits, seed: int = 0, failures: int = 0
+    ) -> None:
         self._make_client, self._texts, self._limits, self._seed = make_client, texts, limits, seed
         self._limiter = RateLimiter(limits.per_second)
-        self._breaker = CircuitBreaker(limits.max_failures)
+        self._breaker = CircuitBreaker(limits.max_failures, failures)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._remaining = iter(texts)
         self._responses: queue.SimpleQueue[tuple[_Worker, str, Response | BaseException]] = queue.SimpleQueue()
+
+    @property
+    def failures(self) -> int:
+        """Consecutive failures up to now."""
+        return self._breaker.failures
 
     def responses(self) -> Iterator[tuple[str, Response]]:
         """Send every text once. A pool can be used only once.
@@ -206,6 +230,8 @@ class RequestPool:
             try:
                 translation = client(text)
             except TextRefused as error:
+                if error.is_failure:
+                    self._breaker.record_failure(str(error))
                 return Failure(str(error))
             except EngineUnavailable as error:
                 self._breaker.record_failure(str(error), fatal=True)

@@ -166,6 +166,14 @@ class Memory:
                 "DELETE FROM doubtful WHERE direction = ? AND text = ?", ((direction_id, text) for text in checked)
             )
 
+    def remove(self, direction: EngineDirection, texts: Iterable[str]) -> None:
+        """Remove the entries of these texts (in normal form), so that the engine is asked for them again."""
+        rows = [(self._direction_id(direction), text) for text in texts]
+        if rows:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("DELETE FROM entries WHERE direction = ? AND text = ?", rows)
+
     def language_verdicts(self, target: str, texts: Sequence[str]) -> dict[str, bool]:
         """Return text -> whether it is in another language than `target`, for those of `texts` that have a stored verdict."""
         query = "SELECT i.text, i.other FROM json_each(?) AS j CROSS JOIN identified AS i ON i.target = ? AND i.text = j.value"

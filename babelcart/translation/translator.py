@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from babelcart.core.errors import UserError, short_repr
 from babelcart.rows.text import collapse_spaces, normalise
-from babelcart.translation import gate
+from babelcart.translation import gate, notices
 from babelcart.translation.engines import Engine
 from babelcart.translation.memory_files import Entry
-from babelcart.translation.network import EngineUnavailable, Failure, RequestPool
+from babelcart.translation.network import EngineUnavailable, Failure, RequestPool, TemporaryFailure, TextRefused
 from babelcart.translation.privacy import personal_data
 from babelcart.translation.settings import TranslateSettings
 from babelcart.translation.translation_memory import EngineDirection, Memory
@@ -29,8 +30,8 @@ class Answer(NamedTuple):
 class Refusal(NamedTuple):
     """The reason why a text has no translation.
 
-    ``missing`` (no source has one), ``private``, ``too long``, ``empty``, ``contradictory``, a reason of the gate
-    (`babelcart.translation.gate.REASONS`), or the error of an engine.
+    ``missing`` (no source has one), ``private``, ``too long``, ``empty``, ``contradictory``, ``same answer`` (as for other texts), a
+    reason of the gate (`babelcart.translation.gate.REASONS`), or the error of an engine.
     """
 
     reason: str
@@ -86,6 +87,7 @@ class Translator:
         self.used: set[Entry] = set()
         self.answer_counts: Counter[str] = Counter()
         self.unavailable: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()  # consecutive failures of each engine, over all directions
 
     def translate(self, direction: Direction, texts: Iterable[str]) -> dict[str, Answer | Refusal]:
         """Translate distinct texts.
@@ -123,23 +125,37 @@ class Translator:
 
     def _candidates(self, source: Source, direction: Direction, pending: Mapping[str, str]) -> EngineResults:
         """Return the translations of one source, from the memory and then from its engine, before they are checked by the gate."""
-        known = self.memory.look_up(EngineDirection(source.name, source.version, *direction), list(pending))
-        missing = {key: text for key, text in pending.items() if key not in known}
+        memory_key = EngineDirection(source.name, source.version, *direction)
+        known = self.memory.look_up(memory_key, list(pending))
         engine = source.engine
-        if (
-            engine is None
-            or not missing
-            or engine.name in self.unavailable
-            or not engine.supports(*direction)
-            or (engine.network and not self.settings.allow_network)
-        ):
+        if engine is None:
             return EngineResults(known)
-        accepted, refusals = _sendable(engine, missing)
-        if engine.network:
-            new = self._ask_network(engine, direction, accepted, known)
-        else:
-            new = EngineResults(self._run_locally(engine, direction, accepted))
-        return EngineResults(known | new.translations, refusals | new.refusals)
+        stored_notices = [key for key, answer in known.items() if notices.notice(key, answer)]
+        self.memory.remove(memory_key, stored_notices)  # by a version that did not recognise them, or by a shared file
+        known = {key: answer for key, answer in known.items() if key not in set(stored_notices)}
+        missing = {key: text for key, text in pending.items() if key not in known}
+        new = EngineResults()
+        if (
+            missing
+            and engine.name not in self.unavailable
+            and engine.supports(*direction)
+            and (self.settings.allow_network or not engine.network)
+        ):
+            accepted, refusals = _sendable(engine, missing)
+            ask = self._ask_network if engine.network else self._run_locally
+            new = ask(engine, direction, accepted, known)
+            new.refusals |= refusals
+        return self._without_same_answers(memory_key, EngineResults(known | new.translations, new.refusals))
+
+    def _without_same_answers(self, memory_key: EngineDirection, results: EngineResults) -> EngineResults:
+        """Refuse the answers that an engine gave for several clearly different texts, and remove them from the memory."""
+        same_answers = notices.SameAnswers()
+        for key, answer in sorted(results.translations.items()):
+            same_answers.add(key, answer)
+        suspicious = [key for key, answer in results.translations.items() if same_answers.is_suspicious(key, answer)]
+        self.memory.remove(memory_key, suspicious)
+        translations = {key: answer for key, answer in results.translations.items() if key not in set(suspicious)}
+        return EngineResults(translations, results.refusals | dict.fromkeys(suspicious, Refusal("same answer")))
 
     def _other_languages(self, target: str, texts: Sequence[str]) -> set[str]:
         """Do the same as `gate.other_languages`, with verdicts cached in the memory."""
@@ -156,15 +172,23 @@ class Translator:
         """Ask an engine on the network. Answers are stored as unconfirmed when they arrive, and as entries once confirmed."""
         memory_key = EngineDirection(engine.name, engine.version, *direction)
         interrupted = self.memory.unconfirmed(memory_key)
-        first_answers = {key: interrupted[key] for key in texts if key in interrupted}
+        first_answers = {key: interrupted[key] for key in texts if key in interrupted and not notices.notice(key, interrupted[key])}
         refusals: dict[str, Refusal] = {}
         new_texts = {key: text for key, text in texts.items() if key not in first_answers}
+        same_answers = notices.SameAnswers(self.settings.network.max_failures)
+        for key, answer in {**known, **first_answers}.items():
+            same_answers.add(key, answer)
         for key, response in self._request(engine, direction, new_texts, f"{engine.name} {'-'.join(direction)}"):
             if isinstance(response, Refusal):
                 refusals[key] = response
             else:
                 first_answers[key] = response
                 self.memory.add([Entry(*memory_key, key, response)], unconfirmed=True)
+                text_count = same_answers.add(key, response)
+                if text_count >= max(notices.SUSPICIOUS_TEXTS, self.settings.network.max_failures):
+                    self.unavailable[engine.name] = f"stopped: {text_count} different texts have the answer {short_repr(response)}"
+                    break
+        refusals |= {key: Refusal("stopped: same answer") for key in new_texts.keys() - first_answers.keys() - refusals.keys()}
         confirmation = self._confirm(engine, direction, {key: texts[key] for key in first_answers}, first_answers, known)
         self.memory.confirm(memory_key, confirmation.translations, list(first_answers))
         return EngineResults(confirmation.translations, refusals | confirmation.refusals)
@@ -216,9 +240,9 @@ class Translator:
 
         def make_client() -> Callable[[str], str]:
             translate = engine.client(*direction)
-            return lambda text: translate([text])[0]
+            return lambda text: _believable(text, translate([text])[0])
 
-        pool = RequestPool(make_client, list(keys), self.settings.network, self.settings.seed)
+        pool = RequestPool(make_client, list(keys), self.settings.network, self.settings.seed, self._failures[engine.name])
         try:
             for text, response in self.progress(pool.responses(), total=len(keys), desc=description):
                 yield keys[text], self._record(engine, response)
@@ -226,6 +250,8 @@ class Translator:
             self.unavailable[engine.name] = str(error)
             for key in texts:
                 yield key, Refusal(str(error))
+        finally:
+            self._failures[engine.name] = pool.failures
 
     def _record(self, engine: Engine, response: str | Failure) -> str | Refusal:
         """Count a response of an engine; return the translation on one line, or the reason why there is none."""
@@ -233,25 +259,42 @@ class Translator:
             if response.stopped:
                 self.unavailable[engine.name] = response.reason
             return Refusal(response.reason)
-        if not response.strip():
-            return Refusal("empty")
         self.answer_counts[engine.name] += 1
         return collapse_spaces(response)
 
-    def _run_locally(self, engine: Engine, direction: Direction, texts: Mapping[str, str]) -> dict[str, str]:
+    def _run_locally(self, engine: Engine, direction: Direction, texts: Mapping[str, str], known: Mapping[str, str]) -> EngineResults:
         """Translate with an engine on this machine, in batches of texts of similar length."""
+        results = EngineResults()
         if not texts:
-            return {}
-        translations: dict[str, str] = {}
+            return results
         ordered = sorted(texts, key=lambda key: (len(texts[key]), key))
         batches = [ordered[start : start + engine.batch_size] for start in range(0, len(ordered), engine.batch_size)]
         translate = engine.client(*direction)
         for batch in self.progress(batches, total=len(batches), desc=f"{engine.name} {'-'.join(direction)}"):
-            answers = dict(zip(batch, map(collapse_spaces, translate([texts[key] for key in batch])), strict=True))
-            self.memory.add([Entry(engine.name, engine.version, *direction, key, answer) for key, answer in answers.items()])
+            answers = translate([texts[key] for key in batch])
+            if len(answers) != len(batch):
+                raise UserError(
+                    f"translate.engines.{engine.name} returned {len(answers)} translations of {len(batch)} texts, so that it is unknown "
+                    "which translation belongs to which text; remove it from translate.chain, or correct the engine"
+                )
+            new = dict(zip(batch, map(collapse_spaces, answers), strict=True))
+            results.refusals |= {key: Refusal("notice") for key, answer in new.items() if notices.notice(texts[key], answer)}
+            new = {key: answer for key, answer in new.items() if key not in results.refusals}
+            self.memory.add([Entry(engine.name, engine.version, *direction, key, answer) for key, answer in new.items()])
             self.answer_counts[engine.name] += len(answers)
-            translations |= answers
-        return translations
+            results.translations |= new
+        return results
+
+
+def _believable(text: str, answer: str) -> str:
+    """Return the answer of a server, or raise an exception if it is empty or a notice."""
+    if not answer.strip():
+        raise TextRefused("empty")
+    if notices.is_too_long(text, answer):
+        raise TextRefused("too long")
+    if words := notices.notice(text, answer):
+        raise TemporaryFailure(f"notice ({words})")
+    return answer
 
 
 def _sendable(engine: Engine, texts: Mapping[str, str]) -> tuple[dict[str, str], dict[str, Refusal]]:

@@ -22,7 +22,7 @@ from babelcart.rows import languages, taxonomy, text
 from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import intervals, slices
-from babelcart.translation import gate, memory_files, privacy
+from babelcart.translation import gate, memory_files, notices, privacy
 from babelcart.translation.augment import add_pivot, shared_words, translate_rows
 from babelcart.translation.memory_files import Entry
 from babelcart.translation.settings import Expansion, TranslateSettings
@@ -199,6 +199,17 @@ def _gate() -> bool:
     return gate.check("en", "de", SEEN, HIDDEN) == "identical"
 
 
+def _notice() -> bool:
+    return notices.notice(HIDDEN, f"used all available {SEEN}") is not None
+
+
+def _same_answers() -> bool:
+    answers = notices.SameAnswers()
+    for text, answer in (("garden hose", HIDDEN), ("phone case", SEEN), ("yoga mat", SEEN)):
+        answers.add(text, answer)
+    return answers.is_suspicious("garden hose", SEEN)
+
+
 def _shared_words() -> bool:
     queries = pd.DataFrame({"language": ["en", "de", "fr"], "origin_query": [HIDDEN, "wireless", "wireless maus"]})
     return "wireless" in shared_words(queries)
@@ -303,6 +314,8 @@ COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/negatives/sampling.py", "normalise", _copy),
     ("babelcart/translation/memory_files.py", "normalise", _memory_file),
     ("babelcart/translation/gate.py", "normalise", _gate),
+    ("babelcart/translation/notices.py", "normalise", _notice),
+    ("babelcart/translation/notices.py", "fold", _same_answers),
     ("babelcart/translation/augment.py", "normalise", _shared_words),
     ("babelcart/translation/privacy.py", "normalise", _personal_data),
     ("babelcart/translation/translator.py", "normalise", _translated_once),
