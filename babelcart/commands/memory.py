@@ -6,6 +6,8 @@ columns engine, version, source, target, text and translation.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -47,13 +49,50 @@ def export(store: translation_memory.Memory, path: Path, engine: str | None) -> 
     click.echo(f"{memory_files.write_file(path, store.entries(engine))} entries")
 
 
-@main.command(help="Delete the entries of ENGINE.")
-@click.argument("engine")
+@main.command(help="Delete the entries of ENGINE, or those that match --pattern, such as notices of a server.")
+@click.argument("engine", required=False)
 @click.option("--version", help="Delete only the entries of this version of the engine.")
+@click.option("--pattern", help="Regular expression: delete the entries whose translation contains it, here and in memory/*.csv.")
+@click.option("--dry-run", is_flag=True, help="Print the entries that --pattern matches, and delete nothing.")
 @click.pass_obj
-def delete(store: translation_memory.Memory, engine: str, version: str | None) -> None:
+def delete(store: translation_memory.Memory, engine: str | None, version: str | None, pattern: str | None, dry_run: bool) -> None:
+    if pattern is not None:
+        _delete_matching(store, _matcher(pattern, engine, version), dry_run)
+        return
+    if engine is None or dry_run:
+        raise UserError("name an ENGINE, or give --pattern, alone or with --dry-run")
     deleted = store.delete(engine, version)
     if not deleted:
         of_version = f" in version {version!r}" if version is not None else ""
         raise UserError(f"the memory has no entries of {engine!r}{of_version}; `babelcart memory list` lists engines and versions")
     click.echo(f"{deleted} entries deleted")
+
+
+def _matcher(pattern: str, engine: str | None, version: str | None) -> Callable[[memory_files.Entry], bool]:
+    """Whether an entry is of the engine and version, if they are given, and its translation contains the pattern."""
+    try:
+        expression = re.compile(pattern, re.IGNORECASE)
+    except re.error as error:
+        raise UserError(f"--pattern is {pattern!r}, which is not a regular expression: {error}") from error
+    return lambda entry: engine in (None, entry.engine) and version in (None, entry.version) and bool(expression.search(entry.translation))
+
+
+def _delete_matching(store: translation_memory.Memory, matches: Callable[[memory_files.Entry], bool], dry_run: bool) -> None:
+    """Delete entries from the store and from the files that `dvc repro` would import again; print them if `dry_run`."""
+    files = sorted(Path("memory").glob("*.csv"))
+    entries = {entry for entry in store.entries() if matches(entry)}
+    entries |= {entry for path in files for entry in memory_files.read_file(path) if matches(entry)}
+    if not entries:
+        raise UserError("no entry of the memory matches; nothing was deleted")
+    if dry_run:
+        for entry in sorted(entries):
+            click.echo(printable("\t".join(entry)))
+        click.echo(f"{len(entries)} entries would be deleted")
+        return
+    store.remove_entries(entries)
+    for path in files:
+        all_entries = list(memory_files.read_file(path))
+        kept = [entry for entry in all_entries if entry not in entries]
+        if len(kept) < len(all_entries):
+            memory_files.write_file(path, kept)
+    click.echo(f"{len(entries)} entries deleted; the next `dvc repro` asks the engines again")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -45,12 +47,12 @@ def read_file(path: Path) -> Iterator[Entry]:
     UserError
         If the file does not exist or cannot be read; the message names the line or unit.
     """
-    return read_tmx(path) if path.suffix == ".tmx" else read_csv(path)
+    return read_tmx(path) if path.suffix.lower() == ".tmx" else read_csv(path)
 
 
 def write_file(path: Path, entries: Iterable[Entry]) -> int:
     """Write entries in the given order, in the format that `read_file` expects under this name. Return their number."""
-    return write_tmx(path, entries) if path.suffix == ".tmx" else write_csv(path, entries)
+    return write_tmx(path, entries) if path.suffix.lower() == ".tmx" else write_csv(path, entries)
 
 
 def write_csv(path: Path, entries: Iterable[Entry]) -> int:
@@ -71,6 +73,8 @@ def write_csv(path: Path, entries: Iterable[Entry]) -> int:
 def read_csv(path: Path) -> Iterator[Entry]:
     """Read a CSV file with the columns ``source``, ``target``, ``text``, ``translation`` and optionally ``engine``, ``version``.
 
+    Files of spreadsheets are read as well: a byte order mark, UTF-16, ``;`` or tabs as the delimiter, and names of columns in any case.
+
     Yields
     ------
     Entry
@@ -79,23 +83,27 @@ def read_csv(path: Path) -> Iterator[Entry]:
     Raises
     ------
     UserError
-        If the file does not exist, is not CSV in UTF-8, or has a wrong header, row or language; the message names the line.
+        If the file does not exist, is not CSV in UTF-8 or UTF-16, or has a wrong header, row or language; the message names the line.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as handle:
+        with path.open("rb") as binary:
+            encoding = "utf-16" if binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+        with path.open(encoding=encoding, newline="") as handle:
             yield from _csv_entries(handle, str(path))
     except FileNotFoundError:
         raise UserError(
             f"{path} does not exist; check the path in translate.memory of params.yaml or on the command line (a CSV file that has only "
             "the header is an empty memory)"
         ) from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeError) as error:
         raise UserError(f"{path} is not a CSV of UTF-8 text: {error}") from error
 
 
 def _csv_entries(handle: IO[str], name: str) -> Iterator[Entry]:
-    reader = csv.reader(handle, strict=True)
-    header = next(reader, [])
+    first_line = handle.readline()
+    delimiter = next((character for character in ",;\t" if len(first_line.split(character)) >= len(REQUIRED)), ",")
+    reader = csv.reader(itertools.chain([first_line], handle), strict=True, delimiter=delimiter)
+    header = [name.strip().lower() for name in next(reader, [])]
     if not set(REQUIRED) <= set(header) <= set(HEADER) or len(set(header)) != len(header):
         raise UserError(
             f"{name}, line 1: expected the columns {', '.join(HEADER)} (the first two are optional); found {short_repr(header)}"
@@ -146,6 +154,11 @@ def _xml(text: str) -> str:
 def read_tmx(path: Path) -> Iterator[Entry]:
     """Read a TMX file.
 
+    Tags of languages are compared regardless of case, and a source language also matches a variant with another region (``en`` and
+    ``en-US``). Of several variants of one language, such as ``pt-PT`` and ``pt-BR``, the one without region is read, or else the first.
+    With the source language ``*all*``, a unit gives entries in all directions. Private tags, such as ``x-none``, are no languages, and
+    their variants are left out. Inline codes (``bpt``, ``ept``, ``it``, ``ph``, ``ut``) are markup and are removed.
+
     Yields
     ------
     Entry
@@ -154,33 +167,81 @@ def read_tmx(path: Path) -> Iterator[Entry]:
     Raises
     ------
     UserError
-        If the file does not exist, is not TMX, or names an unknown language.
+        If the file does not exist, is not TMX, names an unknown language, or a unit has no variant in its source language; the message
+        names the unit.
     """
     try:
-        default_source = "en"
-        for _, element in ElementTree.iterparse(path, events=("end",)):
-            if element.tag == "header":
+        default_source, root, units = "en", None, 0
+        for event, element in ElementTree.iterparse(path, events=("start", "end")):
+            tag = _local_name(element)
+            if event == "start":
+                root = root or tag
+            elif tag == "header":
                 default_source = element.get("srclang", default_source)
-            elif element.tag == "tu":
-                yield from _unit_entries(element, default_source, str(path))
+            elif tag == "tu":
+                units += 1
+                yield from _unit_entries(element, default_source, f"{path}, unit {units}")
                 element.clear()
+        if root != "tmx":
+            raise UserError(f"{path} is not TMX: its root element is {root}; accepted: tmx")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check its name, or export a memory with `babelcart memory export`") from None
-    except (ElementTree.ParseError, AttributeError, ValueError, LookupError) as error:  # the last two come from text encodings
+    except (ElementTree.ParseError, RuntimeError, ValueError, LookupError) as error:  # a unit without seg; text encodings
         raise UserError(f"{path} is not TMX: {error}") from error
+
+
+def _local_name(element: ElementTree.Element) -> str:
+    """The name of an element without its namespace."""
+    return element.tag.rpartition("}")[2]
 
 
 def _unit_entries(unit: ElementTree.Element, default_source: str, name: str) -> Iterator[Entry]:
     """Yield the entries of one translation unit (``tu``)."""
-    properties = {prop.get("type"): prop.text or "" for prop in unit.iter("prop")}
+    properties = {prop.get("type"): prop.text or "" for prop in unit if _local_name(prop) == "prop"}
     engine, version = properties.get("x-engine", GIVEN), properties.get("x-version", "")
-    texts: dict[str, str] = {}
-    for variant in unit.iter("tuv"):
-        language = variant.get(_TMX_LANGUAGE) or variant.get("lang") or ""
-        texts[language] = "".join(variant.find("seg").itertext())  # type: ignore[union-attr]  # read_tmx reports a missing seg
-    source = unit.get("srclang", default_source)
-    source = source if source in texts else next(iter(texts), "")
-    for target in texts:
-        if target != source:
-            entry = Entry(engine, version, source, target, texts[source], texts[target])
-            yield _clean(entry, f"{name}, unit of {short_repr(texts[source])}")
+    variants: dict[str, str] = {}  # tag in normal form -> text
+    for variant in unit:
+        if _local_name(variant) == "tuv":
+            segment = next(child for child in variant if _local_name(child) == "seg")
+            tag = _normal_tag(variant.get(_TMX_LANGUAGE) or variant.get("lang") or "")
+            variants.setdefault(tag, "".join(_text_parts(segment)))
+    texts: dict[str, str] = {}  # language -> text
+    for tag in sorted(variants, key=lambda tag: "-" in tag):  # tags without a region first; the sort is stable
+        if not tag.startswith("x-"):
+            texts.setdefault(_language(tag, name), variants[tag])
+    source_tag = _normal_tag(unit.get("srclang", default_source))
+    sources = list(texts) if source_tag == "*all*" else [_language(source_tag, name)]
+    if len(texts) > 1 and sources[0] not in texts:
+        raise UserError(f"{name}: the source language is {source_tag}, but the unit has only {', '.join(variants)}; correct srclang")
+    for source in sources if len(texts) > 1 else ():
+        if source_tag in variants:  # the variant with the region of the source language itself
+            texts[source] = variants[source_tag]
+        for target in texts:
+            if target != source:
+                yield _clean(Entry(engine, version, source, target, texts[source], texts[target]), name)
+
+
+def _normal_tag(tag: str) -> str:
+    return tag.strip().lower().replace("_", "-")
+
+
+def _language(tag: str, name: str) -> str:
+    """The ISO 639-1 code of a tag."""
+    code = languages.iso_code(tag)
+    if code is None:
+        raise UserError(
+            f"{name}: unknown language {short_repr(tag)}; accepted: ISO 639-1 codes, also with a region, and the aliases in "
+            "babelcart/rows/languages.py"
+        )
+    return code
+
+
+def _text_parts(element: ElementTree.Element) -> Iterator[str]:
+    """The texts of a segment without its inline codes; a placeholder becomes a space."""
+    yield element.text or ""
+    for child in element:
+        if _local_name(child) == "hi":
+            yield from _text_parts(child)
+        elif _local_name(child) in ("ph", "it", "ut"):
+            yield " "
+        yield child.tail or ""

@@ -174,6 +174,14 @@ class Memory:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.executemany("DELETE FROM entries WHERE direction = ? AND text = ?", rows)
 
+    def remove_entries(self, entries: Iterable[Entry]) -> None:
+        """Remove entries of any engine and direction."""
+        texts: dict[EngineDirection, list[str]] = {}
+        for engine, version, source, target, text, _ in entries:
+            texts.setdefault(EngineDirection(engine, version, source, target), []).append(text)
+        for direction, direction_texts in texts.items():
+            self.remove(direction, direction_texts)
+
     def language_verdicts(self, target: str, texts: Sequence[str]) -> dict[str, bool]:
         """Return text -> whether it is in another language than `target`, for those of `texts` that have a stored verdict."""
         query = "SELECT i.text, i.other FROM json_each(?) AS j CROSS JOIN identified AS i ON i.target = ? AND i.text = j.value"

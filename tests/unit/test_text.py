@@ -205,8 +205,8 @@ def _notice() -> bool:
 
 def _same_answers() -> bool:
     answers = notices.SameAnswers()
-    for text, answer in (("garden hose", HIDDEN), ("phone case", SEEN), ("yoga mat", SEEN)):
-        answers.add(text, answer)
+    for query, answer in (("garden hose", HIDDEN), ("phone case", SEEN), ("yoga mat", SEEN)):
+        answers.add(query, answer)
     return answers.is_suspicious("garden hose", SEEN)
 
 

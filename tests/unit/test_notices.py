@@ -1,0 +1,233 @@
+"""Answers of servers that are no translations: they are not believed, not stored, and stop the engine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from babelcart.translation import engines, memory_files, network, notices
+from babelcart.translation.memory_files import Entry
+from babelcart.translation.settings import TranslateSettings
+from babelcart.translation.translation_memory import EngineDirection, Memory
+from babelcart.translation.translator import Answer, Source, Translator
+from tests.support.libre_server import FAST, TEXTS, german
+from tests.support.project import run
+
+EN_DE = ("en", "de")
+MYMEMORY = "MYMEMORY WARNING: YOU USED ALL AVAILABLE FREE TRANSLATIONS FOR TODAY. NEXT AVAILABLE IN 09 HOURS 13 MINUTES 05 SECONDS"
+NOTICES = [
+    MYMEMORY,
+    "QUERY LENGTH LIMIT EXCEEDED. MAX ALLOWED QUERY : 500 CHARS",
+    "'XX' IS AN INVALID TARGET LANGUAGE . EXAMPLE: LANGPAIR=EN|IT USING 2 LETTER ISO OR RFC3066 LIKE ZH-CN.",
+    "PLEASE SELECT TWO DISTINCT LANGUAGES",
+    "Bevor Sie zu Google weitergehen: https://consent.google.com/m?continue=https://translate.google.com",
+    "Before you continue to Google",
+    "Our systems have detected unusual traffic from your computer network.",
+    "Too many requests, please try again later.",
+    "Daily quota exceeded",
+    "Error 500 (Server Error)!!1",
+    "I'm sorry, but I cannot translate this text.",
+]
+
+
+@contextmanager
+def serving(answer: Callable[[str], object]) -> Iterator[tuple[str, list[str]]]:
+    """A LibreTranslate server on loopback; yields its address and the texts that it receives."""
+    received: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            text = parse_qs(urlsplit(self.path).query)["q"][0]
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            received.append(text)
+            body = answer(text)
+            data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html" if isinstance(body, str) else "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", received
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def translator(memory: Memory, url: str) -> Translator:
+    limits = network.RateLimits(**{**FAST, "max_failures": 5, "retries": 0, "concurrency": 1})
+    block = engines.EngineSettings(kind="libre", base_url=url)
+    settings = TranslateSettings(memory="", chain=("libre",), engines={"libre": block}, allow_network=True, network=limits)
+    engine = engines.build("libre", block, Path(), limits.timeout)
+    return Translator(memory, [Source("libre", engine.version, engine)], settings)
+
+
+@pytest.mark.parametrize("text", NOTICES)
+def test_known_notices_are_recognised(text: str) -> None:
+    assert notices.notice("garden hose", text) or notices.is_too_long("garden hose", text)
+    assert notices.notice(text, text) is None  # a query for the notice itself
+
+
+@pytest.mark.parametrize("text", TEXTS[:40])
+def test_translations_are_no_notices(text: str) -> None:
+    assert notices.notice(text, german(text)) is None
+
+
+UNUSABLE: list[tuple[str, Callable[[str], object]]] = [
+    *((text, lambda _, text=text: {"translatedText": text}) for text in (MYMEMORY, NOTICES[5], NOTICES[8])),
+    ("an error beside a translation", lambda text: {"translatedText": german(text), "error": "Slowdown: too many requests"}),
+    ("a status as text", lambda text: {"translatedText": german(text), "responseStatus": "403"}),
+    ("a consent page", lambda _: "<html><body><form action='https://consent.google.com'>Alle akzeptieren</form></body></html>"),
+    ("an unknown notice, the same for every text", lambda _: {"translatedText": "Dienst in Wartung"}),
+    ("an unknown notice with a counter", lambda text: {"translatedText": f"Dienst in Wartung ({len(text) * 7})"}),
+]
+
+
+@pytest.mark.parametrize(("name", "answer"), UNUSABLE, ids=[name[:40] for name, _ in UNUSABLE])
+def test_a_notice_is_not_stored_stops_the_engine_and_is_asked_again(tmp_path: Path, name: str, answer: Callable[[str], object]) -> None:
+    with serving(answer) as (url, received), Memory(tmp_path / "m.sqlite") as memory:
+        first = translator(memory, url)
+        answers = first.translate(EN_DE, TEXTS[:30])
+        assert not any(isinstance(result, Answer) for result in answers.values())
+        assert list(memory.entries()) == []
+        assert "libre" in first.unavailable
+        # max_failures is 5. An unknown notice is recognised by five clearly different texts, and these texts share words.
+        assert len(received) <= (24 if "unknown" in name else 6)
+    with serving(lambda text: {"translatedText": german(text)}) as (url, received), Memory(tmp_path / "m.sqlite") as memory:
+        answers = translator(memory, url).translate(EN_DE, TEXTS[:30])
+        assert all(isinstance(result, Answer) and result.translation == german(text) for text, result in answers.items())
+        assert sorted(received) == sorted(TEXTS[:30])
+
+
+def test_stored_notices_are_removed(tmp_path: Path) -> None:
+    with serving(lambda text: {"translatedText": german(text)}) as (url, _), Memory(tmp_path / "m.sqlite") as memory:
+        user = translator(memory, url)
+        source = user.sources[0]
+        memory.add(
+            [
+                Entry(source.name, source.version, *EN_DE, TEXTS[0], MYMEMORY),
+                Entry(source.name, source.version, *EN_DE, TEXTS[1], "richtig"),
+            ]
+        )
+        user.translate(EN_DE, TEXTS[:3])
+        known = memory.look_up(EngineDirection(source.name, source.version, *EN_DE), TEXTS[:3])
+        assert known == {TEXTS[0]: german(TEXTS[0]), TEXTS[1]: "richtig", TEXTS[2]: german(TEXTS[2])}
+
+
+def test_entries_are_deleted_by_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("memory").mkdir()
+    entries = [
+        Entry("google", "1", "en", "de", "a", MYMEMORY),
+        Entry("libre", "1", "en", "de", "b", "Service notice"),
+        Entry("libre", "1", "en", "de", "c", "gut"),
+    ]
+    memory_files.write_csv(Path("memory/qc.csv"), entries)
+    run("memory", "import", "memory/qc.csv")
+    result = run("memory", "delete", "--pattern", "warning|NOTICE", "--dry-run")
+    assert "2 entries would be deleted" in result.output
+    assert list(memory_files.read_csv(Path("memory/qc.csv"))) == entries
+    result = run("memory", "delete", "libre", "--pattern", "notice")
+    assert result.output.startswith("1 entries deleted")
+    run("memory", "delete", "--pattern", "warning")
+    run("memory", "export", "left.csv")
+    assert list(memory_files.read_csv(Path("left.csv"))) == entries[2:] == list(memory_files.read_csv(Path("memory/qc.csv")))
+    result = run("memory", "delete", "--pattern", "warning", fails=True)
+    assert "no entry of the memory matches" in result.output
+    result = run("memory", "delete", "--pattern", "(", fails=True)
+    assert "not a regular expression" in result.output
+
+
+# ---- files of translations
+
+
+def tmx(path: Path, units: str, source: str = "en", attributes: str = "") -> list[tuple[str, str, str, str]]:
+    """Source, target, text and translation of the entries of a TMX file."""
+    header = f'<header creationtool="x" segtype="phrase" srclang="{source}" datatype="plaintext"/>'
+    path.write_text(f'<?xml version="1.0"?><tmx version="1.4"{attributes}>{header}<body>{units}</body></tmx>', encoding="utf-8")
+    return [entry[2:] for entry in memory_files.read_file(path)]
+
+
+def unit(*variants: tuple[str, str], attributes: str = "") -> str:
+    texts = "".join(f'<tuv xml:lang="{tag}"><seg>{text}</seg></tuv>' for tag, text in variants)
+    return f"<tu{attributes}>{texts}</tu>"
+
+
+GARDEN_HOSE = ("en", "de", "garden hose", "Gartenschlauch")
+
+
+@pytest.mark.parametrize(
+    ("source", "variants"),
+    [
+        ("en-US", [("DE-DE", "Gartenschlauch"), ("EN-US", "garden hose")]),
+        ("en_us", [("de", "Gartenschlauch"), ("en-us", "garden hose")]),
+        ("en-US", [("de-DE", "Gartenschlauch"), ("en", "garden hose")]),
+        ("en", [("de-DE", "Gartenschlauch"), ("en-GB", "garden hose")]),
+        ("en-US", [("en", "hosepipe"), ("de", "Gartenschlauch"), ("en-US", "garden hose")]),
+        ("EN", [("x-none", "0815"), ("de", "Gartenschlauch"), ("en", "garden hose")]),
+    ],
+)
+def test_tags_of_tmx_are_no_bytes(tmp_path: Path, source: str, variants: list[tuple[str, str]]) -> None:
+    assert tmx(tmp_path / "m.tmx", unit(*variants), source) == [GARDEN_HOSE]
+
+
+def test_the_variant_without_a_region_wins_then_the_first(tmp_path: Path) -> None:
+    portuguese = [("pt-PT", "telemóvel"), ("pt-BR", "celular")]
+    assert tmx(tmp_path / "m.tmx", unit(("en", "cell phone"), *portuguese)) == [("en", "pt", "cell phone", "telemóvel")]
+    assert tmx(tmp_path / "m.tmx", unit(("en", "cell phone"), *portuguese, ("pt", "móvel"))) == [("en", "pt", "cell phone", "móvel")]
+
+
+def test_a_unit_without_a_source_language_gives_all_directions(tmp_path: Path) -> None:
+    expected = [("de", "en", "gartenschlauch", "garden hose"), GARDEN_HOSE]
+    assert sorted(tmx(tmp_path / "m.TMX", unit(("de", "Gartenschlauch"), ("en", "garden hose")), "*all*")) == expected
+
+
+def test_inline_codes_are_removed(tmp_path: Path) -> None:
+    text = '<bpt i="1">&lt;b&gt;</bpt>garden<ept i="1">&lt;/b&gt;</ept><ph>&lt;br/&gt;</ph><hi>ho</hi>se<ut>x<sub>y</sub></ut>'
+    assert tmx(tmp_path / "m.tmx", unit(("en", text), ("de", "Gartenschlauch"))) == [GARDEN_HOSE]
+
+
+def test_a_namespace_does_not_hide_the_units(tmp_path: Path) -> None:
+    content = tmx(
+        tmp_path / "m.tmx", unit(("en", "garden hose"), ("de", "Gartenschlauch")), attributes=' xmlns="http://www.lisa.org/tmx14"'
+    )
+    assert content == [GARDEN_HOSE]
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        (unit(("fr", "tuyau"), ("de", "Schlauch")), "unit 1: the source language is en, but the unit has only fr, de"),
+        (unit(("en", "hose"), ("klingon", "x")), "unit 1: unknown language 'klingon'"),
+    ],
+)
+def test_a_unit_that_cannot_be_read_is_named(tmp_path: Path, units: str, message: str) -> None:
+    from babelcart.core.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        tmx(tmp_path / "m.tmx", units)
+    (tmp_path / "x.tmx").write_text("<xliff><file/></xliff>")
+    with pytest.raises(UserError, match="its root element is xliff"):
+        list(memory_files.read_file(tmp_path / "x.tmx"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_memories_saved_by_spreadsheets_are_read(tmp_path: Path, encoding: str, delimiter: str) -> None:
+    lines = ["Source,target,TEXT,translation".replace(",", delimiter), "en,de,garden hose,Gartenschlauch".replace(",", delimiter), ""]
+    (tmp_path / "m.csv").write_bytes("\r\n".join(lines).encode(encoding))
+    assert [entry[2:] for entry in memory_files.read_file(tmp_path / "m.csv")] == [GARDEN_HOSE]
