@@ -15,7 +15,7 @@ import shlex
 import sqlite3
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -61,7 +61,7 @@ def inner_name(path: Path) -> str:
     for suffixes, _ in COMPRESSIONS.values():
         if path.suffix.lower() in suffixes:
             if path.suffix.lower() == ".zip" and path.is_file() and zipfile.is_zipfile(path):
-                with zipfile.ZipFile(path) as archive:
+                with _explained(path, "zip"), zipfile.ZipFile(path) as archive:
                     return Path(_only_member(archive, path).filename).name
             return path.stem
     return path.name
@@ -128,6 +128,15 @@ def refusal(path: Path) -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def _explained(path: Path, kind: str) -> Iterator[None]:
+    """Turn errors of a decompressor into a message that names the file."""
+    try:
+        yield
+    except (*_DAMAGED, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path} is not a complete {kind} file ({error}); copy or download it again") from error
+
+
 class _Decompressed(io.RawIOBase):
     """The content of a compressed file. Errors of the decompressors become a UserError that names the file."""
 
@@ -144,10 +153,8 @@ class _Decompressed(io.RawIOBase):
         return self._kind != "zstd"
 
     def readinto(self, buffer: Any) -> int:
-        try:
+        with _explained(self._path, self._kind):
             content = self._stream.read(len(buffer))
-        except (*_DAMAGED, NotImplementedError, RuntimeError) as error:
-            raise UserError(f"{self._path} is not a complete {self._kind} file ({error}); copy or download it again") from error
         self._read_bytes += len(content)
         if self._read_bytes > max(MAX_UNCHECKED, MAX_RATIO * self._size):
             raise UserError(
@@ -158,10 +165,8 @@ class _Decompressed(io.RawIOBase):
         return len(content)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
+        with _explained(self._path, self._kind):
             position = self._stream.seek(offset, whence)
-        except _DAMAGED as error:
-            raise UserError(f"{self._path} is not a complete {self._kind} file ({error}); copy or download it again") from error
         self._read_bytes = position
         return position
 
@@ -178,8 +183,9 @@ class _Decompressed(io.RawIOBase):
 def _open_stream(path: Path, kind: str) -> tuple[Any, list[Any]]:
     """The decompressed stream of a file, and all files to close, in this order."""
     if kind == "zip":
-        archive = zipfile.ZipFile(path)
-        stream = archive.open(_only_member(archive, path))
+        with _explained(path, kind):
+            archive = zipfile.ZipFile(path)
+            stream = archive.open(_only_member(archive, path))
         return stream, [stream, archive]
     if kind == "zstd":
         import pyarrow as pa

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.errors import UserError, printable
+from babelcart.core.errors import UserError, printable, short_repr
+from babelcart.core.files import is_safe_path
 from babelcart.reading.query_syntax import FileReference, QueryRefused, check_syntax, without_semicolon
 
 if TYPE_CHECKING:
@@ -178,9 +179,10 @@ def _resolve(path: Path, text: str, folder: Path, references: Sequence[FileRefer
 
 def _resolve_name(place: str, folder: Path, name: str) -> list[Path]:
     """The files of one name or pattern."""
-    if not name or name.startswith(("/", "~", "\\")) or "://" in name or ".." in Path(name).parts or not name.isprintable():
+    is_long = any(len(part.encode()) > 255 for part in name.split("/"))  # longer than file systems accept
+    if name.startswith("~") or "://" in name or is_long or not is_safe_path(name):
         raise UserError(
-            f"{place}: {name!r} is not a file in {folder} (data.path); write its name relative to {folder}, such as 'train.csv'"
+            f"{place}: {short_repr(name)} is not a file in {folder} (data.path); write its name relative to {folder}, such as 'train.csv'"
         )
     literal = folder / name
     if literal.is_file() or literal.is_symlink():

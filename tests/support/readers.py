@@ -28,7 +28,7 @@ from click.testing import CliRunner
 from babelcart import submit
 from babelcart.commands import checks, lock
 from babelcart.core.errors import UserError
-from babelcart.reading import readers
+from babelcart.reading import queries, readers
 from babelcart.reading.sources import RawFile, ReadOptions
 from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.table import read_table
@@ -36,11 +36,14 @@ from babelcart.scores import metrics
 from babelcart.translation import memory_files, translation_memory
 from babelcart.translation.translation_memory import EngineDirection
 from babelcart.weights import fetching, wheels
-from tests.support import mutations
+from tests.support import mutations, reading_cases
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, write_data
 
 Mutation = Callable[[Random, bytes], bytes]
+
+
+_SEED_BYTES = 8
 
 
 class WrongOutput(AssertionError):
@@ -162,7 +165,64 @@ def _rows(folder: Path) -> Iterator[Reader]:
     )
     yield Reader("rows.parquet", [parquet.getvalue()], mutations.mutate_table, _reads(folder / "fuzz.parquet", read), 3000)
     yield Reader("rows.txt.gz", [gzip.compress(text, 1)], mutate_gzip, _reads(folder / "fuzz.txt.gz", read), 4000)
+    yield from _rows_with_options(folder)
+    yield _queries(folder)
     yield Reader("labels", [labels], mutations.mutate_bytes, _reads(folder / "fuzz_labels.csv", read_labels), 7000)
+
+
+def _rows_with_options(folder: Path) -> Iterator[Reader]:
+    """Readers of files with random options. An input begins with the seed of its case, `_SEED_BYTES` bytes."""
+
+    def case_of(content: bytes) -> reading_cases.Case:
+        return reading_cases.make_case(Random(content[:_SEED_BYTES].hex()))
+
+    def new_seed(random: Random, content: bytes) -> bytes:
+        return random.randbytes(_SEED_BYTES)
+
+    def read_written(content: bytes) -> None:
+        reading_cases.check_case(case_of(content), folder)
+
+    def change_file(random: Random, content: bytes) -> bytes:
+        """The options of one case, and the changed file of the same or of another case."""
+        seed = random.randbytes(_SEED_BYTES)
+        case = case_of(seed if random.random() < 0.7 else random.randbytes(_SEED_BYTES))
+        return seed + mutations.mutate_bytes(random, case.content)
+
+    def read_changed(content: bytes) -> None:
+        case = case_of(content)
+        path = folder / case.name
+        path.write_bytes(content[_SEED_BYTES:])
+        try:
+            reading_cases.read_with(case.options, case.task, path)
+        finally:
+            path.unlink()
+
+    yield Reader("rows as written, random options", [bytes(_SEED_BYTES)], new_seed, read_written, 12000)
+    yield Reader(
+        "rows changed, random options", [bytes(_SEED_BYTES) + case_of(bytes(_SEED_BYTES)).content], change_file, read_changed, 12000
+    )
+
+
+def _queries(folder: Path) -> Reader:
+    """Mutated queries over a small file."""
+    data = folder / "query_data"
+    data.mkdir(exist_ok=True)
+    (data / "rows.csv").write_text("id,query,title,grade\n1,hose,Water Hose,3\n2,lamp,Desk Lamp,1\n", encoding="utf-8")
+    select = "SELECT id, query AS origin_query, title AS candidate, grade AS label FROM 'rows.csv'"
+    seeds = [
+        select, f"WITH t AS ({select}) SELECT * FROM t ORDER BY id LIMIT 1",
+        f"{select} WHERE grade > '2' UNION ALL {select} -- comment",
+        "SELECT id, upper(query) AS origin_query, title AS candidate, avg(grade::DOUBLE) OVER (PARTITION BY query) AS label "
+        "FROM read_csv('rows.csv', delim = ',', all_varchar = true) AS r",
+    ]  # fmt: skip
+
+    def read(path: Path) -> None:
+        limits = queries.QueryLimits("100MB", folder / "scratch")
+        for batch in queries.read_query(path, data, ("id", "origin_query", "candidate"), limits):
+            batch.validate(full=True)
+        assert [file.name for file in data.iterdir()] == ["rows.csv"]
+
+    return Reader("query", [text.encode() for text in seeds], mutations.mutate_bytes, _reads(folder / "fuzz.sql", read), 6000)
 
 
 def _settings(folder: Path) -> Iterator[Reader]:

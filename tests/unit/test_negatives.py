@@ -119,6 +119,36 @@ def test_no_sampled_negative_is_a_known_positive_and_the_counts_add_up(
     pd.testing.assert_frame_equal(sampled, again)
 
 
+@pytest.mark.parametrize("task", ["qc", "qi"])
+@pytest.mark.parametrize("strategy", ["easy", "hard", "mixed"])
+@pytest.mark.parametrize("labels", [(1,), (0,), (1, 1), (1, 1, 1, 1, 1, 1)], ids=str)
+def test_tiny_and_one_sided_training_sets_are_sampled_or_reported(
+    task: str, strategy: Any, labels: tuple[int, ...], tmp_path: Path
+) -> None:
+    paths = [PATHS[6 * index % len(PATHS)] for index in range(len(labels))]
+    rows = pd.DataFrame(
+        {
+            "id": [str(index) for index in range(len(labels))], "group": [f"query {index}" for index in range(len(labels))],
+            "language": "en", "origin_query": [f"query {index}" for index in range(len(labels))], "origin": "native",
+            "candidate": paths, "levels": [taxonomy.levels(path) for path in paths], "grade": "", "label": labels,
+        }
+    )  # fmt: skip
+    chosen = SamplingSettings(strategy=strategy, target_share=0.6, first_rank=1, easy_ceiling=1.0)
+    vectors = similarity.embed_rows(rows, encoders.EncoderSettings(kind="lexical"), tmp_path, neighbours=chosen.neighbours)
+    sampled, counts = sampling.sample_negatives(rows, task, chosen, 0, vectors)
+    assert audit.shortcut_auc(rows[rows["label"] == 0], sampled) == {}
+    assert len(sampled) == counts["asked"] - counts["short"]
+    assert counts["short"] == 0 or "were sampled" in str(sampling.shortfall(counts, task, chosen))
+    assert set(sampled["label"]) <= {0}
+
+
+def test_the_shortcuts_of_a_few_queries_with_many_rows_are_not_measured() -> None:
+    rows = pd.DataFrame({"group": ["a", "b"] * 60, "language": "en", "origin_query": "q", "candidate": [f"item {n}" for n in range(120)]})
+    assert audit.shortcut_auc(rows, rows) == {}
+    natural, sampled = rows.assign(group="a"), rows.assign(group=[f"g{n}" for n in range(120)])
+    assert audit.shortcut_auc(natural, sampled) == {}
+
+
 @given(sizes=st.lists(st.integers(0, 1000), min_size=1, max_size=12), total=st.integers(0, 10_000))
 def test_quotas_add_up_and_are_proportional(sizes: list[int], total: int) -> None:
     quotas = sampling.quotas(sizes, total)
