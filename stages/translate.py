@@ -17,6 +17,7 @@ from babelcart.core import config
 from babelcart.core.files import write_json
 from babelcart.rows.table import read_table, write_table
 from babelcart.translation import augment, engines, memory_files
+from babelcart.translation.meaning import MeaningCheck
 from babelcart.translation.settings import TranslateSettings
 from babelcart.translation.translation_memory import Memory
 from babelcart.translation.translator import Source, Translator
@@ -44,7 +45,8 @@ def main(task: str) -> None:
             sources.append(Source(name, engine.version, engine))
         progress = functools.partial(tqdm, unit="text", disable=None)
         shared_words = augment.shared_words(pd.concat(parts.values()))
-        translator = Translator(memory, sources, settings, shared_words, progress)
+        meaning = MeaningCheck.from_settings(settings.min_similarity, SCRATCH, progress) if settings.chain else None
+        translator = Translator(memory, sources, settings, shared_words, progress, meaning)
         extended, counts = augment.add_translations(parts, getattr(settings, task), settings, translator)
     for name, rows in extended.items():
         write_table(Path(f"build/translate/{task}/{name}.parquet"), rows)

@@ -50,11 +50,18 @@ class TranslateSettings:
     network: RateLimits = field(default_factory=RateLimits)
     # Equal answers that a network engine must give before one is accepted; 2 for a server that may mix up requests.
     agree: int = bounded(1, 3, default=1)
+    # Target language -> lowest cosine similarity of a text and its translation by an engine, with the encoder of the section negatives.
+    min_similarity: dict[str, float] = field(default_factory=dict)
     # Minimum share of the chosen rows of each language that must be translated.
     min_coverage: float = bounded(0, 1, default=0.0)
     seed: int = bounded(0, 2**63 - 1, default=0)
 
     def __post_init__(self) -> None:
+        for name, limit in self.min_similarity.items():
+            if not -1 <= limit <= 1:
+                raise ValueError(f"min_similarity.{name} is {limit}; accepted: -1 to 1")
+        by_code = {languages.code(name, "min_similarity"): limit for name, limit in self.min_similarity.items()}
+        object.__setattr__(self, "min_similarity", by_code)
         if self.pivot is not None:
             object.__setattr__(self, "pivot", languages.code(self.pivot, "pivot"))
         for name in self.chain:

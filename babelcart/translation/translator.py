@@ -11,6 +11,7 @@ from babelcart.core.errors import UserError, short_repr
 from babelcart.rows.text import collapse_spaces, normalise
 from babelcart.translation import gate, notices
 from babelcart.translation.engines import Engine
+from babelcart.translation.meaning import MeaningCheck
 from babelcart.translation.memory_files import Entry
 from babelcart.translation.network import EngineUnavailable, Failure, RequestPool, TemporaryFailure, TextRefused
 from babelcart.translation.privacy import personal_data
@@ -30,8 +31,9 @@ class Answer(NamedTuple):
 class Refusal(NamedTuple):
     """The reason why a text has no translation.
 
-    ``missing`` (no source has one), ``private``, ``too long``, ``empty``, ``contradictory``, ``same answer`` (as for other texts), a
-    reason of the gate (`babelcart.translation.gate.REASONS`), or the error of an engine.
+    ``missing`` (no source has one), ``private``, ``too long``, ``empty``, ``contradictory``, ``same answer`` (as for other texts),
+    ``meaning`` (another meaning than the text; see `babelcart.translation.meaning`), a reason of the gate
+    (`babelcart.translation.gate.REASONS`), or the error of an engine.
     """
 
     reason: str
@@ -68,6 +70,8 @@ class Translator:
         Words that several languages share, such as brands (see `gate.check_many`).
     progress : callable
         ``progress(iterable, total=..., desc=...)``, such as tqdm.
+    meaning : MeaningCheck, optional
+        Refuses translations of engines that have another meaning than the text.
 
     Attributes
     ----------
@@ -81,8 +85,9 @@ class Translator:
 
     def __init__(
         self, memory: Memory, sources: Sequence[Source], settings: TranslateSettings, shared_words: Collection[str] = (),
-        progress: Callable[..., Iterable[Any]] = lambda iterable, total, desc: iterable,
+        progress: Callable[..., Iterable[Any]] = lambda iterable, total, desc: iterable, meaning: MeaningCheck | None = None,
     ) -> None:  # fmt: skip
+        self.meaning = meaning
         self.memory, self.sources, self.settings, self.shared_words, self.progress = memory, sources, settings, shared_words, progress
         self.used: set[Entry] = set()
         self.answer_counts: Counter[str] = Counter()
@@ -115,8 +120,11 @@ class Translator:
             refusals |= candidates.refusals
             pairs = [(originals[key], translation) for key, translation in candidates.translations.items()]
             verdicts = gate.check_many(*direction, pairs, self.shared_words, self._other_languages)
+            other_meanings = self._other_meanings(source, direction, candidates.translations, originals)
             for (key, translation), reason in zip(candidates.translations.items(), verdicts, strict=True):
-                if reason is None:
+                if reason is None and key in other_meanings:
+                    refusals[key] = Refusal("meaning")
+                elif reason is None:
                     answers[key] = Answer(translation, source.name)
                     self.used.add(Entry(source.name, source.version, *direction, key, translation))
                 else:
@@ -156,6 +164,15 @@ class Translator:
         self.memory.remove(memory_key, suspicious)
         translations = {key: answer for key, answer in results.translations.items() if key not in set(suspicious)}
         return EngineResults(translations, results.refusals | dict.fromkeys(suspicious, Refusal("same answer")))
+
+    def _other_meanings(
+        self, source: Source, direction: Direction, translations: Mapping[str, str], originals: Mapping[str, str]
+    ) -> set[str]:
+        """Return the texts, in normal form, whose translation by an engine has another meaning. Translations that are given are trusted."""
+        if source.engine is None or self.meaning is None:
+            return set()
+        differs = self.meaning.differs(*direction, [(originals[key], translation) for key, translation in translations.items()])
+        return {key for key, is_other in zip(translations, differs, strict=True) if is_other}
 
     def _other_languages(self, target: str, texts: Sequence[str]) -> set[str]:
         """Do the same as `gate.other_languages`, with verdicts cached in the memory."""

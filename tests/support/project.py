@@ -119,7 +119,7 @@ def make_project(folder: Path) -> Project:
         shutil.copy(ROOT / name, folder)
     project.change(
         run=["tiny"],
-        translate={"min_coverage": 0.0},
+        translate={"min_coverage": 0.0, "min_similarity": {}},
         negatives={"encoder": {"kind": "lexical", "dimensions": 8}},
         split={"validation_share": 0.3},
         train={"epochs": 2, "max_rows": None},
