@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # Sections of params.yaml whose ``seed`` varies.
 SEEDED = ("translate", "negatives", "train")
+# The keys that a specification must have.
+KEYS = frozenset({"models", "tasks", "seeds", "cells", "subsets"})
 HEADER = ("task", "test rows", "model", "cell", "F1", "difference", "by seed", "precision", "recall", "AUC", "difference")
 
 
@@ -80,8 +82,13 @@ def jobs(spec: Mapping[str, Any]) -> list[Job]:
     Raises
     ------
     UserError
-        If a subset names a language that does not exist.
+        If a key is unknown or missing, or a subset names a language that does not exist.
     """
+    if wrong := spec.keys() ^ (KEYS | ({"base"} & spec.keys())):
+        raise UserError(
+            f"a specification of experiments has unknown keys or lacks some: {', '.join(sorted(wrong))}; accepted: "
+            f"{', '.join(sorted(KEYS))}, and optionally base"
+        )
     for task, subsets in spec["subsets"].items():
         for name, tags in subsets.items():
             subset_languages(tags, f"subsets.{task}.{name}")

@@ -11,6 +11,7 @@ from babelcart.reading.batches import Batch, Malformed, Request
 from babelcart.reading.sources import RawFile
 from babelcart.rows import languages
 from babelcart.rows.labels import LabelRule, grade_text
+from babelcart.rows.text import normalise
 
 # The columns of texts that every row needs.
 TEXTS = ("id", "language", "origin_query", "candidate")
@@ -45,7 +46,7 @@ class RowParser:
         # The first values that `where` rejects, for a message.
         self.rejected: dict[str, str] = {}
         self.where = {name: _accepted_values(values) for name, values in (options.where or {}).items()}
-        self.language_map = {tag.strip().casefold(): languages.iso_code(code) for tag, code in (options.languages or {}).items()}
+        self.language_map = {normalise(tag): languages.iso_code(code) for tag, code in (options.languages or {}).items()}
         self._codes: dict[str, str | None] = {}
         self._labels: dict[tuple[type, Any], int | Malformed | None] = {}
         self.wants_label = "label" in optional
@@ -124,7 +125,7 @@ class RowParser:
     def _languages(self, tags: Sequence[str], errors: dict[int, Malformed]) -> list[str | None]:
         codes = self._codes
         for tag in set(tags) - codes.keys():
-            codes[tag] = self.language_map.get(tag.strip().casefold()) or languages.iso_code(tag)
+            codes[tag] = self.language_map.get(normalise(tag)) or languages.iso_code(tag)
         parsed = [codes[tag] for tag in tags]
         if None in parsed:
             name = self.names["language"] or "language"

@@ -125,6 +125,13 @@ def test_every_border_takes_the_tags_of_files_and_refuses_unknown_ones(border: s
             code_of(tag)
 
 
+@pytest.mark.parametrize(("spec", "keys"), [({"subset": {}}, "subset"), ({"models": ...}, "models")])
+def test_wrong_keys_of_a_specification_of_experiments_are_refused(spec: dict[str, object], keys: str) -> None:
+    complete = {"models": [], "tasks": [], "seeds": [], "cells": {}, "subsets": {}, **spec}
+    with pytest.raises(UserError, match=f"unknown keys or lacks some: {keys}; accepted: cells"):
+        experiments.jobs({key: value for key, value in complete.items() if value is not ...})
+
+
 def test_a_refusal_names_the_setting_and_what_is_accepted() -> None:
     with pytest.raises(UserError) as error:
         _train_languages("klingon")

@@ -18,6 +18,8 @@ from babelcart.embedding.encoders import EncoderSettings
 from babelcart.embedding.similarity import embed_rows
 from babelcart.inspection.changes import compare_rows
 from babelcart.negatives import sampling
+from babelcart.reading.parsing import RowParser
+from babelcart.reading.sources import RawFile, ReadOptions
 from babelcart.rows import languages, taxonomy, text
 from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.table import PREPARED_COLUMNS
@@ -146,6 +148,11 @@ def _deduplicate() -> bool:
     rows = _rows(HIDDEN, SEEN)
     kept, counts = drop_uninformative(rows.assign(candidate=["a\u200db", "ab"]), "majority")
     return len(kept) == counts["duplicate"] == 1
+
+
+def _mapped_tag() -> bool:
+    parser = RowParser(RawFile(Path("x.csv"), ReadOptions(languages={"Shop 1": "de"})), "qi", ("language",), labelled=False)
+    return parser._languages(["\ufeffshop\u00a01\u200b"], {}) == ["de"]
 
 
 def _language_tag() -> bool:
@@ -304,6 +311,7 @@ def _revisions() -> bool:
 COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/rows/cleaning.py", "normalise", _deduplicate),
     ("babelcart/rows/languages.py", "normalise", _language_tag),
+    ("babelcart/reading/parsing.py", "normalise", _mapped_tag),
     ("babelcart/split.py", "normalise", _group),
     ("babelcart/split.py", "fold", _near_duplicates),
     ("babelcart/rows/taxonomy.py", "normalise", _related),
