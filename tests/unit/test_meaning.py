@@ -55,7 +55,7 @@ def test_translations_of_other_texts_are_refused_and_given_ones_are_trusted(tmp_
     encoder = Concepts()
     meaning = MeaningCheck(lambda: encoder, {"de": 0.5}, tmp_path / "vectors.sqlite")
     with Memory(tmp_path / "m.sqlite") as memory:
-        answers = translator(memory, meaning, Source("mixed", "1", MixedUp())).translate(("en", "de"), CORRECT)  # type: ignore[arg-type]
+        answers = translator(memory, meaning, Source("mixed", "1", MixedUp())).translate(("en", "de"), CORRECT)
         assert answers == {"garden hose": Refusal("meaning"), "phone case": Refusal("meaning"), "yoga mat": Answer("yogamatte", "mixed")}
         memory.add([Entry(GIVEN, "", "en", "de", "garden hose", "handyhülle")])
         answers = translator(memory, meaning, Source(GIVEN, "")).translate(("en", "de"), ["garden hose"])
@@ -81,7 +81,7 @@ def test_known_vectors_are_not_computed_again(tmp_path: Path) -> None:
 
 def test_the_settings_are_checked(project: Project) -> None:
     assert MeaningCheck.from_settings({}, Path()) is None
-    with pytest.raises(UserError, match="negatives.encoder is lexical"):
+    with pytest.raises(UserError, match=r"negatives\.encoder is lexical"):
         MeaningCheck.from_settings({"de": 0.3}, Path())
     for limits, message in (({"klingon": 0.3}, "min_similarity: 'klingon' is not a language"), ({"de": 3}, "min_similarity.de is 3")):
         with pytest.raises(UserError, match=message):
