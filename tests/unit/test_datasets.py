@@ -11,6 +11,7 @@ import pytest
 from babelcart.core import config
 from babelcart.core.files import parse_yaml
 from babelcart.prepare import PreparedTask, prepare_task
+from babelcart.reading.readers import BrokenRows
 from babelcart.reading.sources import Data
 from babelcart.rows.cleaning import Prepare
 from tests.support import datasets
@@ -106,3 +107,13 @@ def test_cikm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         prepared = read("CIKM", "cikm", tmp_path, monkeypatch, task)
         assert [len(prepared.tables[split]) for split in ("dev", "test")] == [ROWS // 4, ROWS // 4]
         assert prepared.tables["test"]["label"].isna().all()
+
+
+def test_a_judgement_without_a_product_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets.WRITERS["esci"](tmp_path, ROWS)
+    products = pd.read_parquet(tmp_path / "shopping_queries_dataset_products.parquet")
+    products.iloc[5:].to_parquet(tmp_path / "shopping_queries_dataset_products.parquet")
+    monkeypatch.chdir(ROOT)
+    data = config.build_section(Data, {**parse_yaml(SETTINGS["ESCI"], "docs/datasets.md")["data"], "path": str(tmp_path)}, "data")
+    with pytest.raises(BrokenRows, match=r"queries/esci.*candidate: the field is missing"):
+        prepare_task(data, Prepare(), "qi")
