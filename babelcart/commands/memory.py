@@ -96,3 +96,5 @@ def _delete_matching(store: translation_memory.Memory, matches: Callable[[memory
         if len(kept) < len(all_entries):
             memory_files.write_file(path, kept)
     click.echo(f"{len(entries)} entries deleted; the next `dvc repro` asks the engines again")
+    if given := sum(entry.engine == memory_files.GIVEN for entry in entries):
+        click.echo(f"{given} of them come from files of your own, such as translate.memory; delete them there, or they are read again")

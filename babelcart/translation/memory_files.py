@@ -5,9 +5,10 @@ from __future__ import annotations
 import codecs
 import csv
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
@@ -73,7 +74,8 @@ def write_csv(path: Path, entries: Iterable[Entry]) -> int:
 def read_csv(path: Path) -> Iterator[Entry]:
     """Read a CSV file with the columns ``source``, ``target``, ``text``, ``translation`` and optionally ``engine``, ``version``.
 
-    Files of spreadsheets are read as well: a byte order mark, UTF-16, ``;`` or tabs as the delimiter, and names of columns in any case.
+    Files of spreadsheets are read as well: a byte order mark, UTF-16, ``;`` or tabs as the delimiter, a first line such as ``sep=;``, names
+    of columns in any case, and empty lines.
 
     Yields
     ------
@@ -83,11 +85,17 @@ def read_csv(path: Path) -> Iterator[Entry]:
     Raises
     ------
     UserError
-        If the file does not exist, is not CSV in UTF-8 or UTF-16, or has a wrong header, row or language; the message names the line.
+        If the file does not exist, is not CSV in UTF-8 or UTF-16, has a wrong header, row or language, or a quote merged several rows; the
+        message names the line.
     """
+    encoding = "utf-8-sig"
     try:
         with path.open("rb") as binary:
-            encoding = "utf-16" if binary.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+            start = binary.read(64)
+        if start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            encoding = "utf-16"
+        elif b"\0" in start:
+            raise UserError(f"{path} has zero bytes and no byte order mark, as UTF-16 without one; save it as CSV in UTF-8")
         with path.open(encoding=encoding, newline="") as handle:
             yield from _csv_entries(handle, str(path))
     except FileNotFoundError:
@@ -95,26 +103,62 @@ def read_csv(path: Path) -> Iterator[Entry]:
             f"{path} does not exist; check the path in translate.memory of params.yaml or on the command line (a CSV file that has only "
             "the header is an empty memory)"
         ) from None
-    except (csv.Error, UnicodeError) as error:
-        raise UserError(f"{path} is not a CSV of UTF-8 text: {error}") from error
+    except UnicodeError as error:
+        raise UserError(
+            f"{path}, line {_undecodable_line(path, encoding)}: is not {encoding.removesuffix('-sig').upper()} text ({error}); save the "
+            "file as CSV in UTF-8"
+        ) from error
+
+
+def _undecodable_line(path: Path, encoding: str) -> int:
+    """The number of the first line with bytes that are not text in an encoding."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    line_number = 1
+    with path.open("rb") as binary:
+        for block in iter(lambda: binary.read(1), b""):
+            try:
+                line_number += decoder.decode(block).count("\n")
+            except UnicodeError:
+                break
+    return line_number
 
 
 def _csv_entries(handle: IO[str], name: str) -> Iterator[Entry]:
     first_line = handle.readline()
+    skipped = 1 if re.match(r"\"?sep=.\"?\s*$", first_line, re.IGNORECASE) else 0  # Excel's line that declares the delimiter
+    if skipped:
+        first_line = handle.readline()
     delimiter = next((character for character in ",;\t" if len(first_line.split(character)) >= len(REQUIRED)), ",")
     reader = csv.reader(itertools.chain([first_line], handle), strict=True, delimiter=delimiter)
-    header = [name.strip().lower() for name in next(reader, [])]
+    header = [column.strip().lower() for column in _next_record(reader, name, skipped) or []]
     if not set(REQUIRED) <= set(header) <= set(HEADER) or len(set(header)) != len(header):
         raise UserError(
-            f"{name}, line 1: expected the columns {', '.join(HEADER)} (the first two are optional); found {short_repr(header)}"
+            f"{name}, line {skipped + 1}: expected the columns {', '.join(HEADER)} (the first two are optional), separated by commas, "
+            f"semicolons or tabs; found {short_repr(header)}"
         )
     defaults = {"engine": GIVEN, "version": ""}
-    for record in reader:
-        location = f"{name}, line {reader.line_num}"
+    start = reader.line_num + skipped + 1
+    while (record := _next_record(reader, name, skipped)) is not None:
+        location, start = f"{name}, line {start}", reader.line_num + skipped + 1
+        if not record:
+            continue
         if len(record) != len(header):
             raise UserError(f"{location}: expected {len(header)} fields; found {len(record)}")
+        if any(line.count(delimiter) >= len(header) - 1 for field in record for line in field.splitlines()[1:]):
+            raise UserError(
+                f"{location}: a field contains other lines of the file; close its quotes, or double a quote that is a character"
+            )
         fields = dict(zip(header, map(unescape_formula, record), strict=True))
         yield _clean(Entry(**{**defaults, **fields}), location)
+
+
+def _next_record(reader: Any, name: str, skipped: int) -> list[str] | None:
+    """The next record of a CSV reader, or None at the end; `skipped` is the number of lines that were read before."""
+    try:
+        record: list[str] | None = next(reader, None)
+    except csv.Error as error:
+        raise UserError(f"{name}, line {reader.line_num + skipped}: is not CSV: {error}") from error
+    return record
 
 
 def _clean(entry: Entry, location: str) -> Entry:
@@ -124,6 +168,11 @@ def _clean(entry: Entry, location: str) -> Entry:
         raise UserError(
             f"{location}: unknown language in {short_repr([entry.source, entry.target])}; accepted: ISO 639-1 codes and the aliases in "
             "babelcart/rows/languages.py"
+        )
+    if source == target:
+        raise UserError(
+            f"{location}: {short_repr([entry.source, entry.target])} are the same language, {source}, because Babelcart has no regions; "
+            "delete this translation"
         )
     engine, version, translation = map(collapse_spaces, (entry.engine, entry.version, entry.translation))
     return Entry(engine or GIVEN, version, source, target, normalise(entry.text), translation)
@@ -186,7 +235,7 @@ def read_tmx(path: Path) -> Iterator[Entry]:
             raise UserError(f"{path} is not TMX: its root element is {root}; accepted: tmx")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check its name, or export a memory with `babelcart memory export`") from None
-    except (ElementTree.ParseError, RuntimeError, ValueError, LookupError) as error:  # a unit without seg; text encodings
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two come from text encodings
         raise UserError(f"{path} is not TMX: {error}") from error
 
 
@@ -202,8 +251,10 @@ def _unit_entries(unit: ElementTree.Element, default_source: str, name: str) -> 
     variants: dict[str, str] = {}  # tag in normal form -> text
     for variant in unit:
         if _local_name(variant) == "tuv":
-            segment = next(child for child in variant if _local_name(child) == "seg")
             tag = _normal_tag(variant.get(_TMX_LANGUAGE) or variant.get("lang") or "")
+            segment = next((child for child in variant if _local_name(child) == "seg"), None)
+            if segment is None or not tag:
+                raise UserError(f"{name}: a tuv has no {'seg' if tag else 'xml:lang'}; each variant needs its language and its text")
             variants.setdefault(tag, "".join(_text_parts(segment)))
     texts: dict[str, str] = {}  # language -> text
     for tag in sorted(variants, key=lambda tag: "-" in tag):  # tags without a region first; the sort is stable
@@ -237,11 +288,11 @@ def _language(tag: str, name: str) -> str:
 
 
 def _text_parts(element: ElementTree.Element) -> Iterator[str]:
-    """The texts of a segment without its inline codes; a placeholder becomes a space."""
+    """The texts of a segment without its inline codes; a placeholder becomes a space. Other elements, such as ``hi``, contain text."""
     yield element.text or ""
     for child in element:
-        if _local_name(child) == "hi":
-            yield from _text_parts(child)
-        elif _local_name(child) in ("ph", "it", "ut"):
+        if _local_name(child) in ("ph", "it", "ut"):
             yield " "
+        elif _local_name(child) not in ("bpt", "ept"):
+            yield from _text_parts(child)
         yield child.tail or ""
