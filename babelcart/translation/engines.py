@@ -44,7 +44,13 @@ _CLASSES: dict[str, tuple[str, int]] = {
 _CODES = {
     "zh": ("zh-CN", "zh-cn", "zh-Hans", "zh-chs", "zh"), "he": ("he", "iw"), "jv": ("jv", "jw"), "nb": ("nb", "no"), "fil": ("fil", "tl"),
     "pt": ("pt", "pt-PT", "pt-BR"), "en": ("en", "en-GB", "en-US"), "ar": ("ar", "ar-SA", "ara"), "ja": ("ja", "jp"), "ko": ("ko", "kor"),
+    "no": ("no", "nb", "nb-NO"),
 }  # fmt: skip
+# Codes of the servers that list their languages themselves, where they differ from ISO 639-1.
+_SERVER_CODES = {
+    "microsoft": {"zh": "zh-hans", "no": "nb", "sr": "sr-cyrl", "mn": "mn-cyrl"},
+    "yandex": {"nb": "no", "fil": "tl"},
+}
 # Prefixes of the tables of codes in deep_translator.constants.
 _CODE_TABLES = {
     "google": "GOOGLE", "mymemory": "MY_MEMORY", "libre": "LIBRE", "deepl": "DEEPL", "baidu": "BAIDU", "papago": "PAPAGO", "pons": "PONS",
@@ -220,6 +226,8 @@ class Transport:
             raise EngineUnavailable(f"status {response.status_code}: check that the API key is correct and has access to translation")
         if response.status_code in (402, 456):  # 456: DeepL's quota is used up
             raise EngineUnavailable(f"status {response.status_code}: the quota of the account is used up")
+        if "charset" not in response.headers.get("Content-Type", "").lower():
+            response.encoding = "utf-8"  # requests would decode text/html as ISO 8859-1
         if reported := _reported_error(response):
             raise TemporaryFailure(reported)
         return response
@@ -300,7 +308,9 @@ class DeepTranslator:
                     known |= {*table.keys(), *table.values()}
         codes = [language, f"{language}-{language.upper()}", *_CODES.get(language, ())]
         if not known:  # microsoft and yandex get their codes from the server; chatgpt takes names
-            return _ENGLISH_NAMES.get(language) if self.settings.kind == "chatgpt" else codes[0]
+            if self.settings.kind == "chatgpt":
+                return _ENGLISH_NAMES.get(language)
+            return _SERVER_CODES.get(self.settings.kind, {}).get(language, language)
         known_codes = [code for code in codes if code in known] or sorted(code for code in known if code.startswith(f"{language}-"))
         return known_codes[0] if known_codes else None
 

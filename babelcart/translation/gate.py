@@ -27,7 +27,10 @@ _SCRIPTS: dict[str, tuple[str, ...]] = {
     "ja": ("HIRAGANA", "KATAKANA", "CJK"), "zh": ("CJK",), "ru": ("CYRILLIC",), "uk": ("CYRILLIC",), "bg": ("CYRILLIC",),
     "hi": ("DEVANAGARI",), "bn": ("BENGALI",), "ta": ("TAMIL",), "ka": ("GEORGIAN",), "hy": ("ARMENIAN",),
 }  # fmt: skip
-_MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|&(?:[a-zA-Z]{2,8}|#x?[0-9a-fA-F]{1,6});|[{<]{2}|[}>]{2}|�|▁|@@|<unk>|\\u[0-9a-f]{4}")
+_MARKUP = re.compile(
+    r"</?[a-zA-Z][^<>]*>|&(?:[a-zA-Z]{2,8}|#x?[0-9a-fA-F]{1,6});|[{<]{2}|[}>]{2}|�|▁|@@|<unk>|\\u[0-9a-f]{4}"
+    r"|[ÃÂÐ][\x80-\xbf]|â€"  # UTF-8 that was read as ISO 8859-1 or Windows-1252
+)
 _NUMBER = re.compile(r"\d+(?:[.,٫٬]\d+)*")
 # Runs of ASCII letters and digits, which may have the separators - . / inside.
 _SEPARATOR = re.compile(r"[-./]")

@@ -17,6 +17,7 @@ from babelcart.rows.text import collapse_spaces, fold, normalise
 _NOTICE = re.compile(
     "|".join(
         (
+            r"<!doctype\b", r"</?(?:html|head|body|script|title|meta|iframe)\b", r"^[\[{]\s*[\"\[{]",  # a page, or JSON
             r"https?://", r"\bwww\.\w", r"\.php\b", r"[\w.]+@[\w-]+\.\w",
             r"\bmymemory\b", r"\blibre ?translate\b", r"\bcloudflare\b", r"\bre?captcha\b", r"\bdeepl\b", r"\blangpair\b", r"\brfc ?3066\b",
             r"\bused all available\b", r"\bavailable free translations\b", r"\bnext available in\b",

@@ -175,12 +175,14 @@ class Memory:
                 self._connection.executemany("DELETE FROM entries WHERE direction = ? AND text = ?", rows)
 
     def remove_entries(self, entries: Iterable[Entry]) -> None:
-        """Remove entries of any engine and direction."""
+        """Remove entries of any engine and direction, and all answers that wait for `confirm`. Files can then be imported again."""
         texts: dict[EngineDirection, list[str]] = {}
         for engine, version, source, target, text, _ in entries:
             texts.setdefault(EngineDirection(engine, version, source, target), []).append(text)
         for direction, direction_texts in texts.items():
             self.remove(direction, direction_texts)
+        self._connection.execute("DELETE FROM doubtful")
+        self._connection.execute("DELETE FROM files")
 
     def language_verdicts(self, target: str, texts: Sequence[str]) -> dict[str, bool]:
         """Return text -> whether it is in another language than `target`, for those of `texts` that have a stored verdict."""

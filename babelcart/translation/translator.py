@@ -20,6 +20,10 @@ from babelcart.translation.translation_memory import EngineDirection, Memory
 
 Direction = tuple[str, str]  # source and target language, ISO 639-1
 
+# Reasons for which the answer of a server is removed from the memory, so that the text is sent again in the next run: an overloaded server
+# returns the text itself, and one that mixes up requests returns the translation of another text.
+RETRIED = ("identical", "meaning")
+
 
 class Answer(NamedTuple):
     """A translation that passed the quality gate, and the engine that made it."""
@@ -129,6 +133,9 @@ class Translator:
                     self.used.add(Entry(source.name, source.version, *direction, key, translation))
                 else:
                     refusals[key] = Refusal(reason)
+            if source.engine is not None and source.engine.network:
+                retried = [key for key in candidates.translations if key not in answers and refusals[key].reason in RETRIED]
+                self.memory.remove(EngineDirection(source.name, source.version, *direction), retried)
         return {key: answers.get(key, refusals[key]) for key in originals}
 
     def _candidates(self, source: Source, direction: Direction, pending: Mapping[str, str]) -> EngineResults:
@@ -205,6 +212,11 @@ class Translator:
                 if text_count >= max(notices.SUSPICIOUS_TEXTS, self.settings.network.max_failures):
                     self.unavailable[engine.name] = f"stopped: {text_count} different texts have the answer {short_repr(response)}"
                     break
+        if engine.name in self.unavailable:  # no answer can be confirmed by asking again
+            suspicious = {key for key, answer in first_answers.items() if same_answers.is_suspicious(key, answer)}
+            refusals |= dict.fromkeys(suspicious, Refusal("same answer"))
+            self.memory.confirm(memory_key, {}, suspicious)
+            first_answers = {key: answer for key, answer in first_answers.items() if key not in suspicious}
         refusals |= {key: Refusal("stopped: same answer") for key in new_texts.keys() - first_answers.keys() - refusals.keys()}
         confirmation = self._confirm(engine, direction, {key: texts[key] for key in first_answers}, first_answers, known)
         self.memory.confirm(memory_key, confirmation.translations, list(first_answers))
@@ -252,6 +264,9 @@ class Translator:
     ) -> Iterator[tuple[str, str | Refusal]]:
         """Send each text in a separate request; yield its key, and its translation or the reason why it has none."""
         if not texts:
+            return
+        if engine.name in self.unavailable:  # stopped while the first answers arrived
+            yield from ((key, Refusal(self.unavailable[engine.name])) for key in texts)
             return
         keys = {text: key for key, text in texts.items()}
 
