@@ -425,6 +425,21 @@ def test_candidates_are_translated_if_the_settings_say_so(project: Project) -> N
     assert (copies["candidate"] == source_candidates + " kaufen").all()
 
 
+def test_translated_rows_keep_the_grade_and_the_levels_of_their_source(project: Project) -> None:
+    project.change(translate={"qc": {"source_languages": ["en"], "target_languages": ["de-AT"], "rows_per_language": 99}})
+    run_to("translate")
+    train = pd.read_parquet("build/translate/qc/train.parquet")
+    copies = train[train["origin"] == "translated"]
+    assert len(copies)
+    assert set(copies["language"]) == {"de"}
+    sources = train[train["origin"] == "native"].set_index("id").loc[copies["source_id"]]
+    for column in ("label", "candidate", "grade", "levels"):
+        assert [list(cell) if column == "levels" else cell for cell in copies[column]] == [
+            list(cell) if column == "levels" else cell for cell in sources[column]
+        ]
+    assert all(len(levels) > 1 for levels in copies["levels"])
+
+
 def test_every_query_is_translated_into_the_pivot_language(project: Project) -> None:
     lines = ["source,target,text,translation", "de,en,gartenschlauch dev,garden hose dev", "de,en,abendkleid dev,<b>dress</b>"]
     Path("data/memory.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
