@@ -174,16 +174,12 @@ class Database:
     def sample(self, table: Table, column: str, where: dict[str, str] | None = None, limit: int = 300) -> list[str]:
         """Different values of a column in a fixed pseudo-random order, which depends on the values only."""
         conditions = [f"{quoted(column)} <> ''", *(f"{quoted(name)} = {literal(value)}" for name, value in (where or {}).items())]
-        return [
-            text
-            for (text,) in self.query(
-                f"SELECT DISTINCT {quoted(column)} AS text FROM {table.name} WHERE {' AND '.join(conditions)} "
-                f"ORDER BY md5(text) LIMIT {limit}"
-            )
-        ]
+        different = f"SELECT DISTINCT {quoted(column)} AS text FROM {table.name} WHERE {' AND '.join(conditions)}"
+        return [text for (text,) in self.query(f"SELECT text FROM ({different}) ORDER BY md5(text) LIMIT {limit}")]
 
 
-_VALUES = "SELECT coalesce({column}, '') AS value, count(*) AS rows FROM {table} GROUP BY value ORDER BY rows DESC, value LIMIT {limit}"
+# Results are named by their positions: the file may have columns with any name.
+_VALUES = "SELECT coalesce({column}, ''), count(*) FROM {table} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {limit}"
 
 
 @contextmanager
