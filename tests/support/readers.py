@@ -292,6 +292,14 @@ def _memories(folder: Path) -> Iterator[Reader]:
             sorted(memory.entries())
 
     csvs = [csv.read_bytes(), (folder / "full.csv").read_bytes()]
+    spreadsheet = "sep=;\r\nSource;target;text;translation\r\n\r\nen;pt-BR;cell phone;celular\r\n"
+    csvs += [spreadsheet.encode("utf-8-sig"), spreadsheet.encode("utf-16")]
+    coded = '<bpt i="1">b</bpt>garden<ept i="1"/> <b>hose</b>'
+    other_tool = f"""<?xml version="1.0"?><tmx version="1.4"><header srclang="en-US"/><body>
+<tu><tuv xml:lang="DE-DE"><seg>Garten<hi>schlauch</hi><ph>1</ph></seg></tuv><tuv lang="EN-us"><seg>{coded}</seg></tuv>
+<tuv xml:lang="x-none"><seg>1</seg></tuv></tu>
+<tu srclang="*all*"><tuv xml:lang="pt-PT"><seg>telem\xf3vel</seg></tuv><tuv xml:lang="pt-BR"><seg>celular</seg></tuv>
+<tuv xml:lang="en"><seg>cell phone</seg></tuv></tu></body></tmx>"""
     yield Reader(
         "memory.csv",
         csvs,
@@ -300,7 +308,11 @@ def _memories(folder: Path) -> Iterator[Reader]:
         11000,
     )
     yield Reader(
-        "memory.tmx", [tmx.read_bytes()], mutations.mutate_bytes, _reads(tmx, lambda path: list(memory_files.read_tmx(path))), 9000
+        "memory.tmx",
+        [tmx.read_bytes(), other_tool.encode(), other_tool.encode("utf-16")],
+        mutations.mutate_bytes,
+        _reads(tmx, lambda path: list(memory_files.read_tmx(path))),
+        9000,
     )
     yield Reader("memory.sqlite", [(folder / "seed.sqlite").read_bytes()], mutations.mutate_bytes, read_store, 1500)
 
