@@ -42,6 +42,21 @@ def test_a_model_does_not_differ_from_itself() -> None:
     assert compare.mcnemar(0, 0) == 1
 
 
+def test_the_labelled_rows_of_a_partly_labelled_split_are_compared() -> None:
+    rows, decision = table(100), Decision(0.5, {})
+    partly = rows.assign(label=rows["label"].astype("Int8").mask(np.arange(len(rows)) % 4 == 0))
+    other = partly.assign(probability=1 - partly["probability"])
+    pairs = compare.pair_predictions(partly, other)
+    differences = compare.compare_slices(pairs, decision, decision, ["en"], draws=50)
+    assert differences.loc[0, ["rows", "all_rows"]].tolist() == [partly["label"].notna().sum(), len(rows)]
+    assert {"grade", "top_category"} <= set(differences["group"])
+    flipped = compare.flips(pairs, decision, decision)
+    assert set(flipped["id"]) <= set(partly.loc[partly["label"].notna(), "id"])
+    assert "rows labelled" in "".join(compare.describe(differences, flipped, 1))
+    with pytest.raises(UserError, match="labels of these rows are not known"):
+        compare.pair_predictions(partly.assign(label=pd.NA), other.assign(label=pd.NA))
+
+
 @pytest.mark.parametrize("change", ["label", "row", "query"])
 def test_predictions_of_different_rows_are_refused(change: str) -> None:
     rows = table(20)

@@ -18,7 +18,7 @@ from babelcart.export import licence_files
 from tests.support.project import Project, run, run_to
 
 
-def probabilities(model: torch.nn.Module, contract: dict[str, Any], tokenizer: AutoTokenizer, table: pd.DataFrame) -> list[float]:
+def probabilities(model: Any, contract: dict[str, Any], tokenizer: AutoTokenizer, table: pd.DataFrame) -> list[float]:
     """p(relevant) of each row, from one forward pass of transformers per row with the prompt and label tokens of babelcart.json."""
     prompt, labels = contract["prompt"], contract["label_tokens"]
     scores = []
@@ -29,8 +29,9 @@ def probabilities(model: torch.nn.Module, contract: dict[str, Any], tokenizer: A
         for part in (row.candidate, prompt["suffix"]):
             ids += tokenizer(part, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([ids])).logits[0, -1, [labels["negative"], labels["positive"]]]  # (2,)
-        scores.append(float(torch.softmax(logits.double(), -1)[1]))
+            hidden = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0, -1].float()  # (hidden_size,)
+            head = model.get_output_embeddings().weight[[labels["negative"], labels["positive"]]].float()  # (2, hidden_size)
+        scores.append(float(torch.softmax((head @ hidden).double(), -1)[1]))
     return scores
 
 

@@ -130,7 +130,7 @@ def test_compare_and_memory_print_no_control_characters(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     rows = pd.DataFrame(
         {"id": ["1", "2"] * 60, "language": "en", "origin_query": ESCAPES, "candidate": f"{ESCAPES},x", "label": [0, 1] * 60}
-    ).assign(before=0.5, after=[0.1, 0.9] * 60, levels=[(ESCAPES, "x")] * 120)
+    ).assign(before=0.5, after=[0.1, 0.9] * 60, levels=[(ESCAPES, "x")] * 120, grade=[ESCAPES, "0"] * 60)
     decision = Decision(0.5, {})
     comparison = compare.compare_slices(rows.assign(origin_query=[f"q{n}" for n in range(120)]), decision, decision, ["en"], draws=50)
     printed = "\n".join(compare.describe(comparison, compare.flips(rows, decision, decision), 3))

@@ -15,7 +15,7 @@ from sklearn import metrics as sklearn
 from babelcart.core.errors import UserError
 from babelcart.scores import intervals, metrics
 from babelcart.scores.metrics import Decision, Evaluate
-from babelcart.scores.slices import slice_masks
+from babelcart.scores.slices import reading_order, slice_masks
 from tests.support.tables import table
 
 ROWS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.3, 0.30001, 0.5, 0.99, 1.0])), min_size=1, max_size=60)
@@ -116,6 +116,44 @@ def test_the_slices_of_each_group_cover_all_rows_once() -> None:
         assert sum(scores["rows"] for scores in values.values()) == len(rows)
     assert summary["seen"]["rows"] + summary["unseen"]["rows"] == summary["overall"]["rows"] == len(rows)
     assert summary["overall"]["f1_low"] < summary["overall"]["f1"] < summary["overall"]["f1_high"]
+
+
+def test_the_labelled_rows_of_a_partly_labelled_split_are_scored() -> None:
+    rows, settings = table(200), Evaluate(bootstrap_draws=50)
+    partly = rows.assign(label=rows["label"].astype("Int8").mask(np.arange(len(rows)) % 10 == 0))
+    partly.loc[partly["language"] == "ja", "label"] = pd.NA
+    labelled = partly["label"].notna()
+    summary, slices = metrics.evaluate(partly, Decision(0.5, {}), ["en", "ja"], settings)
+    expected = metrics.compute_scores(rows["label"][labelled].to_numpy(), rows["probability"][labelled].to_numpy(), 0.5)
+    assert summary["overall"].items() >= {**expected, "all_rows": len(rows)}.items()
+    assert set(summary["language"]) == {"de", "en", "fr"}, "a slice without labels has no scores"
+    assert summary["language"]["de"]["all_rows"] == (rows["language"] == "de").sum()
+    # A missing label does not move the other rows of its query to another slice.
+    groups = slice_masks(rows, ["en", "ja"])
+    for group, values in slices.items():
+        assert {name: scores["rows"] for name, scores in values.items()} == {
+            name: (mask & labelled).sum() for name, mask in groups[group].items() if (mask & labelled).any()
+        }
+    fully, _ = metrics.evaluate(rows, Decision(0.5, {}), ["en"], settings)
+    assert "all_rows" not in fully["overall"]
+
+
+def test_grades_are_a_group_if_there_are_few_of_them() -> None:
+    rows = table()
+    _, slices = metrics.evaluate(rows, Decision(0.5, {}), ["en"], Evaluate(bootstrap_draws=0))
+    assert set(slices["grade"]) == {"Exact", "Partial", "Irrelevant"}
+    for grade, scores in slices["grade"].items():
+        of_grade = rows[rows["grade"] == grade]
+        assert scores["predicted_share"] == (of_grade["probability"] >= 0.5).mean()
+    assert slices["grade"]["Exact"]["positive_share"] == 1
+    assert slices["grade"]["Exact"]["recall"] == slices["grade"]["Exact"]["predicted_share"]
+    some = rows.assign(grade=rows["grade"].where(rows["language"] == "de", ""))
+    assert "no grade" in slice_masks(some, ["en"])["grade"]
+    for grades in ([""] * len(rows), ["3"] * len(rows), [str(n % 21) for n in range(len(rows))]):
+        assert "grade" not in slice_masks(rows.assign(grade=grades), ["en"])
+    assert {"grade", "top_category"} & slice_masks(rows.drop(columns=["grade", "levels"]), ["en"]).keys() == set()
+    assert "top_category" not in slice_masks(rows.assign(levels=[[]] * len(rows)), ["en"]), "items have no category"
+    assert sorted(["10", "2.67", "2", "Exact", "-1"], key=reading_order) == ["-1", "Exact", "2", "2.67", "10"]
 
 
 def test_equal_probabilities_give_an_auc_of_half() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from babelcart.scores import metrics
+from babelcart import card
+from babelcart.scores import intervals, metrics
 from babelcart.translation import engines
 from babelcart.weights.wheels import Wheel
 
@@ -62,3 +63,9 @@ def test_every_metric_is_described_in_the_evaluation_page() -> None:
     page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
     scores = metrics.compute_scores(np.array([0, 1, 1, 0]), np.array([0.2, 0.9, 0.4, 0.6]), 0.5)
     assert [name for name in scores if f"`{name}`" not in page] == []
+
+
+def test_every_metric_with_an_interval_has_an_identifier_on_the_hub() -> None:
+    label, predicted, rows = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1]), np.ones(4, dtype=bool)
+    drawn = intervals.bootstrap(label, np.array([0.2, 0.9, 0.4, 0.6]), predicted, label, {"all": rows}, draws=1)
+    assert set(card.HUB_METRICS) == set(intervals.METRICS) == set(drawn["all"])
