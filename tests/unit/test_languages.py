@@ -79,11 +79,11 @@ def _directions(tag: str) -> object:
 
 
 def _memory_file(tag: str) -> object:
-    return memory_files._clean(Entry("given", "", tag, "de", "text", "Text"), "memory.csv, line 2").source
+    return memory_files._clean(Entry("given", "", tag, "ru", "text", "Text"), "memory.csv, line 2").source
 
 
 def _memory_target(tag: str) -> object:
-    return memory_files._clean(Entry("given", "", "de", tag, "Text", "text"), "memory.csv, line 2").target
+    return memory_files._clean(Entry("given", "", "ru", tag, "Text", "text"), "memory.csv, line 2").target
 
 
 def _subset(tag: str) -> object:
