@@ -59,7 +59,8 @@ def test_without_labels_all_outputs_show_the_scores_of_validation(project: Proje
     printed = run("results").output
     assert f"| QC | overall, {rows} validation rows | tiny |" in printed
     assert f"| QC | overall, {rows} validation rows | ngram |" in printed
-    assert "validation rows | tiny |" in run("results", "--by", "language").output
+    result = run("results", "--by", "language")
+    assert "validation rows | tiny |" in result.output
     printed = run("results", "--split", "test", fails=True).output
     assert "metrics/ has no scores of the test rows" in printed
 
@@ -70,7 +71,8 @@ def test_without_test_labels_the_scores_are_those_of_dev(project: Project) -> No
     assert set(scores) == {"validation", "dev"}
     assert len(answers()) == 20
     assert "Scores on the dev set (20 rows).\nNo labelled row of test was scored" in Path("models/tiny/qc.md").read_text(encoding="utf-8")
-    assert "| QC | overall, 20 dev rows | tiny |" in run("results").output
+    result = run("results")
+    assert "| QC | overall, 20 dev rows | tiny |" in result.output
 
 
 @pytest.mark.parametrize("labelled", [1, 19])
