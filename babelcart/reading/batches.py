@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from babelcart.core.errors import UserError, short_repr
+from babelcart.reading.containers import is_utf8
 from babelcart.reading.sources import RawFile
 
 BATCH_ROWS = 50_000
@@ -97,7 +98,7 @@ def text_lines(handle: BinaryIO, file: RawFile, newline: str) -> Iterator[str]:
         raise UserError(
             f"{file.path} looks like UTF-16 text without a byte order mark; set `encoding: utf-16-le` or utf-16-be for it in data"
         )
-    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig") and _is_utf8(handle):
+    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig") and is_utf8(handle):
         raise UserError(f"{file.path} is UTF-8 text, but its `encoding` in data is {encoding}; remove this option, or set it to utf-8")
     lines = io.TextIOWrapper(handle, encoding=encoding, errors="surrogateescape", newline=newline)
     try:
@@ -111,20 +112,6 @@ def text_lines(handle: BinaryIO, file: RawFile, newline: str) -> Iterator[str]:
     finally:
         with suppress(ValueError):
             lines.detach()
-
-
-def _is_utf8(handle: BinaryIO) -> bool:
-    """Whether a file is valid UTF-8 with characters other than ASCII; leaves the position at its start."""
-    decoder, has_others = codecs.getincrementaldecoder("utf-8")(), False
-    try:
-        while chunk := handle.read(1 << 20):
-            has_others |= not chunk.isascii()
-            decoder.decode(chunk)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        has_others = False
-    handle.seek(0)
-    return has_others
 
 
 def check_columns(file: RawFile, columns: Sequence[str], request: Request) -> None:

@@ -6,6 +6,7 @@ The content decides, not the name: a gzip file named ``rows.csv`` is opened like
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import gzip
 import io
@@ -100,6 +101,20 @@ def open_container(path: Path) -> BinaryIO:
         handle.close()
         raise UserError(message)
     return cast(BinaryIO, handle)
+
+
+def is_utf8(handle: BinaryIO) -> bool:
+    """Whether a file is valid UTF-8 with characters other than ASCII; leaves the position at its start."""
+    decoder, has_others = codecs.getincrementaldecoder("utf-8")(), False
+    try:
+        while chunk := handle.read(1 << 20):
+            has_others |= not chunk.isascii()
+            decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        has_others = False
+    handle.seek(0)
+    return has_others
 
 
 def refusal(path: Path) -> str | None:

@@ -53,7 +53,7 @@ def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Bat
         If a column is missing or occurs twice, the header cannot be read, or a quote merges rows.
     """
     delimiter = delimiter_of(file)
-    quoting = file.options.quoting or ("minimal" if delimiter != "\t" else _tab_quoting(handle, file))
+    quoting = file.options.quoting or ("minimal" if delimiter != "\t" else tab_quoting(handle, file))
     dialect = _dialect(file.options, delimiter, quoting)
     csv.field_size_limit(MAX_FIELD)
     lines = text_lines(handle, file, "")
@@ -156,7 +156,7 @@ def _merged_rows(file: RawFile, first: int, count: int, reason: str) -> UserErro
     )
 
 
-def _tab_quoting(handle: BinaryIO, file: RawFile) -> str:
+def tab_quoting(handle: BinaryIO, file: RawFile) -> str:
     """Whether the quotes of a tab-separated file delimit fields (``minimal``) or are ordinary characters (``none``).
 
     They delimit fields if the whole file can be read so without merged rows, and in every record either each quoted field needs its quotes

@@ -7,7 +7,9 @@ them, so that the same files give the same bytes on every machine.
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import io
 import re
 import shutil
 import tempfile
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError, printable, short_repr
 from babelcart.core.files import is_safe_path
+from babelcart.reading.containers import inner_name, is_utf8, open_container
 from babelcart.reading.query_syntax import FileReference, QueryRefused, check_syntax, without_semicolon
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ BATCH_ROWS = 16384
 # With more threads, sums of floating-point numbers and the order of equal rows would depend on the machine.
 THREADS = 1
 
+# Options of read_csv with which its quotes are those that the query states, or its lines are not those of the file.
+_OTHER_DIALECTS = {"quote", "escape", "comment", "skip", "new_line", "null_padding", "strict_mode"}
 _INTEGERS = {
     "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT",
 }  # fmt: skip
@@ -95,6 +100,10 @@ def read_query(path: Path, folder: Path, required: Sequence[str], limits: QueryL
     spill = Path(tempfile.mkdtemp(prefix="query-", dir=limits.scratch))
     connection = None
     try:
+        for index, reference in enumerate(references):
+            place, originals = _place(path, text, reference.start), files[index]
+            files[index] = _decoded(place, reference, originals, spill)
+            _check_quotes(place, reference, originals)
         with _explained(path, limits):
             connection = _sandbox(sorted({name for names in files for name in names}), spill, limits)
             text = without_semicolon(_with_files(connection, text, references, files))
@@ -210,6 +219,79 @@ def _resolve_name(place: str, folder: Path, name: str) -> list[Path]:
     return matches
 
 
+def _is_native(encoding: str | None) -> bool:
+    """Whether DuckDB reads an encoding by itself."""
+    return encoding is None or codecs.lookup(encoding).name in ("utf-8", "iso8859-1")
+
+
+def _decoded(place: str, reference: FileReference, files: list[Path], folder: Path) -> list[Path]:
+    """The files of a reference; those in an encoding that DuckDB does not read are copied to a folder, in UTF-8.
+
+    Raises
+    ------
+    UserError
+        If the encoding is unknown, or a file is not valid in it, or is UTF-8.
+    """
+    if reference.encoding is None:
+        return files
+    try:
+        codec = codecs.lookup(reference.encoding).name
+    except LookupError:
+        raise UserError(
+            f"{place}: the encoding {reference.encoding!r} is unknown; accepted: the codecs of Python, such as latin-1, cp1252 and utf-16"
+        ) from None
+    for file in files:
+        with open_container(file) as handle:
+            if codec not in ("utf-8", "utf-8-sig") and is_utf8(handle):
+                raise UserError(f"{place}: {file} is UTF-8 text, but its encoding is set to {reference.encoding}; remove this option")
+    if _is_native(reference.encoding):
+        return files
+    copies = []
+    for index, file in enumerate(files):
+        copy = folder / f"{reference.start}-{index}-{inner_name(file)}"
+        try:
+            with open_container(file) as source, copy.open("w", encoding="utf-8", newline="") as target:
+                shutil.copyfileobj(io.TextIOWrapper(source, encoding=reference.encoding, newline=""), target, 1 << 20)
+        except UnicodeError as error:
+            raise UserError(f"{place}: {file} is not valid {reference.encoding} text ({error}); set another encoding") from error
+        copies.append(copy)
+    return copies
+
+
+def _check_quotes(place: str, reference: FileReference, files: Sequence[Path]) -> None:
+    """Refuse delimited files in which a stray quote merges rows, unless the query sets `quote`.
+
+    Raises
+    ------
+    UserError
+        If rows are merged, or the quotes of a tab-separated file are ordinary characters.
+    """
+    from babelcart.reading.batches import Request
+    from babelcart.reading.delimited import delimited, delimiter_of, tab_quoting
+    from babelcart.reading.sources import RawFile, ReadOptions
+
+    if reference.function != "read_csv" or reference.options & _OTHER_DIALECTS:
+        return
+    given = next((reference.texts[name].value for name in ("delim", "delimiter", "sep") if name in reference.texts), None)
+    delimiter = None if given is None else given.replace("\\t", "\t")
+    if delimiter is not None and len(delimiter) != 1:
+        return
+    remedy = "In a query, write quote = '' if quotes are ordinary characters, and quote = '\"' if fields contain line breaks"
+    for path in files:
+        file = RawFile(path, ReadOptions(format="csv", delimiter=delimiter, quoting="minimal", encoding=reference.encoding))
+        with open_container(path) as handle:
+            if not any(b'"' in chunk for chunk in iter(lambda: handle.read(1 << 20), b"")):
+                continue
+            handle.seek(0)
+            if delimiter_of(file) == "\t" and tab_quoting(handle, file) == "none":
+                raise UserError(f"{place}: the double quotes in {path} are not those of quoted fields. {remedy}")
+            try:
+                for _ in delimited(handle, file, Request((), ())):
+                    pass
+            except UserError as error:
+                raise UserError(f"{place}: {error} {remedy}") from error
+
+
 def _sandbox(files: Sequence[Path], spill: Path, limits: QueryLimits) -> duckdb.DuckDBPyConnection:
     """A connection that can open only `files`, and its own temporary files in `spill`."""
     import duckdb
@@ -250,6 +332,9 @@ def _with_files(
             alias = reference.names[0].rpartition("/")[2].partition(".")[0].replace('"', '""')
             call = f"{reference.function}({arguments})"
             arguments = call if reference.has_alias or not alias else f'{call} AS "{alias}"'
+        if not _is_native(reference.encoding):
+            text_of_encoding = reference.texts["encoding"]
+            content = content[: text_of_encoding.start] + b"'utf-8'" + content[text_of_encoding.end :]
         line_ends = b"\n" * content.count(b"\n", reference.start, reference.end)
         content = content[: reference.start] + arguments.encode() + line_ends + content[reference.end :]
     return content.decode()
@@ -321,7 +406,7 @@ def _batches(connection: duckdb.DuckDBPyConnection, text: str, types: Mapping[st
     statements = connection.extract_statements(query)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise AssertionError("a checked query is one SELECT statement")
-    reader: Any = connection.execute(query).to_arrow_reader(BATCH_ROWS)
+    reader: Any = connection.sql(query).to_arrow_reader(BATCH_ROWS)
     yield from reader
 
 

@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ class QueryRefused(Exception):
 
 
 @dataclass(frozen=True)
+class Text:
+    """A plain text in a query, and its position in bytes."""
+
+    value: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class FileReference:
     """One place where a query names files.
 
@@ -82,6 +91,8 @@ class FileReference:
         Whether the file is named as a table (``FROM 'a.csv'``) and not as the argument of a function.
     has_alias : bool
         Whether the table has an alias.
+    texts : dict of str to Text
+        Options with a plain text as value.
     """
 
     start: int
@@ -91,6 +102,12 @@ class FileReference:
     options: frozenset[str] = frozenset()
     is_table: bool = False
     has_alias: bool = False
+    texts: dict[str, Text] = field(default_factory=dict)
+
+    @property
+    def encoding(self) -> str | None:
+        """The option `encoding`."""
+        return self.texts["encoding"].value if "encoding" in self.texts else None
 
 
 def check_syntax(text: str) -> list[FileReference]:
@@ -329,7 +346,10 @@ class _Checker:
         if position == NO_LOCATION:
             raise QueryRefused(f"write the file as {name}('...') in plain quotes", where)
         end = position + arguments[0]["expression"]["query_location_length"]
-        self._references.append(FileReference(position, end, names, _READERS[name], options))
+        texts = _texts(arguments[1:])
+        if "encoding" in options and "encoding" not in texts:
+            raise QueryRefused("write the encoding as a plain text, such as encoding = 'cp1252'", where)
+        self._references.append(FileReference(position, end, names, _READERS[name], options, texts=texts))
 
     def _check_expression(self, node: dict[str, Any]) -> None:
         where = node.get("query_location")
@@ -394,6 +414,17 @@ def _option(argument: dict[str, Any]) -> str | None:
     if expression.get("type") == "COMPARE_EQUAL" and left.get("class") == "COLUMN_REF" and len(left["column_names"]) == 1:
         return str(left["column_names"][0]).lower()
     return None
+
+
+def _texts(arguments: list[dict[str, Any]]) -> dict[str, Text]:
+    """Options whose values are plain texts."""
+    texts = {}
+    for argument in arguments:
+        value = argument["expression"] if argument.get("name") else argument["expression"]["right"]
+        names, start = _strings(value), value["query_location"]
+        if value.get("class") == "CONSTANT" and names and start != NO_LOCATION:
+            texts[_option(argument) or ""] = Text(names[0], start, start + value["query_location_length"])
+    return texts
 
 
 def _strings(expression: dict[str, Any]) -> tuple[str, ...] | None:

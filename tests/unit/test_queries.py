@@ -190,3 +190,66 @@ def test_mutated_queries_give_rows_or_a_message(folder: Path) -> None:
             messages.append(str(error))
     assert accepted
     assert [message for message in messages if not message.startswith("queries/q.sql")] == []
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig", "windows-1250"])
+def test_csv_files_are_read_in_any_encoding(folder: Path, encoding: str) -> None:
+    (folder / "rows.csv").write_bytes('id,query,title\n1,"lampe 5"" – weiß",Tür\n'.encode(encoding))
+    rows = run(f"SELECT id, query AS origin_query,\ntitle AS candidate FROM read_csv('rows.csv', encoding = '{encoding}')")
+    assert rows == [{"id": "1", "origin_query": 'lampe 5" – weiß', "candidate": "Tür"}]
+    assert not list(Path(".scratch").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        ("'shift_jis'", "line 2: data/rows.csv is not valid shift_jis text"),
+        ("'utf-16'", "line 2: data/rows.csv is not valid utf-16 text"),
+        ("'klingon'", "line 2: the encoding 'klingon' is unknown"),
+        ("concat('cp', '1252')", "line 2: write the encoding as a plain text"),
+    ],
+)
+def test_a_wrong_encoding_is_refused(folder: Path, encoding: str, message: str) -> None:
+    (folder / "rows.csv").write_text("id,query,title\n1,lámpara,título\n", encoding="cp1252")
+    with pytest.raises(UserError, match=message):
+        run(f"SELECT id, query AS origin_query, title AS candidate FROM\nread_csv('rows.csv', encoding = {encoding})")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16"])
+def test_a_file_in_utf8_is_not_read_in_another_encoding(folder: Path, encoding: str) -> None:
+    (folder / "rows.csv").write_text("id,query,title\n1,lámpara,título\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"line 1: data/rows.csv is UTF-8 text, but its encoding is set to {encoding}"):
+        run(f"SELECT id, query AS origin_query, title AS candidate FROM read_csv('rows.csv', encoding = '{encoding}')")
+
+
+SWALLOWED = 'id\tquery\ttitle\n1\t"led tv mount\tA\n2\tlamp\tB\n3\tlamp 5"\tC\n4\tsofa\tD\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.tsv", SWALLOWED, "line 1: the double quotes in data/rows.tsv are not those of quoted fields. .*quote = ''"),
+        ("rows.csv", SWALLOWED.replace("\t", ","), "line 1: data/rows.csv, lines 2 to 4: a double quote opens .*quote = ''"),
+        ("rows.csv", 'id,query,title\n1,"a\n2,b,c\n', "line 1: data/rows.csv, lines 2 to 3: a double quote opens"),
+    ],
+)
+def test_quotes_that_merge_rows_are_refused(folder: Path, name: str, content: str, message: str) -> None:
+    (folder / name).write_text(content)
+    for source in (f"'{name}'", f"read_csv('{name}')"):
+        with pytest.raises(UserError, match=message):
+            run(f"SELECT id, query AS origin_query, title AS candidate FROM {source}")
+
+
+def test_a_query_may_state_the_meaning_of_quotes(folder: Path) -> None:
+    (folder / "rows.tsv").write_text(SWALLOWED)
+    sql = "SELECT id, query AS origin_query, title AS candidate FROM read_csv('rows.tsv', {})"
+    assert [row["origin_query"] for row in run(sql.format("quote = ''"))] == ['"led tv mount', "lamp", 'lamp 5"', "sofa"]
+    assert len(run(sql.format("quote = '\"'"))) == 2
+
+
+@pytest.mark.parametrize("options", ["", "delim = '\\t'", "sep := E'\\t'"])
+def test_quoted_fields_are_read(folder: Path, options: str) -> None:
+    delimiter = "\t" if options else ","
+    (folder / "rows.csv").write_text('id,query,title\n1,"lamp 5""","two\nlines"\n2,sofa,D\n'.replace(",", delimiter))
+    rows = run(f"SELECT id, query AS origin_query, title AS candidate FROM read_csv('rows.csv', {options})".replace(", )", ")"))
+    assert [(row["origin_query"], row["candidate"]) for row in rows] == [('lamp 5"', "two\nlines"), ("sofa", "D")]
