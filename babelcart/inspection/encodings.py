@@ -25,8 +25,8 @@ def find_encoding(path: Path) -> tuple[str, str]:
     """The encoding of a file, and why it was chosen ("" if the content proves it).
 
     The byte order mark decides, then validity as UTF-8 of the complete file. Other encodings are determined from the lines that are not
-    ASCII: isolated bytes above 127 are accented letters of a Western encoding; for others, charset-normalizer decides. The complete file
-    must be valid in the encoding.
+    ASCII: isolated bytes above 127 are accented letters and signs of a Western encoding; for others, charset-normalizer decides. The
+    complete file must be valid in the encoding.
 
     Raises
     ------
@@ -86,6 +86,12 @@ def _sample(path: Path) -> bytes:
     return b"".join(lines)
 
 
+def _has_western_words(text: str) -> bool:
+    """Whether the characters inside words are letters. In Polish text that is read as Western, they are "³", "¹" and the like."""
+    inside = re.findall(r"(?<=[a-zA-Z])[\x80-\uffff](?=[a-z])", text)
+    return sum(character.isalpha() or character in "\xad’" for character in inside) >= 0.9 * len(inside)
+
+
 def _guesses(sample: bytes) -> Iterator[tuple[str, str]]:
     """Encodings in the order of their likelihood, with the reason."""
     from charset_normalizer import from_bytes
@@ -93,8 +99,8 @@ def _guesses(sample: bytes) -> Iterator[tuple[str, str]]:
     western = "latin-1" if not re.search(rb"[\x80-\x9f]", sample) else "cp1252"
     runs = re.findall(rb"[\x80-\xff]+", sample)
     isolated = sum(len(run) == 1 for run in runs) / max(len(runs), 1)
-    letters = len(re.findall(rb"[a-zA-Z ][\xa0-\xff\x80-\x9f](?=[a-zA-Z \r\n,;.\t\"'0-9)])", sample)) / max(len(runs), 1)
-    if isolated > 0.7 and letters > 0.3:
+    letters = len(re.findall(rb"[a-zA-Z0-9 ][\x80-\xff](?=[a-zA-Z \r\n,;.\t\"'0-9)])", sample)) / max(len(runs), 1)
+    if isolated > 0.7 and letters > 0.3 and _has_western_words(sample.decode(western, "replace")):
         yield western, "not UTF-8; most bytes above 127 are single accented letters or signs"
     best = from_bytes(sample, cp_isolation=[*_CANDIDATES, "cp1252"]).best()
     if best is not None:

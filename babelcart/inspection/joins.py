@@ -78,7 +78,9 @@ def _find_key(database: Database, facts: Table, other: Table) -> tuple[list[tupl
 
 
 def _is_id(name: str) -> bool:
-    return re.search(r"(^|_|\b)(u?id|asin|sku|key|code|number)$", name.casefold()) is not None or name.endswith("Id")
+    return re.search(
+        r"(^|_|\b|doc|item|product|query|article|offer|listing)(u?id|asin|sku|key|code|number)$", name.casefold()
+    ) is not None or name.endswith("Id")
 
 
 def _may_match(column: str, name: str, other: Table) -> bool:
@@ -162,7 +164,8 @@ def _source(table: Table, names: dict[str, str]) -> str:
     from babelcart.reading.delimited import delimiter_of
 
     arguments = [f"delim = {literal(delimiter_of(file))}", "all_varchar = true"]
-    arguments.append("quote = '', escape = ''" if options.quoting == "none" else "quote = '\"', escape = '\"'")
+    if options.quoting in ("none", "multiline"):  # otherwise, the query checks whether quotes merge rows
+        arguments.append("quote = '', escape = ''" if options.quoting == "none" else "quote = '\"', escape = '\"'")
     if options.header:
         arguments.append(f"header = false, names = [{', '.join(map(literal, options.header))}]")
     else:

@@ -37,6 +37,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "label": (
         "label", "esci_label", "relevance", "relevance_label", "relevancy", "grade", "rating", "judgement", "judgment", "is_relevant",
         "relevant", "median_relevance", "relevance_score", "rel", "gain", "target", "class", "annotation", "score", "gold", "verdict",
+        "clicked", "is_clicked", "purchased", "is_purchased",
     ),
     "split": ("split", "set", "subset", "fold", "partition", "dataset", "usage"),
 }  # fmt: skip

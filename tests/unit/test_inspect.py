@@ -365,3 +365,28 @@ def test_changes_of_rows_are_counted() -> None:
     assert (changes["added"], changes["removed"], changes["relabelled"]) == (1, 1, 1)
     assert changes["languages"] == {"de": [1, 0], "fr": [0, 1]}
     assert changes["examples"] == [["en", "b", "x", "0", "1"]]
+
+
+def test_columns_may_have_any_name(project: Project) -> None:
+    shop = project.folder / "shop"
+    shop.mkdir()
+    others = {"name": "a b", "value": 1, "rows": "x", "text": "y", "count": 2}
+    records = [{"query": row["search_term"], "title": f"model {row['pair']}", "label": row["relevance"], **others} for row in rows("en")]
+    (shop / "rows.csv").write_text(delimited(records))
+    assert inspected("shop")["rows"]["qi"]["train"]["rows"] == 40
+
+
+@pytest.mark.parametrize(
+    ("encoding", "texts"),
+    [
+        ("latin-1", ["shelf 93½ in.", "lamp 40° warm", "pipe 5¼ in."]),
+        ("latin-1", ["étagère en chêne", "lampe à poser"]),
+        ("cp1252", ["Gartenstühle – weiß", "Küchenmöbel „modern“"]),
+        ("cp1250", ["łóżko dla psa, materac", "żółta lampka nocna", "mała wieża narożna"]),
+        ("cp1251", ["садовый шланг", "настольная лампа"]),
+    ],
+)
+def test_encodings_of_single_bytes_are_distinguished(tmp_path: Path, encoding: str, texts: list[str]) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("".join(f"{index},{text}\n" for index, text in enumerate(texts * 20)).encode(encoding))
+    assert encodings.find_encoding(path)[0] == encoding
