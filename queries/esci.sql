@@ -1,5 +1,5 @@
--- Amazon's Shopping Queries (ESCI): the small version of the examples, joined with the products of the same locale.
--- A judgement without a text in the other files is a broken row.
+-- Amazon's Shopping Queries (ESCI), train: the examples of the small version, with the titles of the products.
+-- A product is identified by its id and its locale. An example without a product is reported as a broken row.
 SELECT
     examples.example_id AS id,
     examples.product_locale AS language,

@@ -1,12 +1,20 @@
--- Requests of Elasticsearch's ranking evaluation, joined with documents as `_id` and `_source`, both in JSON Lines.
--- A judgement without a text in the other files is a broken row.
-WITH ratings AS (
-    SELECT requests.id AS query_id, requests.request ->> '$.query.match.title' AS query, unnest(requests.ratings) AS rating
+-- The body of a request to the ranking evaluation API of Elasticsearch or OpenSearch, with the titles of documents in JSON Lines
+-- (_id, _source). The text of a query is in the request: adapt its path, here query.match.title.
+-- A rating of a document that the catalogue lacks is reported as a broken row.
+WITH requests AS (
+    SELECT unnest(requests) AS entry
     FROM read_json(
-        'ratings.jsonl',
-        format = 'newline_delimited',
-        columns = {id: 'VARCHAR', request: 'JSON', ratings: 'STRUCT(_id VARCHAR, rating INTEGER)[]'}
-    ) AS requests
+        'rank_eval.json',
+        columns = {requests: 'STRUCT(id VARCHAR, request JSON, ratings STRUCT(_id VARCHAR, rating INTEGER)[])[]'}
+    )
+),
+
+ratings AS (
+    SELECT
+        entry.id AS query_id,
+        entry.request ->> '$.query.match.title' AS query,
+        unnest(entry.ratings) AS rating
+    FROM requests
 )
 
 SELECT
