@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from babelcart.inspection.roles import Roles
 from babelcart.inspection.tables import Database, Table, literal, quoted
+from babelcart.reading.containers import compression
 from babelcart.reading.sources import RawFile
 
 _ENOUGH = 0.5  # share of the rows that a key must match
@@ -117,7 +118,10 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
         table, name = joined.columns[role]
         return f"{aliases[table.name]}.{quoted(name)}"
 
-    candidate = f"coalesce({column(task)}, '')"
+    def text(role: str) -> str:
+        return f"coalesce({column(role)}, '')" if _may_lack(joined, role) else column(role)
+
+    candidate = text(task)
     lines = [f"-- {joined.facts.path.name}, with the texts of {', '.join(part.path.name for part, _, _ in joined.parts)}."]
     if "description" in joined.columns:
         candidate = f"concat_ws(' ', {column(task)}, left({column('description')}, {DESCRIPTION_LENGTH}))"
@@ -125,7 +129,7 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
     selected = [f"{column('id') if unique_id else _numbered(joined)} AS id"]
     if "language" in joined.columns:
         selected.append(f"{column('language')} AS language")
-    selected += [f"coalesce({column('origin_query')}, '') AS origin_query", f"{candidate} AS candidate"]
+    selected += [f"{text('origin_query')} AS origin_query", f"{candidate} AS candidate"]
     if "label" in joined.columns:
         selected.append(f"{column('label')} AS label")
     lines += ["SELECT", ",\n".join(f"    {text}" for text in selected), f"FROM {_source(joined.facts, folder_names)} AS judgements"]
@@ -134,13 +138,33 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
         sides = [(f"judgements.{quoted(first)}", f"{aliases[part.name]}.{quoted(second)}") for first, second in key]
         condition = " AND ".join(f"CAST({a} AS VARCHAR) = CAST({b} AS VARCHAR)" if typed else f"{a} = {b}" for a, b in sides)
         lines += [
-            f"-- {share:.1%} of the rows have a row in {part.path.name}; a missing text is empty.",
+            f"-- {share:.1%} of the judgements have a row in {part.path.name}{'; the texts of the others are empty' if share < 1 else ''}.",
             f"LEFT JOIN {_source(part, folder_names)} AS {aliases[part.name]} ON {condition}",
         ]
     if where:
         conditions = [f"judgements.{quoted(name)} IN ({', '.join(map(literal, values))})" for name, values in where.items()]
         lines.append(f"WHERE {' AND '.join(conditions)}")
     return "\n".join(lines) + "\n"
+
+
+def _may_lack(joined: Joined, role: str) -> bool:
+    """Whether some judgements have no text of a role."""
+    table, name = joined.columns[role]
+    share = next((share for part, _, share in joined.parts if part is table), 1.0)
+    return share < 1 or table.columns[name].filled < table.rows
+
+
+def not_readable(table: Table) -> str | None:
+    """Why DuckDB cannot read a file in a query, with the command that converts it; None if it can."""
+    file, path = table.file.raw_file, table.path
+    encoding = file.options.encoding
+    if encoding not in ((None, "latin-1", "utf-16") if file.format == "csv" else (None,)):
+        return f"queries do not read {encoding}; convert it: iconv -f {encoding} -t utf-8 {path.name} > utf8-{path.name}"
+    with path.open("rb") as handle:
+        packed = compression(handle.read(512))
+    if packed and (packed, path.suffix.lower()) not in (("gzip", ".gz"), ("zstd", ".zst")):
+        return f"queries do not read {packed} files; decompress it"
+    return None
 
 
 def _numbered(joined: Joined) -> str:

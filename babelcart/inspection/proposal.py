@@ -11,10 +11,10 @@ from typing import Any
 from babelcart.core.errors import UserError
 from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD, TASKS
-from babelcart.inspection.joins import Joined, find_join, write_query
+from babelcart.inspection.joins import Joined, find_join, not_readable, write_query
 from babelcart.inspection.labels import propose_labels
 from babelcart.inspection.languages import COUNTRIES, joint_scores, language_shares, map_tag
-from babelcart.inspection.roles import Roles, find_roles, split_of_name, split_of_value
+from babelcart.inspection.roles import Roles, find_roles, is_nested, split_of_name, split_of_value
 from babelcart.inspection.tables import Database, Table
 from babelcart.reading.sources import SPLITS
 from babelcart.rows import languages, taxonomy
@@ -137,7 +137,9 @@ def _no_rows(tables: Sequence[Table], roles: Mapping[str, Roles]) -> str:
     lines = []
     for table in tables:
         meanings = ", ".join(f"{column} ({role})" for role, column in roles[table.name].columns.items()) or "none recognised"
-        lines.append(f"  {table.path}: columns {', '.join(table.columns)}; meanings: {meanings}")
+        nested = [column.name for column in table.columns.values() if is_nested(column)]
+        unnest = f"; {', '.join(nested)} holds lists or mappings, which a query can unnest (docs/datasets.md)" if nested else ""
+        lines.append(f"  {table.path}: columns {', '.join(table.columns)}; meanings: {meanings}{unnest}")
     return (
         "no file has, or can be joined to, both a column of queries and a column of candidates (titles for qi, categories for qc):\n"
         + "\n".join(lines)
@@ -175,7 +177,8 @@ class _Planner:
         """The sources of a task: files of rows, or queries that join files, and files of labels."""
         complete = [table for table in self.tables if self._has_rows(table, task)]
         joins = [] if complete and not self._descriptions(complete, task) else self._joins(complete, task)
-        rows = [] if joins else complete
+        joined_names = {joined.facts.name for joined in joins}
+        rows = [table for table in complete if table.name not in joined_names]
         sources: list[Source] = []
         for table in rows:
             for split, where in self._splits(table, [other for other in rows if other is not table]):
@@ -184,7 +187,7 @@ class _Planner:
             sources += self._query_sources(joined, task)
         used = {joined.facts.name for joined in joins} | {part.name for joined in joins for part, _, _ in joined.parts}
         sources += self._label_sources([table for table in self.tables if table not in rows and table.name not in used], task, rows)
-        return self._with_train(sources)
+        return self._without_unlabelled_test(self._with_train(sources), task)
 
     def _has_rows(self, table: Table, task: str) -> bool:
         columns = self.roles[table.name].columns
@@ -197,9 +200,16 @@ class _Planner:
 
     def _joins(self, complete: Sequence[Table], task: str) -> list[Joined]:
         wanted = ("origin_query", task, "language")
+        unreadable = {table.name: reason for table in self.tables if (reason := not_readable(table))}
+        if any(table.name in unreadable for table in complete):
+            return []
         candidates = complete or [table for table in self.tables if "label" in self.roles[table.name].columns]
         candidates = list(candidates) or [table for table in self.tables if "origin_query" in self.roles[table.name].columns]
         joins = [find_join(self.database, self.tables, self.roles, table, wanted) for table in candidates]
+        for joined in joins:
+            for table in [joined.facts, *(part for part, _, _ in joined.parts)] if joined.parts else []:
+                if reason := unreadable.get(table.name):
+                    self.proposal.problems.append(f"{table.path}: {reason}, and inspect the new file in its place")
         return [joined for joined in joins if joined.parts and {"origin_query", task} <= joined.columns.keys()]
 
     def _splits(self, table: Table, others: Sequence[Table]) -> list[tuple[str, dict[str, list[str]]]]:
@@ -320,7 +330,9 @@ class _Planner:
             sources.append(source)
         for part, key, share in joined.parts:
             names = ", ".join(first if first == second else f"{first} = {second}" for first, second in key)
-            self.proposal.remarks.append(f"{facts.path.name} is joined with {part.path.name} by {names}: {share:.1%} of its rows match")
+            remark = f"{facts.path.name} is joined with {part.path.name} by {names}: {share:.1%} of its rows match"
+            missing = f"; the texts of the other {round((1 - share) * facts.rows):,} are empty" if share < 1 else ""
+            self.proposal.remarks.append(remark + missing)
         return sources
 
     def _label_sources(self, tables: Sequence[Table], task: str, rows: Sequence[Table]) -> list[Source]:
@@ -366,6 +378,19 @@ class _Planner:
         for source in sources:
             if not source.split:
                 source.split = "train"
+        return sources
+
+    def _without_unlabelled_test(self, sources: list[Source], task: str) -> list[Source]:
+        """The sources, with test rows that have no labels as dev, so that a part of train can be held out for the scores."""
+        tests = [source for source in sources if source.split in ("test", "test_labels")]
+        if any(source.split == "dev" for source in sources) or any(source.labels for source in tests):
+            return sources
+        for source in tests:
+            source.split = "dev"
+            self.proposal.reasons[f"data.{task}.dev"] = (
+                f"{source.name} has no labels, so that its rows are dev, and a part of train is held out as test. "
+                "To answer them, add dev to predict.splits and set submit.split"
+            )
         return sources
 
 

@@ -120,7 +120,7 @@ def _fits(role: str, column: Column, rows: int) -> bool:
     if role == "language":
         return column.filled > 0 and column.longest <= 24 and bool(column.values)
     if role in ("origin_query", "qc", "qi"):
-        return column.filled > 0 and not _numeric(column)
+        return column.filled > 0 and not _numeric(column) and not is_nested(column)
     return column.filled > 0 or not rows
 
 
@@ -172,8 +172,15 @@ def _add_label_from_content(table: Table, roles: Roles) -> None:
 def _is_text(column: Column, rows: int) -> bool:
     if re.search(r"(^|_)(id|asin|sku|url|link|image|path|key|date|time|timestamp)$", _plain(column.name)):
         return False
+    if is_nested(column):
+        return False
     has_words = 2 * sum(" " in text or not text.isascii() for text in column.samples) > len(column.samples)
     return has_words and not _numeric(column) and column.distinct > min(20, rows // 4)
+
+
+def is_nested(column: Column) -> bool:
+    """Whether the values of a column are lists or mappings of JSON."""
+    return bool(column.samples) and all(text.startswith(('["', "[{", '{"', "[[")) or text in ("[]", "{}") for text in column.samples)
 
 
 def _looks_like_paths(column: Column) -> bool:
