@@ -171,18 +171,33 @@ def test_queries_decide_what_a_code_means(tag: str, language: str, code: str) ->
     assert map_tag(tag, QUERIES[language])[0] == code
 
 
-def test_files_are_assigned_to_splits_with_their_labels(project: Project) -> None:
-    (project.folder / "shop").mkdir()
+def labelled_by_a_file(folder: Path) -> None:
+    """Train rows with labels, test rows without, and the labels of test in a file of their own."""
+    folder.mkdir()
     test = rows("en", 20)
     labels = [{"pair": record["pair"], "relevance": record.pop("relevance")} for record in test]
-    (project.folder / "shop/train.csv").write_text(delimited(rows("en")), encoding="utf-8")
-    (project.folder / "shop/test.csv").write_text(delimited(test), encoding="utf-8")
-    (project.folder / "shop/solution.csv").write_text(delimited(labels).replace("pair", "id", 1), encoding="utf-8")
+    for name, records in (("train", rows("en")), ("test", test), ("solution", labels)):
+        (folder / f"{name}.csv").write_text(delimited(records).replace("pair", "pair_id", 1), encoding="utf-8")
+
+
+def test_files_are_assigned_to_splits_with_their_labels(project: Project) -> None:
+    labelled_by_a_file(project.folder / "shop")
     content = inspected("shop/*.csv")
     section = content["data"]["qi"]
-    assert section["train"] == ["train.csv"]
-    assert section["test"] == ["test.csv"]
+    assert {split: section[split] for split in ("train", "test", "test_labels")} == {
+        "train": ["train.csv"], "test": ["test.csv"], "test_labels": ["solution.csv"],
+    }  # fmt: skip
     assert content["settings"]["split.test_share"] == 0.0
+    assert content["rows"]["qi"]["test"]["labelled"] == 20
+
+
+def test_test_rows_without_labels_are_dev(project: Project) -> None:
+    labelled_by_a_file(project.folder / "shop")
+    (project.folder / "shop/solution.csv").unlink()
+    content = inspected("shop")
+    assert content["data"]["qi"]["dev"] == ["test.csv"]
+    assert "no labels" in content["guesses"]["data.qi.dev"]
+    assert content["settings"]["split.test_share"] == proposal.TEST_SHARE
 
 
 def test_a_split_column_gives_the_splits(project: Project) -> None:
