@@ -278,7 +278,8 @@ def _source_of_scores(split: str) -> str:
     if split == "validation":
         return (
             "No labelled row of test or dev was scored, so these are scores of the validation rows.\n"
-            "The adapter and the thresholds were selected on the same rows: expect lower scores on new queries.\n"
+            "The thresholds, and the adapter if training had evaluation steps, were selected on the same rows: "
+            "expect lower scores on new queries.\n"
         )
     return "No labelled row of test was scored, so these are scores of the dev rows.\n" if split == "dev" else ""
 

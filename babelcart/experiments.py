@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
 from babelcart.rows import languages
+from babelcart.scores.formatting import format_count
 from babelcart.scores.intervals import METRICS
+from babelcart.scores.metrics import labelled_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,6 +141,11 @@ class TaskPredictions:
         Prediction tables of the task's experiments, with the columns ``model``, ``cell``, ``seed`` and ``split`` (validation or test).
     subsets : mapping
         Name -> languages; an empty list selects all rows.
+
+    Raises
+    ------
+    UserError
+        If no test row has a label.
     """
 
     def __init__(self, predictions: pd.DataFrame, subsets: Mapping[str, list[str]]) -> None:
@@ -147,13 +154,17 @@ class TaskPredictions:
         from babelcart.rows.text import normalise
 
         groups = predictions.groupby(["model", "cell", "seed", "split"], sort=False)
-        self.tables = {key: table.reset_index(drop=True) for key, table in groups}
-        self.test = next(table for (*_, split), table in self.tables.items() if split == "test")
+        self.tables = {key: labelled_rows(table) for key, table in groups}
+        self.test, all_rows = next((self.tables[key], table) for key, table in groups if key[-1] == "test")
+        if self.test.empty:
+            raise UserError("no test row has a label, so experiments cannot be compared; use data with test labels, or split.test_share")
         # Queries with the same normal form are drawn together, in all languages.
         self.query = np.array([normalise(query) for query in self.test["origin_query"]])
-        self.masks = {
-            name: self.test["language"].isin(subset_languages(tags, name)).to_numpy() if tags else np.ones(len(self.test), dtype=bool)
-            for name, tags in subsets.items()
+        languages_of = {name: subset_languages(tags, name) if tags else set(all_rows["language"]) for name, tags in subsets.items()}
+        self.masks = {name: self.test["language"].isin(chosen).to_numpy() for name, chosen in languages_of.items()}
+        self.rows = {
+            name: format_count({"rows": int(self.masks[name].sum()), "all_rows": int(all_rows["language"].isin(chosen).sum())})
+            for name, chosen in languages_of.items()
         }
 
     def score(self, model: str, cell: str, seeds: list[int], draws: int) -> CellScores:
@@ -208,9 +219,9 @@ def table(predictions: pd.DataFrame, spec: Mapping[str, Any], draws: int) -> lis
         for model in spec["models"]:
             cells = {cell: task_predictions.score(model, cell, spec["seeds"], draws) for cell in spec["cells"]}
             reference = next(iter(cells.values()))
-            for subset, mask in task_predictions.masks.items():
+            for subset, rows in task_predictions.rows.items():
                 for cell, scores in cells.items():
-                    row = f"{task.upper()} | {subset}, {mask.sum():,} | {model} | {cell}"
+                    row = f"{task.upper()} | {subset}, {rows} | {model} | {cell}"
                     lines.append(f"| {row} | {_score_columns(scores, reference, subset)} |")
     return lines
 

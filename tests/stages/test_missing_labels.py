@@ -7,9 +7,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from babelcart import experiments
+from babelcart.core.errors import UserError
 from tests.support.project import Project, run, run_to
+from tests.support.tables import table
 
 STAGES_AFTER = ("attack", "resist", "baseline", "card")
 
@@ -92,3 +97,23 @@ def test_some_test_labels_give_scores_of_the_labelled_rows(project: Project, lab
     printed = run("results").output
     for model in ("tiny", "ngram"):
         assert f"| QC | overall, {number} | {model} |" in printed
+
+
+def test_experiments_compare_the_labelled_test_rows() -> None:
+    rows = table(100)
+    partly = rows.assign(label=rows["label"].astype("Int8").mask(np.arange(len(rows)) % 4 == 0))
+    spec = {"tasks": ["qc"], "models": ["m"], "cells": {"c": {}}, "seeds": [0], "subsets": {"qc": {"all": [], "German": ["de"]}}}
+
+    def lines(test: pd.DataFrame) -> list[str]:
+        tables = [rows.assign(split="validation"), test.assign(split="test")]
+        return experiments.table(pd.concat(tables).assign(task="qc", model="m", cell="c", seed=0), spec, draws=20)
+
+    labelled = partly[partly["label"].notna()]
+    of_all, of_german = lines(partly)[2:]
+    assert of_all.startswith(f"| QC | all, {len(labelled)} of {len(rows)} labelled | m | c |")
+    german = (labelled["language"] == "de").sum()
+    assert of_german.startswith(f"| QC | German, {german} of {(rows['language'] == 'de').sum()} labelled | m | c |")
+    assert of_all.partition("labelled")[2] == lines(labelled)[2].partition(f"all, {len(labelled)}")[2]
+    assert lines(rows)[2].startswith(f"| QC | all, {len(rows)} | m | c |")
+    with pytest.raises(UserError, match="no test row has a label"):
+        lines(partly.assign(label=pd.array([pd.NA] * len(rows), dtype="Int8")))
