@@ -158,8 +158,8 @@ def not_readable(table: Table) -> str | None:
     """Why DuckDB cannot read a file in a query, with the command that converts it; None if it can."""
     file, path = table.file.raw_file, table.path
     encoding = file.options.encoding
-    if encoding not in ((None, "latin-1", "utf-16") if file.format == "csv" else (None,)):
-        return f"queries do not read {encoding}; convert it: iconv -f {encoding} -t utf-8 {path.name} > utf8-{path.name}"
+    if encoding is not None and file.format != "csv":
+        return f"queries read JSON in UTF-8, not in {encoding}; convert it: iconv -f {encoding} -t utf-8 {path.name} > utf8-{path.name}"
     with path.open("rb") as handle:
         packed = compression(handle.read(512))
     if packed and (packed, path.suffix.lower()) not in (("gzip", ".gz"), ("zstd", ".zst")):

@@ -114,8 +114,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         (b"source,target,text\n", "line 1: expected the columns"),
         (b"source,target,text,translation\nen,de,a\n", "line 2: expected 4 fields; found 3"),
         (b"source,target,text,translation\nen,xx,a,b\n", "line 2: unknown language"),
-        (b"source,target,text,translation\nen,de,\xff,b\n", "not a CSV of UTF-8"),
-        (b'source,target,text,translation\nen,de,"a,b\n', "not a CSV of UTF-8"),
+        (b"source,target,text,translation\nen,de,\xff,b\n", "line 2: is not UTF-8 text"),
+        (b'source,target,text,translation\nen,de,"a,b\n', "line 2: is not CSV: unexpected end of data"),
     ],
 )
 def test_a_malformed_memory_is_reported_with_its_line(tmp_path: Path, content: bytes, message: str) -> None:

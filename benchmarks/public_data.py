@@ -1,6 +1,6 @@
 """Measure the way from a public data set to F1, on look-alikes with invented rows.
 
-    PYTHONPATH=. python benchmarks/datasets.py esci wands home-depot --rows 3000
+    PYTHONPATH=. python benchmarks/public_data.py esci wands home-depot --rows 3000
 
 For each data set, the script clones the committed project to a temporary folder, runs `make setup`, writes the look-alike to the folder
 `shop`, and runs the three commands of docs/datasets.md: `babelcart inspect shop --write`, `make repro`, `babelcart results`. It prints the
