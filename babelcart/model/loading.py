@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Suffixes of files that torch.load or pickle.load would read.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+MAX_RANK = 4096  # of an adapter
+ADAPTER_SHAPE = {"peft_type": object, "r": int, "rank_pattern?": ({...: int}, None)}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ModelSettings:
     weights: Weights
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     quantization: Literal["none", "nf4"] = "none"
-    r: int = bounded(1, 4096, default=16)
+    r: int = bounded(1, MAX_RANK, default=16)
     lora_alpha: int = bounded(1, 65536, default=32)
     lora_dropout: float = bounded(0, 0.99, default=0.0)
     use_rslora: bool = False
@@ -203,12 +205,17 @@ def check_adapter(folder: Path) -> None:
     Raises
     ------
     UserError
-        If the folder contains no adapter, a pickle file, or an adapter of another type, which could name more files to load.
+        If the folder contains no adapter, a pickle file, an adapter of another type, which could name more files to load, or a rank above
+        `MAX_RANK`, for which the allocation of memory would fail.
     """
-    adapter_type = read_json(folder / "adapter_config.json", {"peft_type": object})["peft_type"]
+    path = folder / "adapter_config.json"
+    adapter = read_json(path, ADAPTER_SHAPE)
     refuse_pickles(folder)
-    if adapter_type != "LORA":
-        raise UserError(f"{folder} holds an adapter of the kind {adapter_type!r}; accepted: 'LORA', as `train` writes it")
+    if adapter["peft_type"] != "LORA":
+        raise UserError(f"{folder} holds an adapter of the kind {adapter['peft_type']!r}; accepted: 'LORA', as `train` writes it")
+    ranks = [adapter["r"], *(adapter.get("rank_pattern") or {}).values()]
+    if outside := [rank for rank in ranks if not 1 <= rank <= MAX_RANK]:
+        raise UserError(f"{path}: the rank is {outside[0]}; accepted: 1 to {MAX_RANK}")
 
 
 def load_adapter(base: Any, folder: Path) -> Any:

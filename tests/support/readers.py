@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -510,8 +511,14 @@ OUTPUTS = {
 }
 
 
+def _script(name: str) -> ModuleType:
+    """The module of a stage, or of a command that reads the outputs of stages."""
+    package = "stages" if (ROOT / "stages" / f"{name}.py").exists() else "babelcart.commands"
+    return importlib.import_module(f"{package}.{name}")
+
+
 class _Stage:
-    """Run a stage on a copy of the project in which one file is replaced."""
+    """Run a stage, or a command, on a copy of the project in which one file is replaced."""
 
     def __init__(self, folder: Path, stage: str, arguments: tuple[str, ...], name: str) -> None:
         self.original, self.stage, self.arguments, self.name = folder, stage, arguments, name
@@ -534,7 +541,7 @@ class _Stage:
         before = Path.cwd()
         os.chdir(self.copy)
         try:
-            result = CliRunner().invoke(importlib.import_module(f"stages.{self.stage}").main, list(self.arguments))
+            result = CliRunner().invoke(_script(self.stage).main, list(self.arguments))
         finally:
             os.chdir(before)
             shutil.copy(self.original / self.name, changed)

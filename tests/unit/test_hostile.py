@@ -276,6 +276,10 @@ def test_a_pickled_adapter_is_refused(payload: bytes, tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "XLORA", "adapters": {"0": "elsewhere"}}))
     with pytest.raises(UserError, match="adapter of the kind 'XLORA'"):
         loading.load_adapter(base, folder)
+    for ranks in ({"r": 2**32}, {"rank_pattern": {"q_proj": 2**32}}):
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **ranks}))
+        with pytest.raises(UserError, match=f"the rank is {2**32}; accepted: 1 to 4096"):
+            loading.load_adapter(base, folder)
     assert not Path("MARK").exists()
     assert not Path("out").exists()
 
