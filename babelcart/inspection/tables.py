@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from babelcart.core.errors import UserError
 from babelcart.inspection.files import FileFormat, to_text
 from babelcart.reading import formats
-from babelcart.reading.batches import Request
+from babelcart.reading.batches import Request, as_list
 
 if TYPE_CHECKING:
     import duckdb
@@ -120,7 +120,7 @@ class Database:
             broken += [f"line {line}: {error.reason}" for line, error in batch.malformed]
             if not batch.lines:
                 continue
-            arrays = [pa.array(list(map(_clean, batch.columns[column])), pa.large_string()) for column in file.columns]
+            arrays = [pa.array(list(map(_clean, as_list(batch.columns[column]))), pa.large_string()) for column in file.columns]
             self.connection.register("batch", pa.Table.from_arrays(arrays, names=list(file.columns)))
             self.connection.execute(f"INSERT INTO {name} SELECT * FROM batch")
             self.connection.unregister("batch")

@@ -8,11 +8,17 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from babelcart.core.errors import UserError, short_repr
 from babelcart.reading.containers import is_utf8
 from babelcart.reading.sources import RawFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# The values of a column: an array where the format gives one, else a list.
+Values: TypeAlias = "list[Any] | pa.Array"
 
 BATCH_ROWS = 50_000
 DELIMITERS = {"\t": "tabs", ";": "';'", "|": "'|'", ",": "','"}
@@ -35,16 +41,17 @@ class Batch:
 
     Attributes
     ----------
-    lines : list of int
+    lines : sequence of int
         Line number of each record; row number for Parquet.
-    columns : dict of str to list
-        Requested field that the file has -> its value in each record, as the format gives it; None if it is missing.
+    columns : dict of str to list or pyarrow.Array
+        Requested field that the file has -> its value in each record, as the format gives it; None if it is missing. Arrays hold integers
+        or texts (large_string) that are valid UTF-8.
     malformed : list of (int, Malformed)
         Line number and reason of records that could not be read.
     """
 
-    lines: list[int] = field(default_factory=list)
-    columns: dict[str, list[Any]] = field(default_factory=dict)
+    lines: Sequence[int] = field(default_factory=list)
+    columns: dict[str, Values] = field(default_factory=dict)
     malformed: list[tuple[int, Malformed]] = field(default_factory=list)
 
 
@@ -65,6 +72,12 @@ class Request:
     fields: tuple[str, ...]
     required: tuple[str, ...]
     header: tuple[str, ...] = ()
+
+
+def as_list(values: Values) -> list[Any]:
+    """The values of a column as objects of Python."""
+    converted: list[Any] = values if isinstance(values, list) else values.to_pylist()
+    return converted
 
 
 def detect_encoding(sample: bytes) -> str | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from babelcart.core.errors import UserError
 from babelcart.reading.batches import BATCH_ROWS, Batch, Malformed, Request, check_columns, text_lines
 from babelcart.reading.containers import inner_name
 from babelcart.reading.sources import RawFile, ReadOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_FIELD = 2**24  # characters of a field
 # A quoted field of a tab-separated line, with its quotes.
@@ -60,25 +64,24 @@ def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Bat
     header, line_count = _header(lines, file, request, dialect)
     check_columns(file, header, request)
     while chunk := list(itertools.islice(lines, BATCH_ROWS)):
-        batch, rows = Batch(), _one_record_a_line(chunk, dialect, len(header))
-        if rows is not None:
-            batch.lines = list(range(line_count + 1, line_count + len(chunk) + 1))
+        columns = _one_record_a_line(chunk, header, request.fields, dialect)
+        if columns is not None:
+            yield Batch(range(line_count + 1, line_count + len(chunk) + 1), columns)
             line_count += len(chunk)
-        else:
-            recorded = _RecordedLines(itertools.chain(chunk, lines))
-            rows = []
-            for line_number, values in _records(recorded, file, len(header), dialect, line_count, quoting):
-                if isinstance(values, Malformed):
-                    batch.malformed.append((line_number, values))
-                else:
-                    batch.lines.append(line_number)
-                    rows.append(values)
-                if recorded.count >= len(chunk):
-                    break
-            line_count += recorded.count
-        columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
-        batch.columns = {name: list(columns.get(name, ())) for name in request.fields if name in header}
-        yield batch
+            continue
+        recorded = _RecordedLines(itertools.chain(chunk, lines))
+        line_numbers, rows, malformed = [], [], []
+        for line_number, values in _records(recorded, file, len(header), dialect, line_count, quoting):
+            if isinstance(values, Malformed):
+                malformed.append((line_number, values))
+            else:
+                line_numbers.append(line_number)
+                rows.append(values)
+            if recorded.count >= len(chunk):
+                break
+        line_count += recorded.count
+        fields = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
+        yield Batch(line_numbers, {name: list(fields.get(name, ())) for name in request.fields if name in header}, malformed)
 
 
 def _header(lines: Iterator[str], file: RawFile, request: Request, dialect: dict[str, Any]) -> tuple[list[str], int]:
@@ -97,13 +100,50 @@ def _header(lines: Iterator[str], file: RawFile, request: Request, dialect: dict
     return header, recorded.count
 
 
-def _one_record_a_line(lines: Sequence[str], dialect: dict[str, Any], width: int) -> list[list[str]] | None:
-    """The values of each line if each is a complete record of `width` fields, else None."""
-    try:
-        rows = list(csv.reader(lines, **dialect))
-    except csv.Error:
+def _one_record_a_line(
+    lines: Sequence[str], header: Sequence[str], fields: Sequence[str], dialect: dict[str, Any]
+) -> dict[str, pa.Array] | None:
+    """The columns of `fields` if each line is a complete record, read by Arrow; None if the csv module might read the lines differently."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    text, delimiter = "".join(lines), dialect["delimiter"]
+    has_quotes = dialect["quotechar"] is not None and '"' in text
+    if len(header) < 2 or dialect["escapechar"] or not delimiter.isascii() or text.startswith("\ufeff"):
         return None
-    return rows if len(rows) == len(lines) and set(map(len, rows)) == {width} else None
+    if text.count("\r") != text.count("\r\n") or (has_quotes and '"' in _quoted_fields(delimiter).sub("", text)):
+        return None
+    if min(map(len, lines)) <= len("\r\n") or (len(text) > MAX_FIELD and max(map(len, lines)) > MAX_FIELD):
+        return None  # an empty line is not a record; a long line may have a field that is too large
+    positions = {name: str(header.index(name)) for name in fields if name in header}
+    try:
+        content = text.encode()
+        table = arrow_csv.read_csv(
+            pa.py_buffer(content),
+            read_options=arrow_csv.ReadOptions(
+                column_names=list(map(str, range(len(header)))), block_size=len(content) + 1, use_threads=False
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter, quote_char='"' if has_quotes else False, ignore_empty_lines=False, newlines_in_values=False
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                include_columns=list(positions.values()) or ["0"],
+                column_types={position: pa.large_string() for position in positions.values()},
+                strings_can_be_null=False,
+            ),
+        )
+    except (UnicodeEncodeError, OverflowError, pa.ArrowInvalid):
+        return None
+    if len(table) != len(lines):
+        return None
+    return {name: table[position].combine_chunks() for name, position in positions.items()}
+
+
+@functools.cache
+def _quoted_fields(delimiter: str) -> re.Pattern[str]:
+    """A quoted field that ends on its line. If the lines have no other quotes, each line is a record."""
+    separator = re.escape(delimiter)
+    return re.compile(rf'(?:^|{separator})"[^"\r\n]*(?:""[^"\r\n]*)*"(?={separator}|\r?\n|\Z)', re.M)
 
 
 def delimiter_of(file: RawFile) -> str:

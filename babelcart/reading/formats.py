@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from babelcart.core.errors import UserError, short_repr
-from babelcart.reading.batches import BATCH_ROWS, DELIMITERS, Batch, Malformed, Request, check_columns, text_lines
+from babelcart.reading.batches import BATCH_ROWS, DELIMITERS, Batch, Malformed, Request, Values, check_columns, text_lines
 from babelcart.reading.containers import inner_name, open_container, refusal
 from babelcart.reading.delimited import delimited
 from babelcart.reading.sources import RawFile
@@ -78,7 +78,7 @@ def _with_progress(file_batches: Iterator[Batch], handle: BinaryIO, path: Path) 
 def _json_lines(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Batch]:
     numbered = enumerate(text_lines(handle, file, "\n"), 1)
     while chunk := list(itertools.islice(numbered, BATCH_ROWS)):
-        batch, records = Batch(), []
+        line_numbers, records, malformed = [], [], []
         for line_number, line in chunk:
             if not (text := line.strip()):
                 continue
@@ -87,17 +87,16 @@ def _json_lines(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[B
             except Malformed as error:
                 if line_number == 1:
                     _refuse_other_formats(file, text)
-                batch.malformed.append((line_number, error))
+                malformed.append((line_number, error))
             else:
-                batch.lines.append(line_number)
+                line_numbers.append(line_number)
                 records.append(record)
-        batch.columns = {name: [record.get(name) for record in records] for name in request.fields}
-        yield batch
+        yield Batch(line_numbers, {name: [record.get(name) for record in records] for name in request.fields}, malformed)
 
 
 def _json_record(line: str, text: str, request: Request) -> dict[str, Any]:
     try:
-        record = json.loads(line, object_pairs_hook=_json_object)
+        record = _JSON.decode(line)
     except (ValueError, RecursionError) as error:
         reason = f"not JSON ({error})" if "\0" not in line else "contains a NUL byte"
         raise Malformed("the line", text.encode("utf-8", "replace").decode("utf-8"), reason) from None
@@ -116,6 +115,10 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
     return record
+
+
+# `json.loads` would make a decoder for each line.
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def _refuse_other_formats(file: RawFile, first_line: str) -> None:
@@ -150,9 +153,28 @@ def arrow_batches(record_batches: Iterator[Any], request: Request) -> Iterator[B
     for record_batch in record_batches:
         rows = record_batch.num_rows
         names = record_batch.schema.names
-        columns = {name: record_batch.column(names.index(name)).to_pylist() for name in request.fields if name in names}
-        yield Batch(list(range(first_row, first_row + rows)), {name: list(map(_decoded, values)) for name, values in columns.items()})
+        columns = {name: _values(record_batch.column(names.index(name))) for name in request.fields if name in names}
+        yield Batch(range(first_row, first_row + rows), columns)
         first_row += rows
+
+
+def _values(array: Any) -> Values:
+    """The values of an Arrow array of any type.
+
+    Raises
+    ------
+    pyarrow.ArrowInvalid
+        If a text is not valid UTF-8.
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type):
+        texts = array.cast(pa.large_string())
+        texts.validate(full=True)
+        return texts
+    return array if pa.types.is_integer(array.type) else list(map(_decoded, array.to_pylist()))
 
 
 def _decoded(value: Any) -> Any:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from babelcart.core.errors import short_repr
-from babelcart.reading.batches import Batch, Malformed, Request
+from babelcart.reading.batches import Batch, Malformed, Request, Values, as_list
 from babelcart.reading.sources import RawFile
 from babelcart.rows import languages
 from babelcart.rows.labels import LabelRule, grade_text
 from babelcart.rows.text import normalise
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # The columns of texts that every row needs.
 TEXTS = ("id", "language", "origin_query", "candidate")
@@ -61,30 +64,34 @@ class RowParser:
         ]
         self.output += ["label", "grade"] if self.wants_label else []
 
-    def parse(self, batch: Batch) -> tuple[dict[str, list[Any]], list[int], list[tuple[int, Malformed]]]:
-        """Column -> values of the well-formed rows, their line numbers, and line number and reason of the others."""
+    def parse(self, batch: Batch) -> tuple[dict[str, Values], Sequence[int], list[tuple[int, Malformed]]]:
+        """Column -> values of the well-formed rows, their line numbers, and line number and reason of the others.
+
+        Columns that are arrays in `batch` stay arrays if each of their values is well-formed.
+        """
         if self.where:
             batch = self._filtered(batch)
         rows = len(batch.lines)
         self.records += rows + len(batch.malformed)
         errors: dict[int, Malformed] = {}
-        columns: dict[str, list[Any]] = {}
+        columns: dict[str, Values] = {}
         for column in self.texts:
             columns[column] = self._texts(column, batch, errors)
         self._check_ids(columns["id"], errors)
         if self.checks_task and self.names["task"] in batch.columns:
-            self._check_task(batch.columns[str(self.names["task"])], errors)
+            self._check_task(as_list(batch.columns[str(self.names["task"])]), errors)
         if "language" in columns:
             columns["language_tag"] = columns["language"]
             columns["language"] = self._languages(columns["language_tag"], errors)
-        left_out: list[bool] = []
+        missing: set[int] = set()
         if self.wants_label:
-            columns["label"], columns["grade"], left_out = self._parse_labels(batch, rows, errors)
+            columns["label"], columns["grade"], missing = self._parse_labels(batch, rows, errors)
         malformed = [*batch.malformed, *((batch.lines[index], error) for index, error in errors.items())]
-        if errors or any(left_out):
-            kept = [index for index in range(rows) if index not in errors and not (left_out and left_out[index])]
-            self.unlabelled += rows - len(errors) - len(kept)
-            columns = {name: [values[index] for index in kept] for name, values in columns.items()}
+        left_out = missing - errors.keys() if self.labelled else set()
+        if errors or left_out:
+            self.unlabelled += len(left_out)
+            kept = [index for index in range(rows) if index not in errors and index not in left_out]
+            columns = {name: _selected(values, kept) for name, values in columns.items()}
             return {name: columns[name] for name in self.output}, [batch.lines[index] for index in kept], malformed
         return {name: columns[name] for name in self.output}, batch.lines, malformed
 
@@ -92,26 +99,28 @@ class RowParser:
         """The records whose values `where` accepts."""
         kept = list(range(len(batch.lines)))
         for name, accepted in self.where.items():
-            texts = list(map(grade_text, batch.columns[name]))
+            texts = _grade_texts(batch.columns[name])
             for text in set(texts) - accepted:
                 self.rejected.setdefault(name, text)
             kept = [index for index in kept if texts[index] in accepted]
-        columns = {name: [values[index] for index in kept] for name, values in batch.columns.items()}
+        columns = {name: _selected(values, kept) for name, values in batch.columns.items()}
         return Batch([batch.lines[index] for index in kept], columns, batch.malformed)
 
-    def _texts(self, column: str, batch: Batch, errors: dict[int, Malformed]) -> list[str]:
+    def _texts(self, column: str, batch: Batch, errors: dict[int, Malformed]) -> Values:
         name = self.names[column]
         if name is None:
             if column == "id" and column not in self.constants:
                 return list(map(str, batch.lines))
             return [self.constants[column]] * len(batch.lines)
         values = batch.columns[name]
-        return values if _are_clean(values) else _checked(values, _text_check(name, self.options.encoding, integers=column == "id"), errors)
+        if _are_clean(values):
+            return values
+        return _checked(as_list(values), _text_check(name, self.options.encoding, integers=column == "id"), errors)
 
-    def _check_ids(self, ids: Sequence[str], errors: dict[int, Malformed]) -> None:
-        if all(map(str.strip, ids)):
+    def _check_ids(self, ids: Values, errors: dict[int, Malformed]) -> None:
+        if _have_letters(ids) if _is_array(ids) else all(map(str.strip, ids)):
             return
-        for index, identifier in enumerate(ids):
+        for index, identifier in enumerate(as_list(ids)):
             if not identifier.strip():
                 errors.setdefault(index, Malformed(self.names["id"] or "id", identifier, "the id is empty"))
 
@@ -122,10 +131,13 @@ class RowParser:
                 reason = f"expected {self.task.upper()}; if the column {name} has another meaning, set `columns: {{task: null}}` in data"
                 errors.setdefault(index, Malformed(name, grade_text(value), reason))
 
-    def _languages(self, tags: Sequence[str], errors: dict[int, Malformed]) -> list[str | None]:
-        codes = self._codes
-        for tag in set(tags) - codes.keys():
-            codes[tag] = self.language_map.get(normalise(tag)) or languages.iso_code(tag)
+    def _languages(self, tags: Values, errors: dict[int, Malformed]) -> Values:
+        if _is_array(tags):
+            parsed = _mapped(tags, self._language)
+            if not parsed.null_count:
+                return parsed
+            tags = as_list(tags)
+        codes = {tag: self._language(tag) for tag in set(tags)}
         parsed = [codes[tag] for tag in tags]
         if None in parsed:
             name = self.names["language"] or "language"
@@ -137,28 +149,39 @@ class RowParser:
                     errors.setdefault(index, Malformed(name, tags[index], reason))
         return parsed
 
-    def _parse_labels(self, batch: Batch, rows: int, errors: dict[int, Malformed]) -> tuple[list[int | None], list[str], list[bool]]:
-        """Labels, grades, and whether a row is left out because the rule gives it no label."""
+    def _language(self, tag: str) -> str | None:
+        if tag not in self._codes:
+            self._codes[tag] = self.language_map.get(normalise(tag)) or languages.iso_code(tag)
+        return self._codes[tag]
+
+    def _parse_labels(self, batch: Batch, rows: int, errors: dict[int, Malformed]) -> tuple[Values, list[str], set[int]]:
+        """Labels, grades, and the indices of the rows to which the rule gives no label."""
         name = self.names["label"]
-        values: Sequence[Any] = [self.constants.get("label")] * rows
+        values: Values = [self.constants.get("label")] * rows
         if name is not None:
-            values = batch.columns.get(name) or [None] * rows
+            values = batch.columns.get(name, [None] * rows)
         grade_name = self.names["grade"]
-        grades = values if grade_name is None else batch.columns.get(grade_name) or values
-        parsed = [self._label(value, name or "label") for value in values]
-        labels = [None if isinstance(label, Malformed) else label for label in parsed]
-        left_out: list[bool] = []
-        if None in labels:
-            errors_of_labels = {index: label for index, label in enumerate(parsed) if isinstance(label, Malformed)}
-            for index, error in errors_of_labels.items():
-                errors.setdefault(index, error)
-            left_out = [self.labelled and label is None and index not in errors for index, label in enumerate(labels)]
+        grades = values if grade_name is None else batch.columns.get(grade_name, values)
+        labels, missing = self._labels_of(values, name or "label", errors)
         if self.rule.is_default and grades is values:
-            return labels, [""] * rows, left_out
-        texts = list(map(grade_text, grades))
+            return labels, [""] * rows, missing
+        texts = _grade_texts(grades)
         if not _are_clean(texts):
             texts = _checked(texts, _text_check(grade_name or name or "label", self.options.encoding, integers=False), errors)
-        return labels, texts, left_out
+        return labels, texts, missing
+
+    def _labels_of(self, values: Values, name: str, errors: dict[int, Malformed]) -> tuple[Values, set[int]]:
+        """The label of each value, and the indices of the values without a label."""
+        if _is_array(values) and not values.null_count:
+            labels_of_values = {value: self._label(value, name) for value in values.unique().to_pylist()}
+            if not any(isinstance(label, Malformed) or label is None for label in labels_of_values.values()):
+                return _mapped(values, labels_of_values.__getitem__, "int8"), set()
+        parsed = [self._label(value, name) for value in as_list(values)]
+        for index, label in enumerate(parsed):
+            if isinstance(label, Malformed):
+                errors.setdefault(index, label)
+        labels = [None if isinstance(label, Malformed) else label for label in parsed]
+        return labels, {index for index, label in enumerate(labels) if label is None} if None in labels else set()
 
     def _label(self, value: Any, name: str) -> int | Malformed | None:
         if not isinstance(value, (str, int, float, Decimal)) or value != value:  # a list, a missing value, NaN
@@ -182,8 +205,45 @@ def _accepted_values(values: Any) -> set[str]:
     return {grade_text(value) for value in (values if isinstance(values, tuple) else (values,))}
 
 
-def _are_clean(values: Sequence[Any]) -> bool:
+def _is_array(values: Values) -> TypeGuard[pa.Array]:
+    return not isinstance(values, list)
+
+
+def _mapped(values: pa.Array, function: Callable[[Any], Any], kind: str = "large_string") -> pa.Array:
+    """The result of a function for each value of an array, as an array of the type `kind`; computed once for equal values."""
+    import pyarrow as pa
+
+    encoded = values.dictionary_encode()
+    return pa.array(list(map(function, encoded.dictionary.to_pylist())), kind).take(encoded.indices)
+
+
+def _selected(values: Values, indices: Sequence[int]) -> Values:
+    import pyarrow as pa
+
+    return values.take(pa.array(indices, pa.int64())) if _is_array(values) else [values[index] for index in indices]
+
+
+def _grade_texts(values: Values) -> list[str]:
+    if _is_array(values) and not values.null_count:
+        return as_list(_mapped(values, grade_text))
+    return list(map(grade_text, as_list(values)))
+
+
+def _have_letters(texts: pa.Array) -> bool:
+    """Whether each text has an ASCII letter or digit."""
+    import pyarrow.compute as pc
+
+    return pc.all(pc.match_substring_regex(texts, "[0-9A-Za-z]"), min_count=0).as_py() is True
+
+
+def _are_clean(values: Values) -> bool:
     """Whether all values are texts without NUL bytes and undecoded bytes."""
+    if _is_array(values):
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        is_text = pa.types.is_large_string(values.type) and not values.null_count
+        return is_text and not pc.any(pc.match_substring(values, "\0"), min_count=0).as_py()
     if set(map(type, values)) - {str}:
         return False
     joined = "".join(values)

@@ -228,7 +228,7 @@ def _read_columns(file: RawFile, parser: RowParser) -> tuple[dict[str, Any], Any
     for batch in _batches(file, parser.request):
         columns, batch_lines, malformed = parser.parse(batch)
         for name, values in columns.items():
-            parts[name].append(pa.array(values, type=_arrow_type(name)))
+            parts[name].append(pa.array(values, type=_arrow_type(name)) if isinstance(values, list) else values)
         lines.append(np.asarray(batch_lines, dtype=np.int64))
         problems += [Problem(str(file.path), line, *error.args) for line, error in malformed]
     arrays = {name: pa.chunked_array(chunks, type=_arrow_type(name)).to_pandas() for name, chunks in parts.items()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import decimal
+import io
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.prepare import PreparedTask, prepare_task
-from babelcart.reading import readers
+from babelcart.reading import delimited, readers
 from babelcart.reading.sources import Data, RawFile, ReadOptions
 from babelcart.rows.cleaning import Prepare, drop_uninformative
 from babelcart.rows.labels import LabelRule, grade_text
@@ -462,3 +464,22 @@ def test_wrong_reading_options_are_refused(options: dict[str, Any], message: str
 def test_the_former_setting_of_column_names_is_refused_with_the_new_form() -> None:
     with pytest.raises(UserError, match=r"write there `columns: \{origin_query: search_term\}`"):
         config.build_section(Prepare, {"columns": {"origin_query": "search_term"}}, "prepare")
+
+
+@pytest.mark.parametrize("quoting", ["minimal", "none"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_lines_that_arrow_reads_have_the_records_of_the_csv_module(delimiter: str, quoting: str) -> None:
+    chance, accepted = Random(0), 0
+    pieces = ["a", "é", " ", '"', '""', delimiter, delimiter, "\r", "\0", "\ufeff", "\u2028", '"a"', f'"b{delimiter}"', "null", "7"]
+    dialect = delimited._dialect(ReadOptions(), delimiter, quoting)
+    for _ in range(4000):
+        rows = [
+            "".join(chance.choices(pieces, k=chance.randint(1, 6))) + chance.choice(["\n", "\r\n"]) for _ in range(chance.randint(1, 3))
+        ]
+        lines = list(io.StringIO("".join(rows), newline=""))
+        columns = delimited._one_record_a_line(lines, ["x", "y"], ["x", "y"], dialect)
+        if columns is not None:
+            accepted += 1
+            records = zip(columns["x"].to_pylist(), columns["y"].to_pylist(), strict=True)
+            assert list(map(list, records)) == list(csv.reader(lines, **dialect)), lines
+    assert accepted > 100
