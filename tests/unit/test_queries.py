@@ -243,8 +243,10 @@ def test_quotes_that_merge_rows_are_refused(folder: Path, name: str, content: st
 def test_a_query_may_state_the_meaning_of_quotes(folder: Path) -> None:
     (folder / "rows.tsv").write_text(SWALLOWED)
     sql = "SELECT id, query AS origin_query, title AS candidate FROM read_csv('rows.tsv', {})"
-    assert [row["origin_query"] for row in run(sql.format("quote = ''"))] == ['"led tv mount', "lamp", 'lamp 5"', "sofa"]
-    assert len(run(sql.format("quote = '\"'"))) == 2
+    characters = run(sql.format("quote = ''"))
+    quoted = run(sql.format("quote = '\"'"))
+    assert [row["origin_query"] for row in characters] == ['"led tv mount', "lamp", 'lamp 5"', "sofa"]
+    assert len(quoted) == 2
 
 
 @pytest.mark.parametrize("options", ["", "delim = '\\t'", "sep := E'\\t'"])

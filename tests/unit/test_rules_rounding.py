@@ -108,6 +108,7 @@ REASONS = {
         "babelcart/experiments.py::_score_columns: format",
         "babelcart/inspection/joins.py::write_query: format",
         "babelcart/inspection/proposal.py::_Planner._query_sources: format",
+        "babelcart/inspection/proposal.py::_Planner._query_sources: round",
         "babelcart/inspection/proposal.py::_percentages: format",
         "babelcart/inspection/summary.py::_percent: format",
         "babelcart/inspection/summary.py::_repetitions: round",
