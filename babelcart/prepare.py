@@ -51,6 +51,7 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
     """
     prepared = PreparedTask()
     problems_of_train: list[readers.Problem] = []
+    all_facts: list[readers.FileFacts] = []
     for split in SPLITS:
         files, label_files = data.raw_files(task, split), data.raw_files(task, f"{split}_labels")
         table, problems, facts = readers.read_rows(files, task, labelled=split == "train" and not label_files)
@@ -58,8 +59,9 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
         prepared.warnings += facts.warnings
         prepared.warnings += [f"{split}: {warning}" for warning in check_languages(table)]
         if label_files:
-            labels, label_problems = readers.read_labels(label_files, task)
+            labels, label_problems, label_facts = readers.read_labels(label_files, task)
             problems = problems + label_problems
+            all_facts.append(label_facts)
             if not problems or split == "train":
                 table, joined = join_labels(table, labels, [str(file.path) for file in label_files])
                 counts |= joined
@@ -75,7 +77,9 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
             counts["left_out_unlabelled"] = facts.unlabelled
         prepared.tables[split], prepared.counts[split] = table, counts
         prepared.hashes |= {_relative(path, data): sha256(path) for path in _files_read([*files, *label_files], data)}
+        all_facts.append(facts)
     readers.refuse_broken(problems_of_train, settings.max_broken_rows)
+    prepared.warnings += _key_warnings(task, all_facts)
     _clean_train(prepared, settings, data, task)
     prepared.counts["broken"] = {"rows": len(problems_of_train)}
     return prepared
@@ -156,6 +160,14 @@ def _join_warnings(split: str, joined: dict[str, int]) -> list[str]:
     return [
         f"{split}: {joined['unmatched']:,} of {joined['label_rows']:,} labels have an id that no row has, "
         f"and {joined['matched']:,} rows have a label in the label files"
+    ]
+
+
+def _key_warnings(task: str, all_facts: list[readers.FileFacts]) -> list[str]:
+    """A warning for each key of `languages` and `labels` that no row of the task has, such as a misspelt one."""
+    unused = {key for facts in all_facts for key in facts.unused_keys} - {key for facts in all_facts for key in facts.used_keys}
+    return [
+        f"{task}: `{option}` in data maps {key!r}, which no row has; check its spelling, or remove it" for option, key in sorted(unused)
     ]
 
 

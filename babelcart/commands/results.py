@@ -102,8 +102,9 @@ def slice_table(split: str | None, group: str) -> list[str]:
 def attack_table() -> list[str]:
     """Lines of the table of attacks: the answers flipped by each attack and by its control, neutral text of equal length."""
     lines = ["| task | model | attack | sought | rows | flipped | 95 % | control | excess |", "|---|---|---|---|---|---|---|---|---|"]
-    models = sorted(config.load("run", tuple[str, ...]))
-    for path in (path for model in models for path in sorted(Path(f"metrics/{model}").glob("*_attacks.json"))):
+    models, tasks = sorted(config.load("run", tuple[str, ...])), config.load("tasks", tuple[str, ...])
+    paths = (Path(f"metrics/{model}/{task}_attacks.json") for model in models for task in sorted(tasks))
+    for path in filter(Path.exists, paths):
         for attack, directions in read_json(path, resist.SHAPE).items():
             for direction, counts in directions.items():
                 shares = [counts.get(key, float("nan")) for key in ("flipped", "flipped_low", "flipped_high", "control", "excess")]

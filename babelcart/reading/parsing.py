@@ -46,6 +46,8 @@ class RowParser:
         self.constants = {name: str(value) for name, value in (options.constants or {}).items()}
         self.rule = LabelRule(options.labels)
         self.records = self.unlabelled = 0
+        # Keys of the options `languages` and `labels` that a row has.
+        self.used_keys: set[tuple[str, str]] = set()
         # The first values that `where` rejects, for a message.
         self.rejected: dict[str, str] = {}
         self.where = {name: _accepted_values(values) for name, values in (options.where or {}).items()}
@@ -151,8 +153,17 @@ class RowParser:
 
     def _language(self, tag: str) -> str | None:
         if tag not in self._codes:
-            self._codes[tag] = self.language_map.get(normalise(tag)) or languages.iso_code(tag)
+            key = normalise(tag)
+            self._codes[tag] = self.language_map.get(key) or languages.iso_code(tag)
+            self.used_keys.add(("languages", key))
         return self._codes[tag]
+
+    def unused_keys(self) -> set[tuple[str, str]]:
+        """Option and key, in the form in which it is compared, of the keys of `languages` and `labels` that no row has had."""
+        keys = {("languages", key) for key in self.language_map} if "language" in self.texts else set()
+        if self.wants_label and not self.rule.is_default:
+            keys |= {("labels", key) for key in self.rule.values}
+        return keys - self.used_keys
 
     def _parse_labels(self, batch: Batch, rows: int, errors: dict[int, Malformed]) -> tuple[Values, list[str], set[int]]:
         """Labels, grades, and the indices of the rows to which the rule gives no label."""
@@ -193,6 +204,7 @@ class RowParser:
 
     def _new_label(self, value: Any, name: str) -> int | Malformed | None:
         text = grade_text(value)
+        self.used_keys.add(("labels", text))
         if not text and text not in self.rule.values:
             return Malformed(name, "", "the label is missing") if self.labelled else None
         try:

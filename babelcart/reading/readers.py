@@ -84,6 +84,8 @@ class FileFacts:
         Number of train rows that were left out because their value has no label.
     separators : dict of str to str
         File -> separator of its category paths.
+    used_keys, unused_keys : set of (str, str)
+        Option and key of the keys of `languages` and `labels` that some row has, and that no row of some file has.
     warnings : list of str
         Facts that may show a wrong option.
     """
@@ -91,6 +93,8 @@ class FileFacts:
     records: int = 0
     unlabelled: int = 0
     separators: dict[str, str] = field(default_factory=dict)
+    used_keys: set[tuple[str, str]] = field(default_factory=set)
+    unused_keys: set[tuple[str, str]] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -137,21 +141,24 @@ def read_rows(files: Sequence[RawFile], task: str, *, labelled: bool) -> tuple[p
     return rows, problems, facts
 
 
-def read_labels(files: Sequence[RawFile], task: str) -> tuple[pd.DataFrame, list[Problem]]:
+def read_labels(files: Sequence[RawFile], task: str) -> tuple[pd.DataFrame, list[Problem], FileFacts]:
     """Read files of ids and labels.
 
     Returns
     -------
     tuple
-        A table with the columns ``id``, ``label`` (Int8, missing where the label rule gives null) and ``grade``; and one `Problem` for
-        each malformed row.
+        A table with the columns ``id``, ``label`` (Int8, missing where the label rule gives null) and ``grade``; one `Problem` for each
+        malformed row; and facts about the files.
     """
     import pandas as pd
 
-    tables, problems, lines_of = [], [], []
+    facts, tables, problems, lines_of = FileFacts(), [], [], []
     for file in files:
         parser = RowParser(file, task, ("id",), labelled=True)
         columns, lines, file_problems = _read_columns(file, parser)
+        facts.records += parser.records
+        facts.used_keys |= parser.used_keys
+        facts.unused_keys |= parser.unused_keys()
         problems += file_problems
         tables.append(pd.DataFrame({"id": columns["id"], "label": columns["label"], "grade": columns["grade"]}).astype(_DTYPES_OF_LABELS))
         lines_of += [(str(file.path), line) for line in lines.tolist()]
@@ -159,7 +166,7 @@ def read_labels(files: Sequence[RawFile], task: str) -> tuple[pd.DataFrame, list
     for index in labels.index[labels["id"].duplicated()]:
         path, line = lines_of[index]
         problems.append(Problem(path, line, "id", labels["id"][index], "the id occurs twice"))
-    return labels.drop_duplicates("id", ignore_index=True), problems
+    return labels.drop_duplicates("id", ignore_index=True), problems, facts
 
 
 def read_ids(data: Data, task: str, split: str) -> list[str]:
@@ -214,6 +221,8 @@ def _read_file(file: RawFile, task: str, labelled: bool, facts: FileFacts) -> tu
         table["levels"] = [()] * len(table)
     facts.records += parser.records
     facts.unlabelled += parser.unlabelled
+    facts.used_keys |= parser.used_keys
+    facts.unused_keys |= parser.unused_keys()
     return table.astype(_dtypes()), lines, problems
 
 

@@ -483,3 +483,14 @@ def test_lines_that_arrow_reads_have_the_records_of_the_csv_module(delimiter: st
             records = zip(columns["x"].to_pylist(), columns["y"].to_pylist(), strict=True)
             assert list(map(list, records)) == list(csv.reader(lines, **dialect)), lines
     assert accepted > 100
+
+
+def test_keys_of_mappings_that_no_row_has_cause_a_warning(tmp_path: Path) -> None:
+    rows = [{**row, "language": "UK" if row["language"] == "en" else row["language"], "label": "EI"[int(row["label"]) - 1]} for row in ROWS]
+    write_rows(tmp_path / "train.csv", rows)
+    write_rows(tmp_path / "test.csv", rows[:1], "id", "language", "origin_query", "item_title")
+    write_rows(tmp_path / "labels.csv", [{"id": "1", "label": "S"}])
+    mappings = {"languages": {"uk": "en", "jq": "ja"}, "labels": {"E": 0, "I": 1, "S": 0, "Exakt": 1}}
+    warnings = prepare(tmp_path, {"train": "train.csv", "test": "test.csv", "test_labels": "labels.csv", **mappings}).warnings
+    of_keys = [warning for warning in warnings if "which no row has" in warning]
+    assert [warning.partition("maps ")[2].partition(",")[0] for warning in of_keys] == ["'Exakt'", "'jq'"]
