@@ -58,13 +58,17 @@ def drop_uninformative(rows: pd.DataFrame, contradictions: str, rule: LabelRule 
     UserError
         If `contradictions` is ``mean`` and a grade is not a number, or there is no rule with a cut.
     """
+    import pandas as pd
+
     counts: dict[str, Any] = {"rows": len(rows)}
-    texts = [(normalise(query), normalise(candidate)) for query, candidate in zip(rows.origin_query, rows.candidate, strict=True)]
-    rows = rows.assign(_key=[f"{language}\0{query}\0{item}" for language, (query, item) in zip(rows.language, texts, strict=True)])
-    counts["empty_query"] = sum(not query for query, _ in texts)
-    counts["empty_candidate"] = sum(bool(query) and not candidate for query, candidate in texts)
-    complete = [bool(query) and bool(candidate) for query, candidate in texts]
-    rows = rows.loc[complete] if complete else rows  # an empty list would select columns
+    queries = pd.Series(list(map(normalise, rows["origin_query"].tolist())), rows.index, dtype=object)
+    candidates = pd.Series(list(map(normalise, rows["candidate"].tolist())), rows.index, dtype=object)
+    # The number of the pair: equal for rows with the same language, query and candidate.
+    rows = rows.assign(_key=pd.factorize(rows["language"].astype(object) + "\0" + queries + "\0" + candidates)[0])
+    has_query, has_candidate = queries.astype(bool), candidates.astype(bool)
+    counts["empty_query"] = int((~has_query).sum())
+    counts["empty_candidate"] = int((has_query & ~has_candidate).sum())
+    rows = rows[has_query & has_candidate]
 
     repeated = rows[rows.duplicated("_key", keep=False)]
     counts["judged_repeatedly"] = int(repeated["_key"].nunique())
