@@ -112,8 +112,10 @@ def main(gigabytes: float, memory: str, threads: tuple[int, ...], names: tuple[s
                 results = context.Queue()
                 process = context.Process(target=run, args=(folder, query, memory, count, results))
                 process.start()
-                figures = results.get()
                 process.join()
+                if process.exitcode:
+                    raise click.ClickException(f"{query} failed at the limit of {memory}")
+                figures = results.get()
                 numbers = f"{figures['rows']:,} | {figures['seconds']:.0f} | {figures['start']:.2f} | {figures['peak']:.2f}"
                 print(f"| {query} | {count} | {numbers} | {figures['digest']} |", flush=True)
 

@@ -252,10 +252,10 @@ def _are_clean(values: Values) -> bool:
     """Whether all values are texts without NUL bytes and undecoded bytes."""
     if _is_array(values):
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         is_text = pa.types.is_large_string(values.type) and not values.null_count
-        return is_text and not pc.any(pc.match_substring(values, "\0"), min_count=0).as_py()
+        content = values.buffers()[2] if is_text else None
+        return is_text and (content is None or b"\0" not in content.to_pybytes())
     if set(map(type, values)) - {str}:
         return False
     joined = "".join(values)

@@ -396,17 +396,21 @@ def _check_columns(path: Path, columns: Sequence[tuple[str, str]], required: Seq
 
 
 def _batches(connection: duckdb.DuckDBPyConnection, text: str, types: Mapping[str, tuple[str, str]]) -> Iterator[pa.RecordBatch]:
-    """Run the checked query, cast and sort its rows."""
+    """Run the checked query, cast and sort its rows.
+
+    The rows are stored before they are sorted, so that the memory of joins and window functions is free for the sort.
+    """
     import duckdb
 
     quoted = {name: '"' + own.replace('"', '""') + '"' for name, (own, _) in types.items()}
     casts = ", ".join(f"{_cast(name, quoted[name], types[name][1], quoted.get('id'))} AS {name}" for name in types)
     order = ", ".join(f'{name} COLLATE "binary" NULLS FIRST' if name != "label" else "label NULLS FIRST" for name in types)
-    query = f"SELECT {casts} FROM ({text}\n) AS query ORDER BY {order}"
+    query = f"SELECT {casts} FROM ({text}\n) AS query"
     statements = connection.extract_statements(query)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise AssertionError("a checked query is one SELECT statement")
-    reader: Any = connection.sql(query).to_arrow_reader(BATCH_ROWS)
+    connection.execute(f"CREATE TEMP TABLE rows AS {query}")
+    reader: Any = connection.sql(f"SELECT * FROM temp.rows ORDER BY {order}").to_arrow_reader(BATCH_ROWS)
     yield from reader
 
 
@@ -434,7 +438,9 @@ def _explained(path: Path, limits: QueryLimits) -> Iterator[None]:
 
     try:
         yield
-    except (duckdb.OutOfMemoryException, MemoryError) as error:
+    except (duckdb.OutOfMemoryException, MemoryError, OSError) as error:
+        if isinstance(error, OSError) and "Out of Memory" not in str(error):  # Arrow raises OSError for errors of DuckDB
+            raise UserError(_explain(path, error)) from error
         if re.search(r"No space left|max_temp_directory_size", str(error)):
             raise UserError(
                 f"{path}: no space for temporary files in {limits.scratch}; free some space (`df -h {limits.scratch}`)"
