@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
+import io
 import itertools
 import json
 import re
@@ -113,7 +113,7 @@ def _check_json_lines(path: Path, start: str) -> None:
     name = path.name
     if start.startswith("["):
         raise UserError(f"{path} is a JSON array; convert it to JSON Lines: jq -c '.[]' {name} > {path.stem}.jsonl")
-    first, *_ = start.splitlines()
+    first = start.partition("\n")[0]
     try:
         json.loads(first)
     except ValueError:
@@ -127,7 +127,8 @@ def _check_json_lines(path: Path, start: str) -> None:
 def _json_lines(path: Path, options: ReadOptions, packed: str, reasons: dict[str, str]) -> FileFormat:
     keys: dict[str, None] = {}
     with containers.open_container(path) as handle:
-        for line in itertools.islice(codecs.getreader(options.encoding or "utf-8")(handle, "replace"), _KEY_LINES):
+        lines = io.TextIOWrapper(handle, encoding=options.encoding or "utf-8", errors="replace", newline="\n")
+        for line in itertools.islice(lines, _KEY_LINES):
             with suppress(ValueError, RecursionError):
                 record = json.loads(line.removeprefix("\ufeff"))
                 keys |= dict.fromkeys(record if isinstance(record, dict) else ())
@@ -171,7 +172,7 @@ def _dialect(path: Path, options: ReadOptions, sample: str) -> tuple[str, Quotin
     row is broken or merged, else the value that breaks the fewest rows.
     """
     sniffed = _sniff(sample)
-    lines = sample.splitlines(keepends=True)[:2000]
+    lines = _lines(sample)[:2000]
     scores = {}
     for delimiter in dict.fromkeys((*([sniffed] if sniffed else []), *_DELIMITERS)):
         for quoting in ("minimal", "none"):
@@ -185,6 +186,11 @@ def _dialect(path: Path, options: ReadOptions, sample: str) -> tuple[str, Quotin
         if broken[quoting] == 0:
             return delimiter, quoting
     return delimiter, min(broken, key=lambda quoting: broken[quoting])
+
+
+def _lines(text: str) -> list[str]:
+    """Lines as the readers split them: not at the other line separators of Unicode, as `str.splitlines` does."""
+    return list(io.StringIO(text, newline=""))
 
 
 def _sniff(sample: str) -> str | None:
@@ -229,9 +235,7 @@ def _header(sample: str, delimiter: str, quoting: str) -> tuple[list[str], bool]
 
     plain = quoting == "none"
     rows = list(
-        itertools.islice(
-            csv.reader(sample.splitlines(keepends=True), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL), 200
-        )
+        itertools.islice(csv.reader(_lines(sample), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL), 200)
     )
     first = rows[0] if rows else []
     if any(map(is_known_name, first)):

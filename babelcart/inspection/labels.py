@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from babelcart.rows.labels import LabelRule, grade_text
+from babelcart.rows.labels import LabelRule, grade_number, grade_text
 
 _POSITIVE = {
     "e", "exact", "relevant", "highly relevant", "very relevant", "yes", "y", "true", "t", "positive", "pos", "good", "perfect",
@@ -69,7 +69,7 @@ def propose_labels(values: Mapping[str, int], relevant: Sequence[str] = ()) -> L
     grades = {grade_text(value) for value in values}
     missing = sorted(grade for grade in grades if grade.casefold() in _MISSING)
     present = sorted(grades - set(missing))
-    numbers = {grade: float(grade) for grade in present if re.fullmatch(r"-?\d+(?:\.\d+)?", grade)}
+    numbers = {grade: number for grade in present if (number := grade_number(grade)) is not None}
     no_label = dict.fromkeys(missing)
     if numbers and len(numbers) == len(present):
         return _numeric(numbers, no_label, relevant)
@@ -88,28 +88,31 @@ def propose_labels(values: Mapping[str, int], relevant: Sequence[str] = ()) -> L
     return LabelProposal(labels | no_label, "only the best grade is relevant" if len(present) > 2 else "", unknown)
 
 
-def _numeric(numbers: Mapping[str, float], no_label: dict[str, None], relevant: Sequence[str]) -> LabelProposal:
+def _numeric(numbers: Mapping[str, Decimal], no_label: dict[str, None], relevant: Sequence[str]) -> LabelProposal:
     if relevant:
-        cuts = [float(value) for value in relevant if re.fullmatch(r"-?\d+(?:\.\d+)?", value.strip())]
+        cuts = [number for value in relevant if (number := grade_number(value.strip())) is not None]
         if cuts:
             return LabelProposal({"at_least": _short(min(cuts)), **no_label})
     grades = set(numbers.values())
-    if grades <= {0.0, 1.0}:
+    if grades <= {0, 1}:
         return LabelProposal({"0": 0, "1": 1, **no_label} if no_label else None)
-    if grades == {-1.0, 1.0}:
+    if grades == {-1, 1}:
         return LabelProposal({"1": 1, "-1": 0, **no_label})
     unjudged = {grade: None for grade, number in numbers.items() if number < 0}
     scale = sorted(number for number in grades if number >= 0)
-    if scale in ([0.0, 1.0], [1.0], [0.0]):
+    if scale in ([0, 1], [1], [0]):
         return LabelProposal({"0": 0, "1": 1, **unjudged, **no_label}, "negative grades are no judgements")
     low, high = scale[0], scale[-1]
-    cut = next((number for number in scale if number >= low + 2 / 3 * (high - low) - 0.01 and number > low), high)
+    cut = next((number for number in scale if number >= low + (high - low) * 2 / 3 - Decimal("0.01") and number > low), high)
     reason = f"the upper third of the grades, which are {_short(low)} to {_short(high)}"
     return LabelProposal({"at_least": _short(cut), **unjudged, **no_label}, reason)
 
 
-def _short(number: float) -> int | float:
-    return int(number) if number == int(number) else number
+def _short(number: Decimal) -> int | float | str:
+    """The number as params.yaml states it: as text if a float would round it."""
+    if number == int(number):
+        return int(number)
+    return float(number) if Decimal(str(float(number))) == number else str(number)
 
 
 def _by_count(values: Mapping[str, int], grades: Sequence[str]) -> list[str]:

@@ -87,33 +87,41 @@ class Database:
         UserError
             If the file cannot be read.
         """
+        import duckdb
+
+        names: dict[str, str] = {}
+        for column in file.columns:
+            if names.setdefault(column.casefold(), column) != column:
+                raise UserError(
+                    f"{file.path}: the columns {names[column.casefold()]!r} and {column!r} differ only in case; rename one of them"
+                )
+        if repeated := [column for column in file.columns if file.columns.count(column) > 1]:
+            raise UserError(f"{file.path}: the column {repeated[0]!r} occurs twice; rename one of them")
+        if not names:
+            raise UserError(f"{file.path} has no columns; expected rows with a query and a candidate")
         self._tables += 1
         name = f"file{self._tables}"
-        if file.description.startswith("Parquet") and "compressed" not in file.description:
-            types, broken = self._view_parquet(name, file), []
-        else:
-            types, broken = {}, self._insert(name, file)
-        return Table(name, file, *self._profile(name, file, types), broken)
+        try:
+            if file.description.startswith("Parquet") and "compressed" not in file.description:
+                types, broken = self._view_parquet(name, file), []
+            else:
+                types, broken = {}, self._insert(name, file)
+            return Table(name, file, *self._profile(name, file, types), broken)
+        except duckdb.Error as error:
+            raise UserError(f"{file.path} cannot be read completely ({str(error)[:300]}); copy or download it again") from error
 
     def _view_parquet(self, name: str, file: FileFormat) -> dict[str, str]:
         """Make a view of a Parquet file; returns column -> type."""
-        import duckdb
-
         source = f"read_parquet({literal(str(file.path))})"
-        try:
-            types = {column: kind for column, kind, *_ in self.query(f"DESCRIBE SELECT * FROM {source}")}
-            columns = [f"{_as_text(column, kind)} AS {quoted(column)}" for column, kind in types.items()]
-            self.connection.execute(f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {source}")
-        except duckdb.Error as error:
-            raise UserError(f"{file.path} is not a readable Parquet file ({error}); copy or download it again") from error
+        types = {column: kind for column, kind, *_ in self.query(f"DESCRIBE SELECT * FROM {source}")}
+        columns = [f"{_as_text(column, kind)} AS {quoted(column)}" for column, kind in types.items()]
+        self.connection.execute(f"CREATE VIEW {name} AS SELECT {', '.join(columns)} FROM {source}")
         return types
 
     def _insert(self, name: str, file: FileFormat) -> list[str]:
         """Load the records that Babelcart's own readers give; returns descriptions of broken rows."""
         import pyarrow as pa
 
-        if repeated := [column for column in file.columns if file.columns.count(column) > 1]:
-            raise UserError(f"{file.path}: the column {repeated[0]!r} occurs twice; rename one of them")
         self.connection.execute(f"CREATE TABLE {name} ({', '.join(f'{quoted(column)} VARCHAR' for column in file.columns)})")
         broken: list[str] = []
         for batch in formats.batches(file.raw_file, Request(file.columns, ())):

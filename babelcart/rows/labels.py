@@ -13,7 +13,8 @@ from babelcart.core.errors import short_repr
 CUT = "at_least"
 # The values that are labels without a rule, in the form of `grade_text`.
 _PLAIN = {"0": 0, "1": 1, "true": 1, "false": 0}
-_MAX_DIGITS = 40
+# Not more than the precision of `decimal`, so that no grade is rounded.
+_MAX_DIGITS = 28
 
 
 def grade_text(value: Any) -> str:
@@ -34,12 +35,12 @@ def grade_text(value: Any) -> str:
     text = str(value).strip() if isinstance(value, (str, int, float, Decimal)) else short_repr(value)
     if isinstance(value, bool) or text in ("True", "TRUE", "False", "FALSE"):
         return text.lower()
-    number = _number(text)
+    number = grade_number(text)
     return text if number is None else format(number.normalize(), "f") if number else "0"
 
 
-def _number(text: str) -> Decimal | None:
-    """The number that a text states in plain decimal notation, or None."""
+def grade_number(text: str) -> Decimal | None:
+    """The number that a grade states in decimal notation with at most 28 characters, or None."""
     if not text or not text.isascii() or len(text) > _MAX_DIGITS or not (text[-1].isdigit() or text[-1] == "."):
         return None
     try:
@@ -78,7 +79,7 @@ class LabelRule:
         self.is_default = labels is None
         for key, label in (labels or {}).items():
             if key == CUT:
-                self.cut = None if label is None else _number(str(label))
+                self.cut = None if label is None else grade_number(str(label))
                 if self.cut is None:
                     raise ValueError(f"labels.at_least is {short_repr(label)}; accepted: the lowest relevant grade, a number")
             elif label not in (0, 1, None):
@@ -100,7 +101,7 @@ class LabelRule:
         if grade in self.values:
             return self.values[grade]
         if self.cut is not None:
-            if (number := _number(grade)) is not None:
+            if (number := grade_number(grade)) is not None:
                 return int(number >= self.cut)
             raise ValueError(f"the grade is not a number (labels.at_least is {self.cut})")
         if self.is_default:

@@ -27,7 +27,7 @@ import pytest
 from click.testing import CliRunner
 
 from babelcart import submit
-from babelcart.commands import checks, lock
+from babelcart.commands import checks, inspect, lock
 from babelcart.core.errors import UserError
 from babelcart.reading import queries, readers
 from babelcart.reading.sources import RawFile, ReadOptions
@@ -37,7 +37,7 @@ from babelcart.scores import metrics
 from babelcart.translation import memory_files, translation_memory
 from babelcart.translation.translation_memory import EngineDirection
 from babelcart.weights import fetching, wheels
-from tests.support import mutations, reading_cases
+from tests.support import datasets, mutations, reading_cases
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, write_data
 
@@ -168,6 +168,7 @@ def _rows(folder: Path) -> Iterator[Reader]:
     yield Reader("rows.txt.gz", [gzip.compress(text, 1)], mutate_gzip, _reads(folder / "fuzz.txt.gz", read), 4000)
     yield from _rows_with_options(folder)
     yield _queries(folder)
+    yield _data_sets(folder)
     yield Reader("labels", [labels], mutations.mutate_bytes, _reads(folder / "fuzz_labels.csv", read_labels), 7000)
 
 
@@ -198,10 +199,51 @@ def _rows_with_options(folder: Path) -> Iterator[Reader]:
         finally:
             path.unlink()
 
+    def inspect_changed(content: bytes) -> None:
+        path = folder / case_of(content).name
+        path.write_bytes(content[_SEED_BYTES:])
+        try:
+            _inspect(path)
+        finally:
+            path.unlink()
+
+    changed = [bytes(_SEED_BYTES) + case_of(bytes(_SEED_BYTES)).content]
+    yield Reader("inspect", changed, change_file, inspect_changed, 2000)
     yield Reader("rows as written, random options", [bytes(_SEED_BYTES)], new_seed, read_written, 12000)
-    yield Reader(
-        "rows changed, random options", [bytes(_SEED_BYTES) + case_of(bytes(_SEED_BYTES)).content], change_file, read_changed, 12000
-    )
+    yield Reader("rows changed, random options", changed, change_file, read_changed, 12000)
+
+
+def _inspect(path: Path) -> None:
+    result = CliRunner().invoke(inspect.main, [str(path), "--json"])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    if result.exit_code:
+        raise UserError(result.stderr)
+    json.loads(result.stdout)
+
+
+def _data_sets(folder: Path) -> Reader:
+    """Look-alikes of public data sets with one changed file. An input begins with the number of the file, one byte."""
+    files: list[Path] = []
+    for name, write in datasets.WRITERS.items():
+        data_set = folder / "data_sets" / name
+        data_set.mkdir(parents=True, exist_ok=True)
+        write(data_set, 60)
+        files += sorted(path for path in data_set.iterdir() if path.is_file())
+    contents = [path.read_bytes() for path in files]
+
+    def change(random: Random, content: bytes) -> bytes:
+        return content[:1] + mutations.mutate_bytes(random, content[1:])
+
+    def read(content: bytes) -> None:
+        path = files[content[0]]
+        path.write_bytes(content[1:])
+        try:
+            _inspect(path.parent)
+        finally:
+            path.write_bytes(contents[content[0]])
+
+    return Reader("inspect: data sets", [bytes([index]) + content for index, content in enumerate(contents)], change, read, 1000)
 
 
 def _queries(folder: Path) -> Reader:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from babelcart.core.errors import UserError
 from babelcart.core.files import parse_yaml
 from babelcart.inspection import encodings, files, joins, params_file, proposal, tables
 from babelcart.inspection.changes import compare_rows
@@ -112,6 +113,42 @@ def test_other_content_is_refused_with_what_it_is(tmp_path: Path, content: bytes
         files.identify(path)
 
 
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_only_line_breaks_separate_lines(project: Project, separator: str) -> None:
+    """`str.splitlines` and the readers of `codecs` split at other characters as well, which Babelcart's readers do not."""
+    shop = project.folder / "shop"
+    shop.mkdir()
+    records = [{**record, "product_title": f"{record['product_title']}{separator}{record['pair']}"} for record in rows("en")]
+    (shop / "rows.csv").write_text(delimited(records).replace("product_title", f"product{separator}title", 1), encoding="utf-8")
+    content = inspected("shop")
+    assert content["rows"]["qi"]["train"]["kept"] == 40
+    assert f"product{separator}title" in content["data"]["qi"]["columns"].values()
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    (shop / "rows.csv").write_text(lines, encoding="utf-8")
+    assert inspected("shop")["rows"]["qi"]["train"]["kept"] == 40
+
+
+@pytest.mark.parametrize(
+    ("header", "message"), [("query,Query,title", "'query' and 'Query' differ only in case"), ("query,query,title", "occurs twice")]
+)
+def test_ambiguous_columns_are_refused(tmp_path: Path, header: str, message: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{header}\nlamp,lamp,desk lamp\n", encoding="utf-8")
+    with tables.open_database() as database, pytest.raises(UserError, match=message):
+        database.load(files.identify(path))
+
+
+def test_a_damaged_parquet_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "rows.parquet"
+    pandas.DataFrame(rows("en") * 50).to_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[8:200] = bytes(192)
+    path.write_bytes(content)
+    with tables.open_database() as database, pytest.raises(UserError, match="cannot be read completely"):
+        database.load(files.identify(path))
+
+
 def test_stray_quotes_are_characters(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text('id,query,title,label\n1,"55 inch tv,Bracket 55",1\n2,tv 55",Wall mount,0\n3,plain,Hose,1\n', encoding="utf-8")
@@ -148,6 +185,8 @@ def test_compressed_files_are_read(project: Project) -> None:
         (["0", "1", "-1"], {"0": 0, "1": 1, "-1": None}),
         (["0", "1", ""], {"0": 0, "1": 1, "": None}),
         (["yes", "no", "unjudged"], {"yes": 1, "no": 0, "unjudged": None}),
+        (["1e3", "1000.0", "0"], {"at_least": 1000}),
+        (["0", "1", "2.3333333333333333333"], {"at_least": "2.3333333333333333333"}),
     ],
 )
 def test_label_values_get_a_rule(values: list[str], labels: dict[str, Any] | None) -> None:
@@ -156,6 +195,7 @@ def test_label_values_get_a_rule(values: list[str], labels: dict[str, Any] | Non
 
 def test_unknown_labels_are_named_and_can_be_stated() -> None:
     assert propose_labels({"A": 1, "B": 1}).unknown == ("A", "B")
+    assert propose_labels({"1" + "0" * 40: 1, "1": 1}).unknown == ("1" + "0" * 40,)
     assert propose_labels({"A": 1, "B": 1}, ["A"]).labels == {"A": 1, "B": 0}
     assert propose_labels({"1": 1, "2": 1, "3": 1}, ["3"]).labels == {"at_least": 3}
 
