@@ -23,7 +23,7 @@ QUICK = settings(max_examples=15, derandomize=True, deadline=None, database=None
 # Readers that are fast and need no torch. The full fuzzer covers all of them.
 NAMES = [
     "rows.txt", "rows.csv", "rows.tsv", "rows.parquet", "rows.txt.gz", "rows as written, random options",
-    "rows changed, random options", "query", "labels", "params.yaml", "dvc.lock", "data.dvc", "memory.csv",
+    "rows changed, random options", "inspect", "query", "labels", "params.yaml", "dvc.lock", "data.dvc", "memory.csv",
     "memory.tmx", "memory.sqlite", "listing", "submission", "wheel", "table", "texts", *(f"answer of {kind}" for kind in readers.ANSWERS),
     "prepare: data/train_QC.txt", "split: build/prepare/qc/train.parquet",
 ]  # fmt: skip
