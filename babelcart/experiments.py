@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.errors import UserError
+from babelcart.core.errors import UserError, short_repr
 from babelcart.rows import languages
 from babelcart.scores.formatting import format_count
 from babelcart.scores.intervals import METRICS
@@ -70,6 +70,32 @@ def subset_languages(tags: Sequence[str], setting: str) -> tuple[str, ...]:
         raise UserError(str(error)) from error
 
 
+def check(spec: Mapping[str, Any]) -> None:
+    """Check a specification before anything runs.
+
+    Raises
+    ------
+    UserError
+        If a key is unknown, missing or empty, a task has no subsets, or a subset names a language that does not exist.
+    """
+    if not isinstance(spec, Mapping):
+        raise UserError(f"a specification of experiments is {short_repr(spec)}; accepted: a mapping with {', '.join(sorted(KEYS))}")
+    if wrong := spec.keys() ^ (KEYS | ({"base"} & spec.keys())):
+        raise UserError(
+            f"a specification of experiments has unknown keys or lacks some: {', '.join(sorted(wrong))}; accepted: "
+            f"{', '.join(sorted(KEYS))}, and optionally base"
+        )
+    for key, kind in (("models", list), ("tasks", list), ("seeds", list), ("cells", dict), ("subsets", dict)):
+        if not isinstance(spec[key], kind) or not spec[key]:
+            accepted = "a list with at least one entry" if kind is list else "a mapping with at least one key"
+            raise UserError(f"{key} of a specification of experiments is {short_repr(spec[key])}; accepted: {accepted}")
+    if missing := [task for task in spec["tasks"] if not spec["subsets"].get(task)]:
+        raise UserError(f"subsets of a specification of experiments lacks {missing[0]}; each task needs its subsets, such as {{all: []}}")
+    for task, subsets in spec["subsets"].items():
+        for name, tags in subsets.items():
+            subset_languages(tags, f"subsets.{task}.{name}")
+
+
 def jobs(spec: Mapping[str, Any]) -> list[Job]:
     """All experiments of a specification, ordered so that those with equal ``translate`` settings follow each other.
 
@@ -84,16 +110,9 @@ def jobs(spec: Mapping[str, Any]) -> list[Job]:
     Raises
     ------
     UserError
-        If a key is unknown or missing, or a subset names a language that does not exist.
+        If the specification is not valid, see `check`.
     """
-    if wrong := spec.keys() ^ (KEYS | ({"base"} & spec.keys())):
-        raise UserError(
-            f"a specification of experiments has unknown keys or lacks some: {', '.join(sorted(wrong))}; accepted: "
-            f"{', '.join(sorted(KEYS))}, and optionally base"
-        )
-    for task, subsets in spec["subsets"].items():
-        for name, tags in subsets.items():
-            subset_languages(tags, f"subsets.{task}.{name}")
+    check(spec)
     ordered = []
     for seed in spec["seeds"]:
         for task in spec["tasks"]:

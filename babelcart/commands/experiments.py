@@ -244,7 +244,14 @@ def main(path: Path, only: tuple[str, ...], models: tuple[str, ...], data: Path 
     root = Path.cwd()
     if not (root / "dvc.yaml").exists():
         raise UserError("dvc.yaml does not exist; run from the top folder of the project")
-    specs = {name: spec for name, spec in YAML(typ="safe").load(path).items() if not only or name in only}
+    specs = YAML(typ="safe").load(path)
+    if not isinstance(specs, dict):
+        raise UserError(f"{path} has no specifications; accepted: a mapping of names to specifications, as in experiments/paper.yaml")
+    if unknown := [name for name in only if name not in specs]:
+        raise UserError(f"{path} has no specification {unknown[0]!r}{did_you_mean(unknown[0], specs)}; it has {', '.join(map(str, specs))}")
+    specs = {name: spec for name, spec in specs.items() if not only or name in only}
+    for spec in specs.values():
+        experiments.check(spec)
     folders = {name: root / ".scratch/experiments" / f"{path.stem}-{name}" for name in specs}
     specs = {name: with_data(name, spec, data, folders[name] / "work") for name, spec in specs.items()}  # before anything runs
     for name, spec in specs.items():

@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from babelcart import __version__
+from babelcart import experiments as specifications
 from babelcart.commands import experiments
 from babelcart.commands.main import COMMANDS
 from babelcart.core.errors import UserError
@@ -83,6 +86,41 @@ def test_the_old_script_of_experiments_prints_the_new_command() -> None:
     completed = python("benchmarks/experiment.py", "benchmarks/paper.yaml")
     assert completed.returncode == 1
     assert completed.stderr == "`python benchmarks/experiment.py` is now `babelcart experiments`\n"
+
+
+SPEC = {"models": ["tiny"], "tasks": ["qc"], "seeds": [0], "cells": {"a": {}}, "subsets": {"qc": {"all": []}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": ["tiny"]}, "unknown keys or lacks some: model;"),
+        ({"tasks": ["qc", "qi"]}, "subsets of a specification of experiments lacks qi"),
+        ({"seeds": 3}, "seeds of a specification of experiments is 3; accepted: a list"),
+        ({"cells": {}}, "cells of a specification of experiments is"),
+        ({"subsets": {"qc": {"new": ["klingon"]}}}, "klingon"),
+    ],
+)
+def test_specifications_of_experiments_are_checked(change: dict[str, Any], message: str) -> None:
+    specifications.check(SPEC)
+    with pytest.raises(UserError, match=message):
+        specifications.check({**SPEC, **change})
+
+
+@pytest.mark.parametrize(
+    ("content", "only", "message"),
+    [
+        ("sample: {}", "sampel", "no specification 'sampel'. Did you mean sample"),
+        ("- 1", "a", "has no specifications"),
+        ("sample: 1", "sample", "is 1;"),
+    ],
+)
+def test_a_file_of_experiments_without_the_specification_is_refused(tmp_path: Path, content: str, only: str, message: str) -> None:
+    path = tmp_path / "experiments.yaml"
+    path.write_text(content, encoding="utf-8")
+    result = CliRunner().invoke(experiments.main, [str(path), "--only", only])
+    assert result.exit_code == 1
+    assert message in result.stderr
 
 
 def test_the_folder_of_real_rows_is_an_option(tmp_path: Path) -> None:

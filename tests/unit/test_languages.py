@@ -87,7 +87,7 @@ def _memory_target(tag: str) -> object:
 
 
 def _subset(tag: str) -> object:
-    spec = {"models": [], "tasks": [], "seeds": [], "cells": {}, "subsets": {"qc": {"unseen": [tag]}}}
+    spec = {"models": ["tiny"], "tasks": ["qc"], "seeds": [0], "cells": {"a": {}}, "subsets": {"qc": {"unseen": [tag]}}}
     experiments.jobs(spec)
     return experiments.subset_languages([tag], "subsets.qc.unseen")[0]
 
