@@ -98,8 +98,9 @@ def _numeric(numbers: Mapping[str, Decimal], no_label: dict[str, None], relevant
         return LabelProposal({"0": 0, "1": 1, **no_label} if no_label else None)
     if grades == {-1, 1}:
         return LabelProposal({"1": 1, "-1": 0, **no_label})
-    unjudged = {grade: None for grade, number in numbers.items() if number < 0}
-    scale = sorted(number for number in grades if number >= 0)
+    lowest = 0 if max(grades) >= 0 else min(grades)
+    unjudged = {grade: None for grade, number in numbers.items() if number < lowest}
+    scale = sorted(number for number in grades if number >= lowest)
     if scale in ([0, 1], [1], [0]):
         return LabelProposal({"0": 0, "1": 1, **unjudged, **no_label}, "negative grades are no judgements")
     low, high = scale[0], scale[-1]
