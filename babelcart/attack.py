@@ -82,13 +82,13 @@ def attack_rows(text: RowTexts, prompt: Prompt, answer: int) -> dict[str, RowTex
     if answer:
         candidates["stuffing"] = f"{text.candidate} {text.query} {text.query}"
     attacked = {attack: text._replace(candidate=candidate) for attack, candidate in candidates.items()}
-    # Without a pivot, the prompt uses the changed query in its place.
+    # The pivot is cleared, so that the prompt contains the changed query.
     attacked["order_in_query"] = text._replace(query=f"{text.query}. {in_english}", pivot="")
     return attacked
 
 
 def control_text(text: RowTexts, attacked: RowTexts) -> RowTexts:
-    """The control of an attacked row: the query and the candidate get neutral words of the length that the attack added to them."""
+    """Return the control of an attacked row: the query and the candidate get neutral words of the length that the attack added to them."""
     return RowTexts(
         text.language,
         _lengthen(text.query, len(attacked.query)),

@@ -85,7 +85,7 @@ class _NgramFeatures:
 
 
 def _texts(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
-    """The normal forms of the queries and of the candidates."""
+    """Return the normal forms of the queries and of the candidates."""
     queries, candidates = ([normalise(text) for text in rows[name]] for name in ("origin_query", "candidate"))
     return queries, candidates
 

@@ -127,12 +127,12 @@ class CardInputs:
 
 
 def data_digest(files: Mapping[str, str]) -> str:
-    """One hash of all raw files: the SHA-256 hash of the lines ``sha256  path``, sorted by path, as ``sha256sum`` prints them."""
+    """Return one hash of all raw files: the SHA-256 hash of the lines ``sha256  path``, sorted by path, as ``sha256sum`` prints them."""
     return hashlib.sha256("".join(f"{sha256}  {path}\n" for path, sha256 in sorted(files.items())).encode()).hexdigest()
 
 
 def licence_metadata(text: str) -> dict[str, str]:
-    """The fields of the metadata for the licence of the base model, which also covers the adapter."""
+    """Return the fields of the metadata for the licence of the base model, which also covers the adapter."""
     for start, identifier in LICENCES.items():
         if text.startswith(start):
             return {"license": identifier}
@@ -162,14 +162,14 @@ def format_interval(scores: Mapping[str, float], metric: str, template: str) -> 
 
 
 def format_score(scores: Mapping[str, float], metric: str) -> str:
-    """A metric with its confidence interval, ``0.888 (0.876 - 0.901)``; empty if the metric is not defined."""
+    """Return a metric with its confidence interval, ``0.888 (0.876 - 0.901)``; empty if the metric is not defined."""
     if metric not in scores:
         return ""
     return f"{scores[metric]:.3f}" + format_interval(scores, metric, " ({:.3f} - {:.3f})")
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
-    """A Markdown table of one split's scores: overall, seen and unseen languages, and each language."""
+    """Return a Markdown table of one split's scores: overall, seen and unseen languages, and each language."""
     slices = {name: scores[name] for name in ("overall", "seen", "unseen") if name in scores} | scores["language"]
     lines = ["| | rows | F1 | floor | ROC AUC | precision | recall |", "|---|---|---|---|---|---|---|"]
     for name, metrics in slices.items():
@@ -187,7 +187,7 @@ def score_table(scores: Mapping[str, Any]) -> str:
 
 
 def eval_results(task: str, split: str, scores: Mapping[str, Any], dataset: str, revision: str) -> list[EvalResult]:
-    """The model index: F1 and ROC AUC, overall and for seen and unseen languages, with the split that they were computed on.
+    """Return the model index: F1 and ROC AUC, overall and for seen and unseen languages, with the split that they were computed on.
 
     Its format has no field for a confidence interval or for unlabelled rows, so both are part of the metric's name.
     """
@@ -274,7 +274,7 @@ def _code_list(names: list[str]) -> str:
 
 
 def _source_of_scores(split: str) -> str:
-    """Lines that explain why the scores are not those of test; empty if they are."""
+    """Return lines that explain why the scores are not those of test; empty if they are."""
     if split == "validation":
         return (
             "No labelled row of test or dev was scored, so these are scores of the validation rows.\n"
@@ -285,7 +285,7 @@ def _source_of_scores(split: str) -> str:
 
 
 def _weakest_language(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """The sentence about the language whose F1 exceeds the floor by the least."""
+    """Return the sentence about the language whose F1 exceeds the floor by the least."""
     language = min(scores, key=lambda language: (scores[language]["f1"] - scores[language]["floor_f1"], language))
     f1, floor = format_score(scores[language], "f1"), scores[language]["floor_f1"]
     return f"It is weakest in `{language}`, where F1 exceeds the floor by the least: F1 {f1}, floor {floor:.3f}."

@@ -61,7 +61,7 @@ def pair_predictions(before: pd.DataFrame, after: pd.DataFrame, names: tuple[str
 def compare_slices(
     pairs: pd.DataFrame, before: Decision, after: Decision, native_languages: Sequence[str], draws: int = 1000
 ) -> pd.DataFrame:
-    """F1 and AUC of both models on the labelled rows of each slice, with 95 % confidence intervals of the differences.
+    """Return F1 and AUC of both models on the labelled rows of each slice, with 95 % confidence intervals of the differences.
 
     The bootstrap is paired and draws queries: both models are scored on the same draws.
 
@@ -107,7 +107,7 @@ def compare_slices(
 
 
 def _difference(metric: str, before: float, after: float, drawn: np.ndarray) -> dict[str, float]:
-    """The columns of one metric; `drawn` are the differences in each bootstrap draw, ``(draws,)``."""
+    """Return the columns of one metric; `drawn` are the differences in each bootstrap draw, ``(draws,)``."""
     low, high = interval(drawn) or (float("nan"), float("nan"))
     return {
         f"{metric}_before": before,
@@ -119,7 +119,7 @@ def _difference(metric: str, before: float, after: float, drawn: np.ndarray) -> 
 
 
 def flips(pairs: pd.DataFrame, before: Decision, after: Decision) -> pd.DataFrame:
-    """The labelled rows whose answer differs, with the largest change of probability first.
+    """Return the labelled rows whose answer differs, with the largest change of probability first.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def flips(pairs: pd.DataFrame, before: Decision, after: Decision) -> pd.DataFram
 
 
 def mcnemar(fixed: int, broken: int) -> float:
-    """Exact two-sided p-value of McNemar's test (1947) of the hypothesis that fixed and broken answers are equally likely.
+    """Return the exact two-sided p-value of McNemar's test (1947) of the hypothesis that fixed and broken answers are equally likely.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def mcnemar(fixed: int, broken: int) -> float:
 
 
 def describe(differences: pd.DataFrame, flipped: pd.DataFrame, max_rows: int) -> list[str]:
-    """Lines to print: the overall scores, the slices whose interval excludes 0, and flipped rows.
+    """Return lines to print: the overall scores, the slices whose interval excludes 0, and flipped rows.
 
     Parameters
     ----------

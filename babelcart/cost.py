@@ -66,17 +66,17 @@ class ParameterCounts:
     adapter: int
 
     def base_bytes(self, model: ModelSettings) -> float:
-        """Bytes of the frozen base model. Embeddings and head are never quantised."""
+        """Return the bytes of the frozen base model. Embeddings and head are never quantised."""
         width = dtype_bytes(model)
         return self.other * width + self.linear * (NF4_BITS / 8 if model.quantization == "nf4" else width)
 
     def training_adapter_bytes(self, model: ModelSettings) -> float:
-        """Bytes of the adapter in training: two copies in the model's dtype (current and best), four in float32 (optimizer)."""
+        """Return the bytes of the adapter in training: two copies in the model's dtype (current and best), four in float32 (optimizer)."""
         return self.adapter * (2 * dtype_bytes(model) + 4 * 4)
 
 
 def dtype_bytes(model: ModelSettings) -> int:
-    """Bytes of one number in the model's dtype."""
+    """Return the bytes of one number in the model's dtype."""
     return 4 if model.dtype == "float32" else 2
 
 
@@ -128,7 +128,7 @@ def pack_cost(config: Any, model: ModelSettings, packs: Iterable[list[TokenRow]]
 
 
 def _extrapolated_cost(config: Any, model: ModelSettings, rows: list[TokenRow], train: bool) -> PackCost:
-    """Cost of one pack for the complete model, extrapolated from copies with two and with three layers."""
+    """Return the cost of one pack for the complete model, extrapolated from copies with two and with three layers."""
     layer_count = config.get_text_config().num_hidden_layers
     two, three = (measure_pack(_meta_model(_with_layers(config, layers), model), rows, train) for layers in (2, 3))
 
@@ -139,7 +139,7 @@ def _extrapolated_cost(config: Any, model: ModelSettings, rows: list[TokenRow], 
 
 
 def _with_layers(config: Any, layer_count: int) -> Any:
-    """Copy of a model configuration with the first `layer_count` layers."""
+    """Return a copy of a model configuration with the first `layer_count` layers."""
     config = copy.deepcopy(config)
     text_config = config.get_text_config()
     text_config.num_hidden_layers = layer_count
@@ -149,7 +149,7 @@ def _with_layers(config: Any, layer_count: int) -> Any:
 
 
 def _meta_model(config: Any, model: ModelSettings) -> Any:
-    """The peft model of a configuration on torch's ``meta`` device."""
+    """Return the peft model of a configuration on torch's ``meta`` device."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -195,7 +195,7 @@ def measure_pack(model: Any, rows: list[TokenRow], train: bool) -> PackCost:
 
 
 def _operation_counter(model: Any) -> Any:
-    """A torch dispatch mode that counts operations and tracks the memory of all tensors except the parameters of `model`."""
+    """Return a torch dispatch mode that counts operations and tracks the memory of all tensors except the parameters of `model`."""
     import weakref
 
     import torch

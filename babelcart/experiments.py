@@ -63,7 +63,7 @@ class Job:
 
 
 def subset_languages(tags: Sequence[str], setting: str) -> tuple[str, ...]:
-    """The ISO 639-1 codes of a subset of a specification; raises UserError if a tag is not a language."""
+    """Return the ISO 639-1 codes of a subset of a specification; raises UserError if a tag is not a language."""
     try:
         return languages.codes(tags, setting)
     except ValueError as error:
@@ -97,7 +97,7 @@ def check(spec: Mapping[str, Any]) -> None:
 
 
 def jobs(spec: Mapping[str, Any]) -> list[Job]:
-    """All experiments of a specification, ordered so that those with equal ``translate`` settings follow each other.
+    """Return all experiments of a specification, ordered so that those with equal ``translate`` settings follow each other.
 
     The stage `translate` has no run-cache, because its translation memory persists. Its output is reused only if the experiment before
     had the same settings.
@@ -141,11 +141,11 @@ class CellScores:
     draws: dict[str, list[dict[str, np.ndarray]]]
 
     def mean(self, subset: str, metric: str) -> float:
-        """Mean over the seeds, in points (hundredths)."""
+        """Return the mean over the seeds, in points (hundredths)."""
         return statistics.fmean(100 * scores[metric] for scores in self.by_seed[subset])
 
     def mean_draws(self, subset: str, metric: str) -> np.ndarray:
-        """Mean over the seeds in each bootstrap draw, ``(draws,)``, in points."""
+        """Return the mean over the seeds in each bootstrap draw, ``(draws,)``, in points."""
         import numpy as np
 
         return 100 * np.mean([draws[metric] for draws in self.draws[subset]], axis=0)
@@ -221,7 +221,7 @@ class TaskPredictions:
 
 
 def table(predictions: pd.DataFrame, spec: Mapping[str, Any], draws: int) -> list[str]:
-    """Lines of a Markdown table with one row per task, model, subset and cell.
+    """Return lines of a Markdown table with one row per task, model, subset and cell.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ def table(predictions: pd.DataFrame, spec: Mapping[str, Any], draws: int) -> lis
 
 
 def _score_columns(scores: CellScores, reference: CellScores, subset: str) -> str:
-    """The columns from F1 on."""
+    """Return the columns from F1 on."""
     columns = {}
     for metric in METRICS:
         mean, drawn = scores.mean(subset, metric), scores.mean_draws(subset, metric)
@@ -259,7 +259,7 @@ def _score_columns(scores: CellScores, reference: CellScores, subset: str) -> st
 
 
 def _interval(values: np.ndarray, form: str) -> str:
-    """An interval in brackets; empty if too many draws are undefined."""
+    """Return an interval in brackets; empty if too many draws are undefined."""
     from babelcart.scores.intervals import interval
 
     ends = interval(values)

@@ -33,7 +33,7 @@ class ImportedName(NamedTuple):
 
 
 def source_root(path: Path) -> Path:
-    """Folder from which a file is imported: its closest parent folder without ``__init__.py``."""
+    """Return the folder from which a file is imported: its closest parent folder without ``__init__.py``."""
     folder = path.resolve().parent
     while (folder / "__init__.py").exists():
         folder = folder.parent
@@ -41,7 +41,7 @@ def source_root(path: Path) -> Path:
 
 
 def _imported_names(path: Path, package: tuple[str, ...]) -> Iterator[ImportedName]:
-    """Names that a file imports. Relative imports are resolved against the parts of its `package`."""
+    """Yield the names that a file imports. Relative imports are resolved against the parts of its `package`."""
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -54,7 +54,7 @@ def _imported_names(path: Path, package: tuple[str, ...]) -> Iterator[ImportedNa
 
 
 def _absolute_module(node: ast.ImportFrom, package: tuple[str, ...], path: Path) -> str:
-    """Absolute name of the module of a ``from ... import`` statement."""
+    """Return the absolute name of the module of a ``from ... import`` statement."""
     if node.level > len(package):
         raise ImportError(f"{path}, line {node.lineno}: a relative import that leads out of the top-level package")
     parents = package[: len(package) - node.level + 1] if node.level else ()
@@ -62,14 +62,14 @@ def _absolute_module(node: ast.ImportFrom, package: tuple[str, ...], path: Path)
 
 
 def _module_file(root: Path, name: str) -> Path | None:
-    """Source file of a module, or None if there is none below `root`."""
+    """Return the source file of a module, or None if there is none below `root`."""
     base = root.joinpath(*name.split("."))
     candidates = (base / "__init__.py", base.with_name(f"{base.name}.py"))
     return next((path for path in candidates if path.is_file()), None)
 
 
 def imported_modules(script: Path) -> dict[str, Path]:
-    """The script and all modules of the project that it imports, directly or through other modules.
+    """Return the script and all modules of the project that it imports, directly or through other modules.
 
     The modules of the project are those of this package, wherever it is installed, and those next to the script, such as
     ``stages``. The ``__init__.py`` of every package that an import statement names is included, because Python runs it; that of the
@@ -108,7 +108,7 @@ def imported_modules(script: Path) -> dict[str, Path]:
 
 
 def _files_of_import(imported: ImportedName, root: Path, importer: Path) -> list[Path]:
-    """Source files of an imported name and of its parent packages. Empty if the name is not below `root`."""
+    """Return the source files of an imported name and of its parent packages. Empty if the name is not below `root`."""
     parts = imported.name.split(".")
     files = [_module_file(root, ".".join(parts[:end])) for end in range(1, len(parts) + 1)]
     if imported.is_module and any(files) and not files[-1]:

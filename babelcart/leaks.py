@@ -73,7 +73,7 @@ def find_leaks(train: pd.DataFrame, held_out: Mapping[str, pd.DataFrame]) -> lis
 
 
 def _forms(query: str, group: str) -> Iterator[tuple[str, str]]:
-    """For each of `KINDS`, the form of a query that is equal for related queries."""
+    """Return for each of `KINDS` the form of a query that is equal for related queries."""
     return zip(KINDS, (normalise(query), fold(query), fold(group)), strict=True)
 
 

@@ -25,7 +25,7 @@ def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed:
     table : pandas.DataFrame
         The result of `babelcart.attack.score_attacks`.
     decision : Decision
-        The thresholds above which a probability means "relevant".
+        The thresholds from which a probability means "relevant".
     draws : int
         Draws of the bootstrap; 0 for no intervals.
     seed : int
@@ -33,10 +33,10 @@ def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed:
     Returns
     -------
     dict
-        By attack, then ``to_yes`` or ``to_no``: ``rows``, the number of rows that had the other answer before; ``flipped`` and ``control``,
-        the shares of them whose answer the attack and its control flip; ``excess``, the difference of the two shares; ``shift`` and
-        ``control_shift``, the mean change of p(relevant) towards the answer that the attack tries to get. ``*_low`` and ``*_high`` are
-        95 % confidence intervals of a bootstrap by query.
+        By attack, then ``to_yes`` or ``to_no``: ``rows``, the number of rows that had the other answer before; ``flipped``, the share
+        of these rows whose answer the attack flips; ``control``, the same share for the control text; ``excess``, the difference of the
+        two shares; ``shift`` and ``control_shift``, the mean change of p(relevant) towards the answer that the attack tries to get.
+        ``*_low`` and ``*_high`` are 95 % confidence intervals of a bootstrap by query.
     """
     limits = decision.thresholds(table["language"])  # (rows,)
     before = table["before"].to_numpy(float) >= limits
@@ -49,7 +49,7 @@ def flip_rates(table: pd.DataFrame, decision: Decision, draws: int = 1000, seed:
 
 
 def _attack_metrics(rows: pd.DataFrame, limits: np.ndarray, answer: int, draws: int, seed: int) -> dict[str, float]:
-    """The metrics of one attack, from the rows that had the other answer before it."""
+    """Return the metrics of one attack, from the rows that had the other answer before it."""
     before, after, control = (rows[name].to_numpy(float) for name in ("before", "after", "control"))
     flipped, control_flipped = (((probability >= limits) == answer).astype(float) for probability in (after, control))
     queries = sampling_units(rows)

@@ -57,12 +57,12 @@ def check_test_rows(test_share: float, task: str, has_test_rows: bool) -> None:
 
 
 def query_group(query: str) -> str:
-    """The group of a query: its normal form, regardless of its language tag."""
+    """Return the group of a query: its normal form, regardless of its language tag."""
     return normalise(query)
 
 
 def hash_position(name: str, seed: int, purpose: str) -> float:
-    """A pseudo-random number in [0, 1) for a group.
+    """Return a pseudo-random number in [0, 1) for a group.
 
     It depends only on the arguments, so that a group stays in its part when rows are added or reordered.
 
@@ -127,7 +127,7 @@ def split_rows(
 
 
 def one_label_warnings(parts: Mapping[str, pd.DataFrame]) -> list[str]:
-    """One warning for train and validation each if all of its rows have the same label."""
+    """Return one warning for train and validation each if all of its rows have the same label."""
     warnings = []
     for name, need in (("train", "a model cannot be trained"), ("validation", "neither a threshold nor the best adapter can be chosen")):
         labels = parts[name]["label"].dropna().unique()
@@ -137,7 +137,7 @@ def one_label_warnings(parts: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def without_near_duplicates(train: pd.DataFrame, held_out: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Train rows whose query is not a near-duplicate of a held-out query (`babelcart.rows.text.fold`).
+    """Return the train rows whose query is not a near-duplicate of a held-out query (`babelcart.rows.text.fold`).
 
     Dev and test may be files of their own, so that their queries can also occur in train, perhaps with other accents.
 

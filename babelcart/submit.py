@@ -30,7 +30,7 @@ class Submit:
 
 
 def submission_lines(predictions: pd.DataFrame, task: str, decision: Decision) -> list[str]:
-    """One JSON object for each row: id, language tag as in the input files, query, candidate, and the prediction 0 or 1.
+    """Return one JSON object for each row: id, language tag as in the input files, query, candidate, and the prediction 0 or 1.
 
     Parameters
     ----------

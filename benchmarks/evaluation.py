@@ -21,7 +21,7 @@ LANGUAGES = [*SEEN, "de", "it", "pl", "ar"]
 
 
 def random_predictions(rows: int) -> pd.DataFrame:
-    """A table of predictions with about four rows a query, in ten languages and 30 top categories."""
+    """Return a table of predictions with about four rows a query, in ten languages and 30 top categories."""
     generator = np.random.default_rng(0)
     query = np.sort(generator.integers(0, rows // 4, rows))
     label = generator.integers(0, 2, rows)

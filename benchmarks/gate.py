@@ -46,7 +46,7 @@ class Errors:
             self.translations[source, text][target] = translation
 
     def kinds(self) -> dict[str, Callable[[Pair], str | None]]:
-        """Name of each kind of error and its method."""
+        """Return the name of each kind of error and its method."""
         chance = self.chance
         return {
             "empty": lambda pair: chance.choice(["", " ", "...", "-"]),
@@ -66,19 +66,19 @@ class Errors:
         }
 
     def another_language(self, pair: Pair) -> str | None:
-        """A translation of the same text into another language."""
+        """Return a translation of the same text into another language."""
         translations = self.translations[pair[0], pair[2]]
         others = [text for target, text in translations.items() if target != pair[1] and text != pair[3]]
         return self.chance.choice(others or [None])
 
     def change_digit(self, text: str) -> str:
-        """The text with one of its digits changed."""
+        """Return the text with one of its digits changed."""
         index = self.chance.choice([n for n, character in enumerate(text) if character.isascii() and character.isdigit()])
         return text[:index] + str((int(text[index]) + self.chance.randint(1, 8)) % 10) + text[index + 1 :]
 
 
 def planted(pairs: list[Pair], chance: random.Random) -> dict[str, list[Pair]]:
-    """Up to `ERRORS_OF_A_KIND` wrong pairs for each kind of error."""
+    """Return up to `ERRORS_OF_A_KIND` wrong pairs for each kind of error."""
     wrong_pairs: dict[str, list[Pair]] = {}
     for kind, plant in Errors(pairs, chance).kinds().items():
         wrong_pairs[kind] = []
@@ -92,7 +92,7 @@ def planted(pairs: list[Pair], chance: random.Random) -> dict[str, list[Pair]]:
 
 
 def verdicts(pairs: list[Pair], known: frozenset[str]) -> list[bool]:
-    """Whether the checks refuse each pair."""
+    """Return whether the checks refuse each pair."""
     refused = [False] * len(pairs)
     for direction in {pair[:2] for pair in pairs}:
         indices = [index for index, pair in enumerate(pairs) if pair[:2] == direction]
@@ -103,7 +103,7 @@ def verdicts(pairs: list[Pair], known: frozenset[str]) -> list[bool]:
 
 
 def shared_words(entries: list[memory_files.Entry]) -> frozenset[str]:
-    """Words that occur in at least three source languages, as the stage `translate` finds them."""
+    """Return the words that occur in at least three source languages, as the stage `translate` finds them."""
     languages: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         for token in re.findall(r"[^\W_]+", entry.text):

@@ -32,7 +32,7 @@ REFUSED = 0.045  # share of the correct pairs below the limit
 
 
 def directions(path: Path, sources: Collection[str]) -> dict[tuple[str, str], list[tuple[str, str]]]:
-    """Source and target language -> texts and translations."""
+    """Return the source and target language -> texts and translations."""
     pairs: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for entry in memory_files.read_file(path):
         if entry.source in sources:
@@ -43,7 +43,7 @@ def directions(path: Path, sources: Collection[str]) -> dict[tuple[str, str], li
 def measure(
     target: str, vectors: dict[str, np.ndarray], pairs: dict[tuple[str, str], list[tuple[str, str]]], limits: Mapping[str, float]
 ) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     chance = random.Random(0)
     correct: dict[bool, list[float]] = {True: [], False: []}
     wrong, passing = [], []

@@ -44,7 +44,7 @@ def write_embeddings(folder: Path, queries: int, candidates: int, dimensions: in
 
 
 def peak_memory() -> float:
-    """Peak resident memory of this process, in GiB."""
+    """Return the peak resident memory of this process, in GiB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
@@ -91,7 +91,7 @@ class GivenEmbeddings:
 
 
 def mine(queries: np.ndarray, candidates: np.ndarray, texts: tuple[list[str], list[str]], use_faiss: bool) -> Any:
-    """The dataset that `mine_hard_negatives` returns, with a column for each negative."""
+    """Return the dataset that `mine_hard_negatives` returns, with a column for each negative."""
     from datasets import Dataset
     from sentence_transformers.util import mine_hard_negatives
 
@@ -141,7 +141,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
-    """Figures of one side in a new process; ``error``, the last line of its errors, if it fails."""
+    """Return the figures of one side in a new process; ``error``, the last line of its errors, if it fails."""
     process = subprocess.run([sys.executable, __file__, "--side", name, "--folder", str(folder)], capture_output=True, text=True)
     if process.returncode:
         return {"seconds": float("nan"), "memory": float("nan"), "error": process.stderr.strip().splitlines()[-1:]}
@@ -149,7 +149,7 @@ def run(name: str, folder: Path) -> dict[str, Any]:
 
 
 def product_peak() -> float:
-    """Highest rate of a large float32 matrix product on this machine, in GFLOP/s."""
+    """Return the highest rate of a large float32 matrix product on this machine, in GFLOP/s."""
     import torch
 
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
@@ -162,7 +162,7 @@ def product_peak() -> float:
 
 
 def agreement(folder: Path, name: str) -> float:
-    """Share of queries with the same neighbours as Babelcart; for `mine_hard_negatives`, with the same negatives."""
+    """Return the share of queries with the same neighbours as Babelcart; for `mine_hard_negatives`, with the same negatives."""
     ours, theirs = np.load(folder / f"{OURS}.npy"), np.load(folder / f"{name}.npy")
     if theirs.shape[1] != NEGATIVES:
         return float((ours == theirs).all(axis=1).mean())

@@ -105,7 +105,7 @@ def write_project(folder: Path, rows: int) -> None:
 
 
 def stage(rows: int) -> tuple[float, float]:
-    """Seconds and peak GiB of the stage on `rows` rows, all translations in the memory."""
+    """Return the seconds and peak GiB of the stage on `rows` rows, all translations in the memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_project(folder, rows)

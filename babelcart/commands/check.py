@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def declared_sections() -> dict[str, type]:
-    """Section of params.yaml -> the dataclass of the package that declares it in ``SECTION``.
+    """Map each section of params.yaml to the dataclass of the package that declares it in ``SECTION``.
 
     A section with named blocks, such as ``models.*``, keeps its ``*``. Only modules with such a dataclass are imported.
     """

@@ -22,7 +22,7 @@ _CODE = re.compile(r"^      - (babelcart|stages)/")
 
 
 def code_deps(script: Path) -> list[str]:
-    """The code that a stage depends on.
+    """Return the code that a stage depends on.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def code_deps(script: Path) -> list[str]:
 
 
 def update_deps(text: str, stages: Path = Path("stages")) -> str:
-    """The text of dvc.yaml with the code dependencies of every stage replaced by those that its script has now."""
+    """Return the text of dvc.yaml with the code dependencies of every stage replaced by those that its script has now."""
     lines: list[str] = []
     stage = ""
     for line in text.splitlines():

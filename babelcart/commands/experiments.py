@@ -61,7 +61,7 @@ def dvc(*command: str, folder: Path) -> str:
 
 
 def last_commit(root: Path) -> str:
-    """The last commit that changed the pipeline: its code, its settings or its data.
+    """Return the last commit that changed the pipeline: its code, its settings or its data.
 
     Experiments belong to this commit, so that a commit that changes only docs does not invalidate them.
     """

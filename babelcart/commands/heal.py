@@ -21,7 +21,7 @@ LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
 
 def is_lock(text: str) -> bool:
-    """Whether DVC accepts a text as a dvc.lock."""
+    """Return whether DVC accepts a text as a dvc.lock."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError

@@ -55,7 +55,7 @@ def main(files: tuple[str, ...], task: str | None, relevant: tuple[str, ...], wr
 
 
 def _inspect(names: tuple[str, ...], task: str | None, relevant: tuple[str, ...], *, show: bool) -> tuple[dict[str, Any], Proposal]:
-    """Everything about the files, and the proposal; prints it if `show`."""
+    """Return everything about the files, and the proposal; prints it if `show`."""
     from babelcart.inspection import summary
     from babelcart.inspection.files import expand, identify
     from babelcart.inspection.proposal import Wishes, propose

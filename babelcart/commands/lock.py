@@ -69,7 +69,7 @@ def missing_outs(status: Mapping[str, list[Any]]) -> list[str]:
 
 
 def _related(path: str, other: str) -> bool:
-    """Whether two paths are equal or one contains the other."""
+    """Return whether two paths are equal or one contains the other."""
     first, second = PurePosixPath(path), PurePosixPath(other)
     return first == second or first in second.parents or second in first.parents
 

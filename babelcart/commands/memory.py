@@ -69,7 +69,7 @@ def delete(store: translation_memory.Memory, engine: str | None, version: str | 
 
 
 def _matcher(pattern: str, engine: str | None, version: str | None) -> Callable[[memory_files.Entry], bool]:
-    """Whether an entry is of the engine and version, if they are given, and its translation contains the pattern."""
+    """Return whether an entry is of the engine and version, if they are given, and its translation contains the pattern."""
     try:
         expression = re.compile(pattern, re.IGNORECASE)
     except re.error as error:

@@ -97,7 +97,7 @@ def fetch_listings(repo: Any) -> None:
 
 
 def _mismatches(repo: Any, outs: list[Any]) -> Iterator[tuple[str, Path, str]]:
-    """Yield file name, cache path and actual MD5 of every cached object that does not match its hash."""
+    """Yield the file name, cache path and actual MD5 of every cached object that does not match its hash."""
     for out in outs:
         try:
             names = objects(repo, out)

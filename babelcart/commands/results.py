@@ -31,18 +31,18 @@ SLICES = {...: {...: {...: metrics.SLICE_SCORES}}}
 
 
 def header(first: str, columns: Mapping[str, str]) -> list[str]:
-    """The two lines above the rows of a Markdown table."""
+    """Return the two lines above the rows of a Markdown table."""
     titles = [*first.split(", "), *columns.values()]
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
 def cells(scores: Mapping[str, float], columns: Mapping[str, str]) -> str:
-    """Scores with three decimals, "nan" where they are not defined."""
+    """Return the scores with three decimals, "nan" where they are not defined."""
     return " | ".join(f"{scores.get(metric, float('nan')):.3f}" for metric in columns)
 
 
 def read_scores(task: str) -> dict[str, Any]:
-    """The content of metrics/MODEL/TASK.json, by name of the model: those under ``run`` in params.yaml, and the n-gram baseline.
+    """Return the content of metrics/MODEL/TASK.json, by name of the model: those under ``run`` in params.yaml, and the n-gram baseline.
 
     Metrics of other models are not shown, because they may be those of other data, such as the sample's.
     """
@@ -51,7 +51,7 @@ def read_scores(task: str) -> dict[str, Any]:
 
 
 def shown_split(scores: Mapping[str, Any], split: str | None) -> tuple[str, str]:
-    """The split to print, and its name for the column of rows, which is empty if it is the expected one.
+    """Return the split to print, and its name for the column of rows, which is empty if it is the expected one.
 
     Without a choice of the user, it is test, and where no test row has a label, dev or validation.
     """
@@ -63,7 +63,7 @@ def shown_split(scores: Mapping[str, Any], split: str | None) -> tuple[str, str]
 
 
 def score_table(split: str | None) -> list[str]:
-    """Lines of the table of scores, overall and for seen and unseen languages."""
+    """Return lines of the table of scores, overall and for seen and unseen languages."""
     lines = header("task, rows, model", COLUMNS)
     for task in config.load("tasks", tuple[Task, ...]):
         if not (scores := read_scores(task)):
@@ -79,7 +79,7 @@ def score_table(split: str | None) -> list[str]:
 
 
 def slice_table(split: str | None, group: str) -> list[str]:
-    """Lines of the table of scores of the slices of a group, with the shares of relevant rows and of rows predicted relevant."""
+    """Return lines of the table of scores of the slices of a group, with the shares of relevant rows and of rows predicted relevant."""
     columns = {**COLUMNS, **SLICE_COLUMNS}
     lines = header(f"task, {group}, model", columns)
     for task in config.load("tasks", tuple[Task, ...]):
@@ -100,7 +100,7 @@ def slice_table(split: str | None, group: str) -> list[str]:
 
 
 def attack_table() -> list[str]:
-    """Lines of the table of attacks: the answers flipped by each attack and by its control, neutral text of equal length."""
+    """Return lines of the table of attacks: the answers flipped by each attack and by its control, neutral text of equal length."""
     lines = ["| task | model | attack | sought | rows | flipped | 95 % | control | excess |", "|---|---|---|---|---|---|---|---|---|"]
     models, tasks = sorted(config.load("run", tuple[str, ...])), config.load("tasks", tuple[str, ...])
     paths = (Path(f"metrics/{model}/{task}_attacks.json") for model in models for task in sorted(tasks))

@@ -43,17 +43,17 @@ class SettingError(UserError):
 
 
 def bounded(low: float, high: float, *, default: Any) -> Any:
-    """A dataclass field for a number from `low` to `high`, both inclusive."""
+    """Return a dataclass field for a number from `low` to `high`, both inclusive."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
 
 
 def _plain(key: Any) -> str:
-    """A key of YAML for a message: as it is if it is short and printable, else its `short_repr`."""
+    """Return a key of YAML for a message: as it is if it is short and printable, else its `short_repr`."""
     return key if isinstance(key, str) and key.isprintable() and len(key) < 100 else short_repr(key)
 
 
 def _describe(kind: Any) -> str:
-    """The values that a type accepts, for a message."""
+    """Return the values that a type accepts, for a message."""
     origin = typing.get_origin(kind)
     if origin is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(kind))
@@ -71,7 +71,7 @@ def _describe(kind: Any) -> str:
 
 
 def _refuse(kind: Any, value: Any, where: str) -> SettingError:
-    """The error for a value of the wrong type, with the form to write if a list or one of some names is expected."""
+    """Return the error for a value of the wrong type, with the form to write if a list or one of some names is expected."""
     hint = did_you_mean(value, _choices(kind))
     if _has_list(kind) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         items = ", ".join(item.strip() for item in str(value).split(","))
@@ -84,7 +84,7 @@ def _has_list(kind: Any) -> bool:
 
 
 def _choices(kind: Any) -> list[Any]:
-    """The values of a Literal, also inside of a union."""
+    """Return the values of a Literal, also inside of a union."""
     if typing.get_origin(kind) is Literal:
         return list(typing.get_args(kind))
     return [choice for member in typing.get_args(kind) if _is_union(kind) for choice in _choices(member)]
@@ -95,7 +95,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _accepts(kind: Any, value: Any) -> bool:
-    """Whether a value of YAML is of a scalar type. Booleans are not numbers, and numbers are finite."""
+    """Return whether a value of YAML is of a scalar type. Booleans are not numbers, and numbers are finite."""
     if typing.get_origin(kind) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind))
     if typing.get_origin(kind) is not None:
@@ -126,7 +126,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """A number or boolean as a key of a mapping, as text: ``3``, ``2.5``, ``true``."""
+    """Return a number or boolean as a key of a mapping, as text: ``3``, ``2.5``, ``true``."""
     return str(key).lower() if isinstance(key, (int, float)) else key
 
 
@@ -189,13 +189,13 @@ def build_section(kind: type[Settings], values: Any, where: str) -> Settings:
 
 @functools.cache
 def _declared_names() -> frozenset[str]:
-    """Sections that a dataclass of this package declares, read from the source code, which is faster than importing it."""
+    """Return the sections that a dataclass of this package declares, read from the source code, which is faster than importing it."""
     modules = Path(__file__).parents[1].rglob("*.py")
     return frozenset(name for path in modules for name in _DECLARATION.findall(path.read_text(encoding="utf-8")))
 
 
 def known_sections() -> list[str]:
-    """Sections of params.yaml that a dataclass of this package declares in ``SECTION`` or that dvc.yaml uses; sorted."""
+    """Return the sections of params.yaml that a dataclass of this package declares in ``SECTION`` or that dvc.yaml uses; sorted."""
     return sorted({*_declared_names(), *graph.read_sections(), *LISTS})
 
 
@@ -224,7 +224,7 @@ def read_params() -> dict[str, Any]:
 
 
 def _decode(content: bytes) -> str:
-    """The text of params.yaml, which DVC reads as UTF-8."""
+    """Return the text of params.yaml, which DVC reads as UTF-8."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UserError(f"{PARAMS} is UTF-16 text, which DVC does not read; save it as UTF-8")
     try:
@@ -236,7 +236,7 @@ def _decode(content: bytes) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _check_scalars(text: str) -> None:
-    """Refuse forms that YAML reads as something else than what is written, where that would not be noticed."""
+    """Refuse values that YAML silently reads as something else than what is written."""
     from ruamel.yaml import YAML
     from ruamel.yaml.events import ScalarEvent
 
@@ -257,7 +257,7 @@ def _check_scalars(text: str) -> None:
 
 
 def _with_line(error: SettingError) -> UserError:
-    """The error with the line of the setting in params.yaml, and a remedy if quotes are missing around a text."""
+    """Return the error with the line of the setting in params.yaml, and a remedy if quotes are missing around a text."""
     from ruamel.yaml import YAML
     from ruamel.yaml.nodes import ScalarNode
 
@@ -270,7 +270,7 @@ def _with_line(error: SettingError) -> UserError:
 
 
 def _find(node: Any, where: str) -> tuple[Any, int | None]:
-    """The node of a dotted key, or its nearest parent, and the line of its key."""
+    """Return the node of a dotted key, or its nearest parent, and the line of its key."""
     from ruamel.yaml.nodes import MappingNode, SequenceNode
 
     line = None

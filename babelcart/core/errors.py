@@ -51,7 +51,7 @@ class UserError(Exception):
 
 
 def short_repr(value: Any) -> str:
-    """A `repr` of at most a few hundred characters, for messages."""
+    """Return a `repr` of at most a few hundred characters, for messages."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python refuses to print integers with more than 4300 digits
@@ -59,7 +59,7 @@ def short_repr(value: Any) -> str:
 
 
 def did_you_mean(name: Any, accepted: Iterable[Any]) -> str:
-    """A question that proposes the most similar accepted name, to append to a message; empty if none is similar.
+    """Return a question that proposes the most similar accepted name, to append to a message; empty if none is similar.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def did_you_mean(name: Any, accepted: Iterable[Any]) -> str:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error means that the memory of the system or of a device is exhausted. Some errors of torch state it only as text."""
+    """Return whether an error means that the system or a device is out of memory. Some errors of torch state it only in their text."""
     in_message = isinstance(error, RuntimeError) and ("out of memory" in str(error).lower() or "DefaultCPUAllocator" in str(error))
     return in_message or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
@@ -97,7 +97,7 @@ def readable_folder(folder: Path) -> Iterator[None]:
 
 
 def explain(error: Exception) -> str | None:
-    """A message for a failure of the machine, or None for any other error, which is a bug and needs its traceback.
+    """Return a message for a failure of the machine, or None for any other error, which is a bug and needs its traceback.
 
     Libraries raise the same failure as different types. It is recognised by its error number (of the operating system, of SQLite, or in
     the message of a library in Rust), and lack of memory by its message.
@@ -139,7 +139,7 @@ def _explain_memory(text: str) -> str:
 
 
 def _explain_database(error: sqlite3.Error) -> str | None:
-    """A message for an error of SQLite, which does not name the file: a database in .scratch, or one of DVC in .dvc/tmp."""
+    """Return a message for an error of SQLite, which does not name the file: a database in .scratch, or one of DVC in .dvc/tmp."""
     code = getattr(error, "sqlite_errorcode", None)
     code = None if code is None else code & 0xFF
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):

@@ -141,12 +141,12 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def is_safe_path(name: str) -> bool:
-    """Whether a relative path is printable and stays inside its folder."""
+    """Return whether a relative path is printable and stays inside its folder."""
     parts = name.split("/")
     return name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts)
 
 
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of the content of a file."""
+    """Return the hex SHA-256 of the content of a file."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -14,7 +14,7 @@ _TEMPLATE = re.compile(r"\$\{(?!item\b)(\w+)")
 
 
 def read_stages() -> dict[str, Any]:
-    """The stages of dvc.yaml by name; empty if the working directory has no dvc.yaml."""
+    """Return the stages of dvc.yaml by name; empty if the working directory has no dvc.yaml."""
     if not GRAPH.exists():
         return {}
     content = parse_yaml(GRAPH.read_text(encoding="utf-8"), str(GRAPH))
@@ -23,25 +23,25 @@ def read_stages() -> dict[str, Any]:
 
 
 def read_sections() -> list[str]:
-    """Sections of params.yaml that dvc.yaml uses, as ``params`` of a stage or in a template such as ``${data.path}``; sorted."""
+    """Return the sections of params.yaml that dvc.yaml uses, as ``params`` of a stage or in a template such as ``${data.path}``; sorted."""
     text = GRAPH.read_text(encoding="utf-8") if GRAPH.exists() else ""
     params = {param.partition(".")[0] for stage in read_stages().values() for param in stage.get("params", [])}
     return sorted(params | set(_TEMPLATE.findall(re.sub(r"(?m)^\s*#.*", "", text))))
 
 
 def _paths(stage: dict[str, Any], *kinds: str) -> list[str]:
-    """Paths of a stage's entries; an entry with options is a mapping with the path as its key."""
+    """Return the paths of a stage's entries; an entry with options is a mapping with the path as its key."""
     return [path for kind in kinds for entry in stage.get(kind, []) for path in ([entry] if isinstance(entry, str) else entry)]
 
 
 def metrics_folders() -> set[str]:
-    """Folders of metrics/ that do not belong to a model, such as ``prepare`` and ``ngram``."""
+    """Return the folders of metrics/ that do not belong to a model, such as ``prepare`` and ``ngram``."""
     paths = [path.split("/") for stage in read_stages().values() for path in _paths(stage, "metrics")]
     return {parts[1] for parts in paths if parts[0] == "metrics" and "$" not in parts[1]}
 
 
 def code_folders() -> list[str]:
-    """Top-level folders that stages depend on and no stage writes: those with the code; sorted."""
+    """Return top-level folders that stages depend on and no stage writes: those with the code; sorted."""
     stages = read_stages().values()
     written = {path.partition("/")[0] for stage in stages for path in _paths(stage, *_OUTPUTS)}
     read = {path.partition("/")[0] for stage in stages for path in _paths(stage, "deps") if not path.startswith("$")}

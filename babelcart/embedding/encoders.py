@@ -374,7 +374,7 @@ def _open_store(store: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _read_vectors(connection: sqlite3.Connection, keys: Sequence[bytes]) -> dict[int, np.ndarray]:
-    """The stored vectors, ``(dimensions,)`` float32, by the index of their key."""
+    """Return the stored vectors, ``(dimensions,)`` float32, by the index of their key."""
     import numpy as np
 
     vectors: dict[int, np.ndarray] = {}

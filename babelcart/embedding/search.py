@@ -136,7 +136,7 @@ class _CandidateIndex:
         return bound + 2 * dimensions * torch.finfo(torch.float32).eps * queries.norm * longest
 
     def _coarse_best(self, queries: torch.Tensor, bound: torch.Tensor, count: int) -> _Best:
-        """The best coarse scores of each query; more than `count` of them, since the exact scores may have another order."""
+        """Return the best coarse scores of each query; more than `count` of them, since the exact scores may have another order."""
         import torch
 
         size = min(2 * count + 32, len(self.candidates))
@@ -167,7 +167,7 @@ class _CandidateIndex:
         return torch.cat(pairs, dim=1)
 
     def _products(self, queries: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Offset and ``(queries, block)`` coarse scores of each block of candidates; the next block overwrites the scores."""
+        """Yield the offset and ``(queries, block)`` coarse scores of each block of candidates; the next block overwrites the scores."""
         import torch
 
         candidates = self.coarse.vectors
@@ -178,7 +178,7 @@ class _CandidateIndex:
             yield offset, torch.mm(queries, block.T, out=self.buffer[: len(queries) * len(block)].view(len(queries), len(block)))
 
     def _floor(self, coarse_score: torch.Tensor, bound: torch.Tensor) -> torch.Tensor:
-        """The lowest coarse score of a candidate whose exact score may reach the exact score behind `coarse_score`."""
+        """Return the lowest coarse score of a candidate whose exact score may reach the exact score behind `coarse_score`."""
         import torch
 
         # Rounding to the coarse type moves a score by at most half a unit in the last place, and rounding is monotone.
@@ -237,7 +237,7 @@ def _merge(best: _Best, query_rows: torch.Tensor, columns: torch.Tensor, scores:
 
 @lru_cache(maxsize=1)
 def fastest_search() -> torch.dtype:
-    """The data type, float32 or bfloat16, with the faster matrix product on this machine; both are timed once."""
+    """Return the data type, float32 or bfloat16, with the faster matrix product on this machine; both are timed once."""
     import torch
 
     seconds = {}

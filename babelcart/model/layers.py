@@ -18,7 +18,7 @@ from torch.nn import functional
 
 
 def _normalise(x: Tensor, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Normalised `x` ``(..., features)`` and the reciprocal of its root mean square ``(..., 1)``; all tensors are float32."""
+    """Return normalised `x` ``(..., features)`` and the reciprocal of its root mean square ``(..., 1)``; all tensors are float32."""
     inverse_rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()  # (..., 1)
     return (x * inverse_rms).mul_(scale), inverse_rms
 

@@ -69,7 +69,7 @@ def shortcut_auc(natural: pd.DataFrame, sampled: pd.DataFrame, max_rows: int = 2
 
 
 def _can_be_divided(is_sampled: np.ndarray, groups: pd.Series) -> bool:
-    """Whether a cross-validation that keeps groups together has both kinds of rows in each training part."""
+    """Return whether a cross-validation that keeps groups together has both kinds of rows in each training part."""
     from sklearn.model_selection import GroupKFold
 
     if groups.nunique() < FOLDS:
@@ -78,7 +78,7 @@ def _can_be_divided(is_sampled: np.ndarray, groups: pd.Series) -> bool:
 
 
 def _classify(vectorizer: Any, inputs: list[Any], is_sampled: np.ndarray, groups: pd.Series) -> dict[str, Any]:
-    """Cross-validated AUC of a logistic regression, and its five features with the largest weights when fitted on all rows."""
+    """Return the cross-validated AUC of a logistic regression, and its five features with the largest weights when fitted on all rows."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -94,7 +94,7 @@ def _classify(vectorizer: Any, inputs: list[Any], is_sampled: np.ndarray, groups
 
 
 def shortcut_warnings(shortcuts: dict[str, dict[str, Any]]) -> list[str]:
-    """One warning for each classifier of `shortcut_auc` whose AUC exceeds `AUC_LIMIT`."""
+    """Return one warning for each classifier of `shortcut_auc` whose AUC exceeds `AUC_LIMIT`."""
     return [
         f"a classifier that sees only the {name} distinguishes sampled from natural negatives with ROC AUC {shortcut['auc']:.2f} "
         f"(limit: {AUC_LIMIT}); its strongest features are {shortcut['features']}"
@@ -152,7 +152,7 @@ def training_set_report(rows: pd.DataFrame, sampled: pd.DataFrame, vectors: Vect
 
 
 def example_rows(rows: pd.DataFrame, sampled: pd.DataFrame, vectors: Vectors | None, count: int = 10) -> dict[str, list[dict[str, Any]]]:
-    """Give up to `count` evenly spaced rows of each kind, with the similarity of query and candidate (None without vectors)."""
+    """Return up to `count` evenly spaced rows of each kind, with the similarity of query and candidate (None without vectors)."""
     import numpy as np
 
     examples: dict[str, list[dict[str, Any]]] = {}

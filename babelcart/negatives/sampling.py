@@ -114,7 +114,7 @@ class CandidateRules:
         self.known[group].add(normalise(candidate))
 
     def refusal(self, group: str, candidate: str) -> str | None:
-        """The reason, one of `REASONS`, for which the group must not get this candidate as a negative; None if it may."""
+        """Return the reason, one of `REASONS`, for which the group must not get this candidate as a negative; None if it may."""
         if normalise(candidate) in self.known[group]:
             return "known"
         for positive in self.positives[group]:
@@ -130,7 +130,7 @@ class CandidateRules:
 
 
 def word_overlap(first: str, second: str) -> float:
-    """Jaccard overlap of the words of two titles; 1 if neither has words.
+    """Return the Jaccard overlap of the words of two titles; 1 if neither has words.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def quotas(sizes: Sequence[int], total: int) -> list[int]:
 
 
 def negatives_needed(rows: pd.DataFrame, settings: SamplingSettings) -> int | None:
-    """The number of negatives that brings label 0 to `target_share`; 0 if none are to be sampled, None if `per_query` decides."""
+    """Return the number of negatives that brings label 0 to `target_share`; 0 if none are to be sampled, None if `per_query` decides."""
     if settings.strategy == "none" or rows.empty:
         return 0
     if settings.target_share is None:
@@ -241,7 +241,7 @@ class NegativeSampler:
         self.cumulative = np.cumsum(self.weights) / self.weights.sum()  # (candidates,)
 
     def to_frame(self) -> pd.DataFrame:
-        """The sampled rows, with the columns and dtypes of the training set."""
+        """Return the sampled rows, with the columns and dtypes of the training set."""
         import pandas as pd
 
         if not self.sampled:
@@ -274,7 +274,7 @@ class NegativeSampler:
         """Sample one negative for each query, in a weighted random order, until `limit` are sampled; return their number."""
         import numpy as np
 
-        # A weighted permutation without replacement: Efraimidis and Spirakis, 2006.
+        # A weighted random permutation (Efraimidis and Spirakis, 2006).
         order = np.argsort(-np.log(self.generator.random(len(queries))) / np.array(query_weights), kind="stable")
         sampled = 0
         for query_index in order:
@@ -331,7 +331,7 @@ class NegativeSampler:
         return self.candidates[window[int(self.generator.choice(len(window), p=probabilities))]]
 
     def _hard_window(self, query: dict[str, Any]) -> list[int]:
-        """Indices of the accepted candidates from `first_rank` to `last_rank`; the rank counts candidates that the rules accept."""
+        """Return the candidates from `first_rank` to `last_rank`, as indices; only candidates that the rules accept are ranked."""
         query_vector, ceiling = self._query_vector(query), self._hard_ceiling(query)
         window: list[int] = []
         rank = 0
@@ -354,7 +354,7 @@ class NegativeSampler:
         return window
 
     def _hard_ceiling(self, query: dict[str, Any]) -> float:
-        """The highest similarity to the query that a hard negative may have."""
+        """Return the highest similarity to the query that a hard negative may have."""
         import numpy as np
 
         similarities = self._positive_vectors(query) @ self._query_vector(query)  # (positives,)

@@ -66,22 +66,22 @@ def svg(spec: Spec) -> str:
 
 
 def _data(records: Sequence[Mapping[str, Any]]) -> Spec:
-    """Inline data."""
+    """Return records as the inline data of a chart."""
     return {"values": list(records)}
 
 
 def _number(field: str, title: str, ticks: int = 6, **scale: Any) -> Spec:
-    """A quantitative channel with about `ticks` ticks; `scale` are further properties of the scale."""
+    """Return a quantitative channel with about `ticks` ticks; `scale` are further properties of the scale."""
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False, **scale}, "axis": {"tickCount": ticks}}
 
 
 def _plot(layers: Sequence[Spec], height: int = 230, **more: Any) -> str:
-    """SVG of a layered chart; `more` are further properties of the specification."""
+    """Draw a layered chart as SVG; `more` are further properties of the specification."""
     return svg({"width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}, "layer": list(layers), **more})
 
 
 def intervals(records: Sequence[Mapping[str, Any]], label_width: int) -> str:
-    """Points on lines, one line for each name, with confidence intervals.
+    """Draw points on lines, one line for each name, with confidence intervals.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def intervals(records: Sequence[Mapping[str, Any]], label_width: int) -> str:
 
 
 def lines(records: Sequence[Mapping[str, Any]], x: str, y: str, *, rules: Sequence[Mapping[str, Any]] = (), dots: bool = False) -> str:
-    """One line for each kind.
+    """Draw one line for each kind.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def lines(records: Sequence[Mapping[str, Any]], x: str, y: str, *, rules: Sequen
 
 
 def loss(records: Sequence[Mapping[str, Any]]) -> str:
-    """Loss by step, and its running mean.
+    """Draw the loss by step, and its running mean.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def loss(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def calibration(records: Sequence[Mapping[str, Any]]) -> str:
-    """Share of relevant rows by mean probability; on the dashed diagonal, calibration is perfect.
+    """Draw the share of relevant rows by mean probability; on the dashed diagonal, calibration is perfect.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def calibration(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def stacked(records: Sequence[Mapping[str, Any]], kinds: Sequence[str], x: str) -> str:
-    """Stacked bars of row counts, one bar for each name.
+    """Draw stacked bars of row counts, one bar for each name.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def stacked(records: Sequence[Mapping[str, Any]], kinds: Sequence[str], x: str) 
 
 
 def quantiles(records: Sequence[Mapping[str, Any]], x: str) -> str:
-    """Quantiles of a distribution for each name: a line from 5 to 95 %, a box from 25 to 75 % and a tick at the median.
+    """Draw the quantiles of a distribution for each name: a line from 5 to 95 %, a box from 25 to 75 % and a tick at the median.
 
     Parameters
     ----------

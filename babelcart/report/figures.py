@@ -20,7 +20,7 @@ METRIC_TITLES = {"auc": "AUC", "f1": "best F1"}
 
 
 def task_charts(results: TaskResults) -> dict[str, str]:
-    """All charts of a task for which there is data: SVG text by name."""
+    """Return all charts of a task for which there is data: SVG text by name."""
     precision_recall = results.curves["precision_recall"]
     svgs = {
         "languages": _language_chart(results),
@@ -49,7 +49,7 @@ def task_charts(results: TaskResults) -> dict[str, str]:
 
 
 def _interval_records(group: str, name: str, scores: Mapping[str, float], ngram: Mapping[str, float] | None) -> list[dict[str, Any]]:
-    """The points of one line of `charts.intervals`: the floor, the model and, if there is one, the n-gram baseline."""
+    """Return the points of one line of `charts.intervals`: the floor, the model and, if there is one, the n-gram baseline."""
     line = {"group": group, "name": name}
     records: list[dict[str, Any]] = [
         {**line, "kind": FLOOR, "value": scores["floor_f1"]},
@@ -59,7 +59,7 @@ def _interval_records(group: str, name: str, scores: Mapping[str, float], ngram:
 
 
 def _language_chart(results: TaskResults) -> str:
-    """F1 by language, first of the languages that were seen in training."""
+    """Return F1 by language, first of the languages that were seen in training."""
     scores, ngram_scores = results.split_scores["language"], results.ngram_scores.get("language", {})
     records = []
     for unseen, language in sorted((language not in results.native_languages, language) for language in scores):
@@ -69,7 +69,7 @@ def _language_chart(results: TaskResults) -> str:
 
 
 def _slice_chart(results: TaskResults) -> str:
-    """F1 by slice of the other groups."""
+    """Return F1 by slice of the other groups."""
     records = [
         record
         for title, values in results.slice_scores().items()
@@ -80,7 +80,7 @@ def _slice_chart(results: TaskResults) -> str:
 
 
 def _threshold_chart(results: TaskResults) -> str:
-    """F1 by threshold on validation and on the split of the page, down to 0.25 below the maximum."""
+    """Return F1 by threshold on validation and on the split of the page, down to 0.25 below the maximum."""
     import numpy as np
 
     chosen = results.decision.threshold
@@ -95,7 +95,7 @@ def _threshold_chart(results: TaskResults) -> str:
 
 
 def _training_charts(curves: Mapping[str, pd.DataFrame]) -> dict[str, str]:
-    """The training loss and the metrics of the evaluation steps, if they were recorded."""
+    """Return the training loss and the metrics of the evaluation steps, if they were recorded."""
     svgs = {}
     if "train/loss" in curves:
         loss = curves["train/loss"]

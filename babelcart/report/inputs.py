@@ -103,7 +103,7 @@ class TaskResults:
         return self.ngram.get(self.split, {})
 
     def slice_scores(self, same_label: bool = False) -> dict[str, dict[str, Any]]:
-        """Scores on the split of the page, by title of the group and by value of the slice, in reading order.
+        """Return the scores on the split of the page, by title of the group and by value of the slice, in reading order.
 
         Parameters
         ----------
@@ -118,12 +118,12 @@ class TaskResults:
         }
 
     def training_rows(self) -> dict[str, dict[str, int]]:
-        """Number of training rows by language and origin."""
+        """Return the number of training rows by language and origin."""
         counts = self.training.groupby(["language", "origin"]).size().unstack(fill_value=0)
         return {str(language): {str(origin): int(rows) for origin, rows in row.items()} for language, row in counts.iterrows()}
 
     def translation_counts(self) -> list[dict[str, Any]]:
-        """Outcomes of the rows chosen for translation, by language.
+        """Return the outcomes of the rows chosen for translation, by language.
 
         Returns
         -------

@@ -68,7 +68,7 @@ def render_page(model: str, tasks: Sequence[TaskResults], settings: Evaluate) ->
 
 
 def f1_draws(results: TaskResults, settings: Evaluate) -> dict[str, np.ndarray]:
-    """F1 in each bootstrap draw, ``(draws,)`` float64, at three thresholds.
+    """Return F1 in each bootstrap draw, ``(draws,)`` float64, at three thresholds.
 
     The draws are those of `babelcart.scores.metrics.evaluate`, so that differences are paired.
 
@@ -91,7 +91,7 @@ def f1_draws(results: TaskResults, settings: Evaluate) -> dict[str, np.ndarray]:
 
 
 def _mean_f1(tasks: Sequence[TaskResults], draws: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Any]:
-    """Mean F1 of the tasks, with its interval."""
+    """Return the mean F1 of the tasks, with its interval."""
     import numpy as np
 
     return {
@@ -101,7 +101,7 @@ def _mean_f1(tasks: Sequence[TaskResults], draws: Sequence[Mapping[str, np.ndarr
 
 
 def _task_view(results: TaskResults, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The variables of the template for one task."""
+    """Return the variables of the template for one task."""
     overall = results.split_scores["overall"]
     return {
         "task": results.task,
@@ -128,7 +128,7 @@ def _task_view(results: TaskResults, draws: Mapping[str, np.ndarray]) -> dict[st
 
 
 def _environment() -> jinja2.Environment:
-    """Jinja with escaping, and with the filters that format scores."""
+    """Return a Jinja environment with escaping, and with the filters that format scores."""
     import jinja2
 
     def number(score: float | None) -> str:
@@ -146,5 +146,5 @@ def _environment() -> jinja2.Environment:
 
 
 def _script_json(content: Any) -> str:
-    """JSON for a script element. It holds no "<", so that text from the data cannot end the element."""
+    """Return JSON for a script element. It holds no "<", so that text from the data cannot end the element."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

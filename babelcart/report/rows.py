@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def row_browser(results: TaskResults) -> dict[str, Any]:
-    """The labelled rows of the page's split as columns; repeated texts are stored once.
+    """Return the labelled rows of the page's split as columns; repeated texts are stored once.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def row_browser(results: TaskResults) -> dict[str, Any]:
 
 
 def _slice_filter(title: str, masks: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The values of one group of slices in reading order, and the index of each row's value."""
+    """Return the values of one group of slices in reading order, and the index of each row's value."""
     import numpy as np
 
     values = sorted(masks, key=reading_order)

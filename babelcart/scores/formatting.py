@@ -26,7 +26,7 @@ def format_probability(probability: float) -> str:
 
 
 def format_count(scores: Mapping[str, Any]) -> str:
-    """The number of scored rows of a slice, for a column with the title "rows": ``3,000``, or ``19 of 20 labelled``."""
+    """Return the number of scored rows of a slice, for a column with the title "rows": ``3,000``, or ``19 of 20 labelled``."""
     rows, all_rows = scores["rows"], scores.get("all_rows", scores["rows"])
     return f"{rows:,}" if rows == all_rows else f"{rows:,} of {all_rows:,} labelled"
 

@@ -26,7 +26,7 @@ MAX_CELLS = 2_000_000
 
 
 def sampling_units(rows: pd.DataFrame) -> np.ndarray:
-    """The query that each row belongs to, as `bootstrap` draws them: language and normal form, ``(rows,)`` of str.
+    """Return the query that each row belongs to, as `bootstrap` draws them: language and normal form, ``(rows,)`` of str.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class _Slice:
     run_starts: np.ndarray
 
     def f1(self, weights: np.ndarray) -> np.ndarray:
-        """F1 in each draw, ``(draws,)`` float64; `weights` is ``(draws, queries)``, how often each query was drawn."""
+        """Return F1 in each draw, ``(draws,)`` float64; `weights` is ``(draws, queries)``, how often each query was drawn."""
         import numpy as np
 
         true_positives, predicted_positives, actual_positives = (weights @ self.counts).T  # (draws,) each
@@ -66,7 +66,7 @@ class _Slice:
             return 2 * true_positives / (predicted_positives + actual_positives)
 
     def auc(self, weights: np.ndarray) -> np.ndarray:
-        """Weighted ROC AUC in each draw, ``(draws,)`` float64; `weights` as in `f1`."""
+        """Return the weighted ROC AUC in each draw, ``(draws,)`` float64; `weights` as in `f1`."""
         import numpy as np
 
         if not len(self.positive):
@@ -93,7 +93,7 @@ def bootstrap(
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[Key, dict[str, np.ndarray]]:
-    """F1 and AUC of each slice in each bootstrap draw.
+    """Return F1 and AUC of each slice in each bootstrap draw.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def _draw_weights(generator: np.random.Generator, queries: int) -> np.ndarray:
 
 
 def bootstrap_means(values: np.ndarray, query: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """Mean of some values in each bootstrap draw.
+    """Return the mean of some values in each bootstrap draw.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def bootstrap_means(values: np.ndarray, query: np.ndarray, draws: int = 1000, se
 
 
 def interval(values: np.ndarray) -> tuple[float, float] | None:
-    """The 2.5 % and 97.5 % percentiles of bootstrap draws, or None if more than 1 % of the draws are undefined (NaN)."""
+    """Return the 2.5 % and 97.5 % percentiles of bootstrap draws, or None if more than 1 % of the draws are undefined (NaN)."""
     import numpy as np
 
     defined = values[np.isfinite(values)]

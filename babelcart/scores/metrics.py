@@ -46,7 +46,7 @@ class Evaluate:
 
 
 def f1_curve(label: np.ndarray, probability: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """F1 at each of several thresholds. Rows with ``probability >= threshold`` are predicted relevant.
+    """Return F1 at each of several thresholds. Rows with ``probability >= threshold`` are predicted relevant.
 
     Parameters
     ----------
@@ -72,19 +72,19 @@ def f1_curve(label: np.ndarray, probability: np.ndarray, thresholds: np.ndarray)
 
 
 def _f1(true_positives: np.ndarray | int, predicted_positives: np.ndarray, actual_positives: np.ndarray) -> np.ndarray:
-    """F1 from counts; 0 where there are neither predicted nor actual positives."""
+    """Return F1 from counts; 0 where there are neither predicted nor actual positives."""
     import numpy as np
 
     return 2 * true_positives / np.maximum(predicted_positives + actual_positives, 1)
 
 
 def floor_f1(label: np.ndarray) -> float:
-    """F1 of always answering "relevant"; `label` is ``(rows,)`` of 0 and 1, at least one row."""
+    """Return F1 of always answering "relevant"; `label` is ``(rows,)`` of 0 and 1, at least one row."""
     return float(2 * label.sum() / (len(label) + label.sum()))
 
 
 def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
-    """The threshold with the highest F1. Rows with ``probability >= threshold`` are predicted relevant.
+    """Return the threshold with the highest F1. Rows with ``probability >= threshold`` are predicted relevant.
 
     If several thresholds have the same F1, the highest one is returned. It is the midpoint of two adjacent probabilities, so that a
     rounding error does not flip a prediction. It is never rounded: the probabilities of a confident model differ only in late digits.
@@ -111,7 +111,7 @@ def best_threshold(label: np.ndarray, probability: np.ndarray) -> float:
 
 
 def _separating_thresholds(probability: np.ndarray) -> np.ndarray:
-    """One threshold for each distinct probability, which this probability and all higher ones reach; ``(distinct,)``, descending.
+    """Return one threshold for each distinct probability, which this probability and all higher ones reach; ``(distinct,)``, descending.
 
     It is the midpoint between the probability and the next lower one, or the probability itself if no float64 lies between the two.
     """
@@ -124,7 +124,7 @@ def _separating_thresholds(probability: np.ndarray) -> np.ndarray:
 
 
 def language_thresholds(validation: pd.DataFrame, shrink_rows: int) -> dict[str, float]:
-    """A threshold for each language, shrunk towards the task's threshold where the language has few validation rows.
+    """Return a threshold for each language, shrunk towards the task's threshold where the language has few validation rows.
 
     It maximises ``(n F1_language(t) + k F1_task(t)) / (n + k)``, where ``n`` is the number of rows of the language and
     ``k = shrink_rows``. With few rows, the F1 curve of the task decides; with many, that of the language.
@@ -155,7 +155,7 @@ def language_thresholds(validation: pd.DataFrame, shrink_rows: int) -> dict[str,
 
 
 def temperature(label: np.ndarray, probability: np.ndarray) -> float:
-    """The divisor of the logits that minimises the log loss (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+    """Return the divisor of the logits that minimises the log loss (Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def temperature(label: np.ndarray, probability: np.ndarray) -> float:
 
 
 def _logit(probability: np.ndarray) -> np.ndarray:
-    """Logits of probabilities. 0 and 1 are replaced by the nearest float64 between them, so that every logit is finite."""
+    """Return the logits of probabilities. 0 and 1 are replaced by the nearest float64 between them, so that every logit is finite."""
     import numpy as np
 
     inside = np.clip(np.asarray(probability, dtype=float), np.finfo(float).tiny, np.nextafter(1, 0))
@@ -185,7 +185,7 @@ def _logit(probability: np.ndarray) -> np.ndarray:
 
 
 def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 15) -> pd.DataFrame:
-    """Mean probability and share of relevant rows in bins of about equal size.
+    """Return the mean probability and share of relevant rows in bins of about equal size.
 
     Parameters
     ----------
@@ -211,7 +211,9 @@ def calibration_bins(label: np.ndarray, probability: np.ndarray, bins: int = 15)
 
 
 def expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> float:
-    """Mean difference of probability and share of relevant rows, in 15 bins of equal size (Nixon et al., "Measuring Calibration", 2019).
+    """Return the mean difference of probability and share of relevant rows in 15 bins of equal size.
+
+    See Nixon et al., "Measuring Calibration in Deep Learning", 2019.
 
     Parameters
     ----------
@@ -225,7 +227,7 @@ def expected_calibration_error(label: np.ndarray, probability: np.ndarray) -> fl
 
 
 def compute_scores(label: np.ndarray, probability: np.ndarray, threshold: float | np.ndarray) -> dict[str, float]:
-    """F1 and the other metrics of one set of rows.
+    """Return F1 and the other metrics of one set of rows.
 
     Parameters
     ----------
@@ -301,15 +303,15 @@ class Decision:
         return cls(validation["threshold"], validation.get("thresholds", {}), validation.get("temperature"))
 
     def thresholds(self, language: pd.Series) -> np.ndarray:
-        """The threshold of each row, ``(rows,)`` float64, by its language."""
+        """Return the threshold of each row, ``(rows,)`` float64, by its language."""
         return language.map(self.languages).fillna(self.threshold).to_numpy(float)
 
     def predict(self, rows: pd.DataFrame) -> np.ndarray:
-        """Whether each row is predicted relevant, ``(rows,)`` bool, from the columns ``language`` and ``probability``."""
+        """Return whether each row is predicted relevant, ``(rows,)`` bool, from the columns ``language`` and ``probability``."""
         return rows["probability"].to_numpy(float) >= self.thresholds(rows["language"])
 
     def calibrated(self, probability: np.ndarray) -> np.ndarray:
-        """Probabilities after temperature scaling, ``(rows,)`` float64."""
+        """Return the probabilities after temperature scaling, ``(rows,)`` float64."""
         from scipy.special import expit
 
         return probability if self.temperature is None else expit(_logit(probability) / self.temperature)
@@ -339,19 +341,19 @@ def decide(validation: pd.DataFrame, settings: Evaluate) -> Decision:
 
 
 def best_labelled_split(scores: Mapping[str, Any]) -> str:
-    """The split whose scores are shown: test if it has labelled rows, otherwise dev, otherwise validation."""
+    """Return the split whose scores are shown: test if it has labelled rows, otherwise dev, otherwise validation."""
     return next(split for split in ("test", "dev", "validation") if split in scores)
 
 
 def labelled_rows(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose label is known."""
+    """Return the rows whose label is known."""
     return predictions[predictions["label"].notna()].reset_index(drop=True)
 
 
 def evaluate(
     predictions: pd.DataFrame, decision: Decision, native_languages: Sequence[str], settings: Evaluate
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of the labelled rows, overall and by slice.
+    """Return the scores of the labelled rows, overall and by slice.
 
     Parameters
     ----------
@@ -398,7 +400,7 @@ def evaluate(
 def _score_slices(
     predictions: pd.DataFrame, decision: Decision, masks: Mapping[Key, np.ndarray], settings: Evaluate
 ) -> dict[Key, dict[str, float]]:
-    """Scores of each slice, with the ends of the intervals of F1 and AUC that are defined."""
+    """Return the scores of each slice, with the ends of the intervals of F1 and AUC that are defined."""
     label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
     thresholds, predicted = decision.thresholds(predictions["language"]), decision.predict(predictions).astype(int)
     drawn = bootstrap(label, probability, predicted, sampling_units(predictions), masks, settings.bootstrap_draws, settings.seed)
@@ -416,7 +418,7 @@ def _score_slices(
 
 
 def plot_tables(predictions: pd.DataFrame, decision: Decision) -> dict[str, pd.DataFrame]:
-    """Tables that `dvc plots` draws, by name of the plot.
+    """Return the tables that `dvc plots` draws, by name of the plot.
 
     Parameters
     ----------
@@ -445,7 +447,7 @@ def plot_tables(predictions: pd.DataFrame, decision: Decision) -> dict[str, pd.D
 
 
 def _confusion_scores(answers: pd.DataFrame) -> dict[str, float]:
-    """Rows, F1, floor and confusion counts from the columns ``actual`` and ``predicted``, of 0 and 1."""
+    """Return the rows, F1, floor and confusion counts from the columns ``actual`` and ``predicted``, of 0 and 1."""
     counts = {
         name: int(((answers["actual"] == label) & (answers["predicted"] == prediction)).sum())
         for (label, prediction), name in OUTCOMES.items()
@@ -455,7 +457,7 @@ def _confusion_scores(answers: pd.DataFrame) -> dict[str, float]:
 
 
 def precision_recall(label: np.ndarray, probability: np.ndarray, points: int = 101) -> pd.DataFrame:
-    """The precision-recall curve at evenly spaced recalls, which keeps the file small enough for git.
+    """Return the precision-recall curve at evenly spaced recalls, which keeps the file small enough for git.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ NO_GRADE = "no grade"
 
 
 def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Masks of the rows of each slice, by group and by value.
+    """Return the masks of the rows of each slice, by group and by value.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def slice_masks(rows: pd.DataFrame, native_languages: Sequence[str]) -> dict[str
 
 
 def reading_order(name: str) -> tuple[float, str]:
-    """Sort key of the values of a group: "2-3" comes before "10+", "2.67" before "10", and names are in alphabetical order."""
+    """Return a sort key of the values of a group: "2-3" comes before "10+", "2.67" before "10", and names are in alphabetical order."""
     leading_number = re.match(r"-?\d+(\.\d+)?", name)
     return float(leading_number[0]) if leading_number else 0, name
 
 
 def labelled_masks(masks: Mapping[Key, np.ndarray], labelled: np.ndarray) -> dict[Key, np.ndarray]:
-    """The masks over the labelled rows only, ``(labelled rows,)`` each; slices without a labelled row are left out.
+    """Return the masks over the labelled rows only, ``(labelled rows,)`` each; slices without a labelled row are left out.
 
     The slices are those of all rows, so that a missing label does not move the other rows of its query into another slice.
 
@@ -81,7 +81,7 @@ def labelled_masks(masks: Mapping[Key, np.ndarray], labelled: np.ndarray) -> dic
 
 
 def with_overall(groups: Mapping[str, Mapping[str, np.ndarray]], rows: int) -> dict[tuple[str, str], np.ndarray]:
-    """The masks of `slice_masks` by (group, value), after a mask of all rows under ("overall", "all")."""
+    """Return the masks of `slice_masks` by (group, value), after a mask of all rows under ("overall", "all")."""
     import numpy as np
 
     masks = {("overall", "all"): np.ones(rows, dtype=bool)}

@@ -94,7 +94,7 @@ class Checkpoints:
             record_path.with_suffix(".safetensors").unlink(missing_ok=True)
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Tensors and state of the newest complete checkpoint, or None. Damaged checkpoints are skipped."""
+        """Return the tensors and state of the newest complete checkpoint, or None. Damaged checkpoints are skipped."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 

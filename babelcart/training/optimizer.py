@@ -12,7 +12,7 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 
 def schedule_factor(step_index: int, step_count: int, warmup_ratio: float, schedule: Schedule) -> float:
-    """Factor of the learning rate at an optimizer step.
+    """Return the factor of the learning rate at an optimizer step.
 
     The factor rises linearly over the warm-up steps. Then it falls to zero linearly or along a half cosine, or stays at 1.
 
@@ -111,7 +111,7 @@ class MasterAdamW:
                 parameter.copy_(master)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The state that `load` needs to resume: the float32 copies and both moments."""
+        """Return the state that `load` needs to resume: the float32 copies and both moments."""
         tensors = {f"master.{index}": master.detach() for index, master in enumerate(self.master)}
         for index, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"moment.{index}.{name}": tensor for name, tensor in moments.items()}

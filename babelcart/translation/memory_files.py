@@ -111,7 +111,7 @@ def read_csv(path: Path) -> Iterator[Entry]:
 
 
 def _undecodable_line(path: Path, encoding: str) -> int:
-    """The number of the first line with bytes that are not text in an encoding."""
+    """Return the number of the first line with bytes that are not text in an encoding."""
     decoder = codecs.getincrementaldecoder(encoding)()
     line_number = 1
     with path.open("rb") as binary:
@@ -153,7 +153,7 @@ def _csv_entries(handle: IO[str], name: str) -> Iterator[Entry]:
 
 
 def _next_record(reader: Any, name: str, skipped: int) -> list[str] | None:
-    """The next record of a CSV reader, or None at the end; `skipped` is the number of lines that were read before."""
+    """Return the next record of a CSV reader, or None at the end; `skipped` is the number of lines that were read before."""
     try:
         record: list[str] | None = next(reader, None)
     except csv.Error as error:
@@ -240,7 +240,7 @@ def read_tmx(path: Path) -> Iterator[Entry]:
 
 
 def _local_name(element: ElementTree.Element) -> str:
-    """The name of an element without its namespace."""
+    """Return the name of an element without its namespace."""
     return element.tag.rpartition("}")[2]
 
 
@@ -277,7 +277,7 @@ def _normal_tag(tag: str) -> str:
 
 
 def _language(tag: str, name: str) -> str:
-    """The ISO 639-1 code of a tag."""
+    """Return the ISO 639-1 code of a tag."""
     code = languages.iso_code(tag)
     if code is None:
         raise UserError(
@@ -288,7 +288,9 @@ def _language(tag: str, name: str) -> str:
 
 
 def _text_parts(element: ElementTree.Element) -> Iterator[str]:
-    """The texts of a segment without its inline codes; a placeholder becomes a space. Other elements, such as ``hi``, contain text."""
+    """Yield the texts of a segment without its inline codes; a placeholder becomes a space. Other elements, such as ``hi``, contain
+    text.
+    """
     yield element.text or ""
     for child in element:
         if _local_name(child) in ("ph", "it", "ut"):

@@ -72,7 +72,7 @@ def personal_data(text: str) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Normal form of a text, without invisible characters and with ASCII digits."""
+    """Return the normal form of a text, without invisible characters and with ASCII digits."""
     visible = "".join(character for character in text if unicodedata.category(character) != "Cf")
     plain = "".join(str(unicodedata.decimal(character, character)) for character in normalise(visible))
     return plain.translate(_HAN_DIGITS) if re.search("[〇零一二三四五六七八九]{7}", plain) else plain

