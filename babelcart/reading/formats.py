@@ -174,7 +174,15 @@ def _values(array: Any) -> Values:
         texts = array.cast(pa.large_string())
         texts.validate(full=True)
         return texts
+    if pa.types.is_float16(array.type) or pa.types.is_float32(array.type):
+        return _shortest_decimals(array)
     return array if pa.types.is_integer(array.type) else list(map(_decoded, array.to_pylist()))
+
+
+def _shortest_decimals(array: Any) -> list[float | None]:
+    """Return float16 or float32 numbers as the shortest decimals that identify them: 2.33, not 2.3299999237060547."""
+    number = array.type.to_pandas_dtype()
+    return [None if value is None else float(str(number(value))) for value in array.to_pylist()]
 
 
 def _decoded(value: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.rows.labels import LabelRule
+from babelcart.rows.labels import LabelRule, grade_number
 from babelcart.rows.text import normalise
 
 if TYPE_CHECKING:
@@ -94,30 +95,29 @@ def drop_uninformative(rows: pd.DataFrame, contradictions: str, rule: LabelRule 
 
 
 def _grade_spread(repeated: pd.DataFrame) -> float | None:
-    """Mean standard deviation of the grades of a pair; None without pairs or if a grade is not a number."""
-    import pandas as pd
-
-    grades = pd.to_numeric(repeated["grade"], errors="coerce") if "grade" in repeated else None
-    if grades is None or grades.empty or grades.isna().any():
+    """Return the mean standard deviation of the grades of a pair; None without pairs or if a grade is not a number."""
+    numbers = list(map(grade_number, repeated["grade"])) if "grade" in repeated else []
+    if not numbers or None in numbers:
         return None
+    grades = repeated["grade"].astype(float)
     return float(grades.groupby(repeated["_key"]).std(ddof=0).mean())
 
 
 def _labels_of_means(rows: pd.DataFrame, repeated: pd.DataFrame, rule: LabelRule | None) -> pd.Series:
-    """The label of every row, that of repeated pairs from the mean of their grades."""
-    import pandas as pd
-
+    """Return the label of every row, that of repeated pairs from the exact mean of their grades."""
     if rule is None or rule.cut is None:
         raise UserError("prepare.contradictions is mean, which needs grades: set labels.at_least in data, or use majority or drop")
-    grades = pd.to_numeric(repeated["grade"], errors="coerce")
-    if grades.isna().any():
-        first = repeated[grades.isna()].iloc[0]
-        raise UserError(
-            f"prepare.contradictions is mean, but row {first['id']!r} has the grade {first['grade']!r}, which is not a number; "
-            "use majority or drop"
-        )
-    cut = float(rule.cut)
-    means = (grades.groupby(repeated["_key"]).mean() >= cut).astype("int8")
+    grades: dict[int, list[Fraction]] = {}
+    for pair, identifier, text in zip(repeated["_key"], repeated["id"], repeated["grade"], strict=True):
+        number = grade_number(text)
+        if number is None:
+            raise UserError(
+                f"prepare.contradictions is mean, but row {identifier!r} has the grade {text!r}, which is not a number; "
+                "use majority or drop"
+            )
+        grades.setdefault(pair, []).append(Fraction(number))
+    cut = Fraction(rule.cut)
+    label_of_pair = {pair: int(sum(numbers) >= cut * len(numbers)) for pair, numbers in grades.items()}
     labels = rows["label"].copy()
-    labels[repeated.index] = repeated["_key"].map(means).astype("Int8")
+    labels[repeated.index] = repeated["_key"].map(label_of_pair).astype("Int8")
     return labels

@@ -171,6 +171,16 @@ def test_label_values_and_grades(tmp_path: Path, labels: dict[str, Any] | None, 
     assert table["grade"].tolist() == ([grade_text(value) for value in column] if labels else [""] * 4)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_grade_is_compared_as_the_decimal_that_its_type_stores(tmp_path: Path, kind: type[np.floating[Any]]) -> None:
+    grades = np.array([2.33, 2.32, 1.67, 3], dtype=kind)
+    path = parquet(tmp_path / "a.parquet", label=grades)
+    table = read(path, labels={"at_least": 2.33})
+    assert (table["label"].tolist(), table["grade"].tolist()) == ([1, 0, 0, 1], ["2.33", "2.32", "1.67", "3"])
+    assert read(path, labels={"2.33": 1, "2.32": 0, "1.67": 0, "3": 1})["label"].tolist() == [1, 0, 0, 1]
+    assert read(path, labels={"at_least": 2.33}, where={"label": (2.33, 3)})["label"].tolist() == [1, 1]
+
+
 def test_a_null_label_is_left_out_of_train_and_kept_in_test(tmp_path: Path) -> None:
     write_rows(tmp_path / "a.csv", [{**row, "label": "?" if row["id"] == "2" else row["label"]} for row in ROWS])
     options: dict[str, Any] = {"labels": {"1": 1, "0": 0, "?": None}}
@@ -194,6 +204,15 @@ def test_a_value_that_no_rule_covers_is_refused(tmp_path: Path, value: str) -> N
 def test_a_wrong_label_rule_is_refused(labels: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="labels"):
         LabelRule(labels)
+
+
+def test_the_mean_of_grades_is_exact() -> None:
+    columns = {"language": "en", "origin_query": "hose", "candidate": ["a", "a", "a", "b", "b", "b", "c", "c", "c"]}
+    grades = ["1", "1", "1.3", "1", "1", "1.2999999999999999", "0.9", "1.1", "1.3"]
+    rows = pd.DataFrame({**columns, "id": list(map(str, range(9))), "label": 0, "grade": grades}).astype({"label": "Int8"})
+    assert np.mean([1, 1, 1.3]) < 1.1  # in binary floating point
+    kept, _ = drop_uninformative(rows, "mean", LabelRule({"at_least": 1.1}))
+    assert kept["label"].tolist() == [1, 0, 1]
 
 
 def test_grades_of_several_judgements_are_averaged() -> None:

@@ -93,6 +93,8 @@ DECISIONS = {
     "F1 and floor by which the card names the weakest language": "test_the_weakest_language_is_chosen_by_unrounded_scores",
     "distance from the threshold in the report": "test_the_rows_of_a_confident_model_keep_their_distance_from_the_threshold",
     "AUC that warns of a shortcut": "test_a_shortcut_is_reported_by_its_unrounded_auc",
+    "a grade that a file stores in float16 or float32": "test_a_grade_is_compared_as_the_decimal_that_its_type_stores",
+    "mean of the grades of a pair": "test_the_mean_of_grades_is_exact",
     "cosine similarities of the search for hard negatives": "test_the_search_is_exact_for_any_block_size_and_type",
 }
 # Reason why a place decides nothing, or the test that covers it -> places, as `places_in` names them.
