@@ -172,7 +172,7 @@ def _records(
             if len(values) != width:
                 raise _merged_rows(file, line_number, len(lines.pending), f"it has {len(values)} of {width} fields")
             if quoting == "minimal" and _look_like_rows(lines.pending, dialect["delimiter"], width):
-                raise _merged_rows(file, line_number, len(lines.pending), f"each line has {width} fields")
+                raise _merged_rows(file, line_number, len(lines.pending), f"most lines have {width} fields or more")
         if values and len(values) != width:
             yield line_number, Malformed("the line", f"{len(values)} fields", f"expected {width} fields, one for each column")
         elif values:
@@ -184,8 +184,13 @@ def _kind(file: RawFile) -> str:
 
 
 def _look_like_rows(lines: Sequence[str], delimiter: str, width: int) -> bool:
-    """Whether each line of a record with line breaks has the fields of a complete row, if quotes are read as characters."""
-    return all(line.count(delimiter) == width - 1 for line in lines)
+    """Return whether the lines of one record look like complete rows, if quotes are read as characters.
+
+    The first line and more than half of all lines must have the delimiters of a row, or more: merged rows may contain a delimiter in a
+    field, or a broken row between them.
+    """
+    complete = [line.count(delimiter) >= width - 1 for line in lines]
+    return complete[0] and 2 * sum(complete) > len(lines)
 
 
 def _merged_rows(file: RawFile, first: int, count: int, reason: str) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -79,6 +79,7 @@ class RowParser:
         columns: dict[str, Values] = {}
         for column in self.texts:
             columns[column] = self._texts(column, batch, errors)
+        self._check_headers(columns, errors)
         self._check_ids(columns["id"], errors)
         if self.checks_task and self.names["task"] in batch.columns:
             self._check_task(as_list(batch.columns[str(self.names["task"])]), errors)
@@ -125,6 +126,20 @@ class RowParser:
         for index, identifier in enumerate(as_list(ids)):
             if not identifier.strip():
                 errors.setdefault(index, Malformed(self.names["id"] or "id", identifier, "the id is empty"))
+
+    def _check_headers(self, columns: Mapping[str, Values], errors: dict[int, Malformed]) -> None:
+        """Refuse rows that repeat the names of the columns, as concatenated files have them."""
+        named = {column: name for column in self.texts if column != "language" and (name := self.names[column]) is not None}
+        texts = {column: name for column, name in named.items() if column != "id"} or named
+        repeated: set[int] | None = None
+        for column, name in texts.items():
+            indices = _indices_of(columns[column], name)
+            repeated = indices if repeated is None else repeated & indices
+            if not repeated:
+                return
+        for index in repeated or ():
+            reason = "the row repeats the header, as in files that were concatenated; delete it"
+            errors.setdefault(index, Malformed("the line", ", ".join(texts.values()), reason))
 
     def _check_task(self, values: Sequence[Any], errors: dict[int, Malformed]) -> None:
         for index, value in enumerate(values):
@@ -239,6 +254,17 @@ def _grade_texts(values: Values) -> list[str]:
     if _is_array(values) and not values.null_count:
         return as_list(_mapped(values, grade_text))
     return list(map(grade_text, as_list(values)))
+
+
+def _indices_of(values: Values, text: str) -> set[int]:
+    """Return the indices of the values that are equal to a text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if _is_array(values):
+        equal = pc.equal(values, pa.scalar(text, values.type)) if pa.types.is_large_string(values.type) else None
+        return set() if equal is None else set(pc.indices_nonzero(equal).to_pylist())
+    return {index for index, value in enumerate(values) if value == text} if text in values else set()
 
 
 def _have_letters(texts: pa.Array) -> bool:

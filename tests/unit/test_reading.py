@@ -340,6 +340,47 @@ def test_a_stray_quote_never_swallows_rows(tmp_path: Path, suffix: str, rows_bet
     assert len(read(path, quoting="none")) == rows_between + 2
 
 
+@pytest.mark.parametrize(
+    ("first", "between", "last"),
+    [
+        ('a,en,"led tv mount,x,1', ["1,en,lamp,x,0"], 'b,en,tv mount 55","home, garden",0'),
+        ('a,en,"led tv mount,x,1', ["1,en,lamp,home, garden,0", "2,en,hose,x,0"], 'b,en,tv mount 55",y,0'),
+        ('a,en,"led tv mount,home, garden,1', ["1,en,lamp,x,0"], 'b,en,tv mount 55",0'),
+        ('a,en,"led tv mount,x,1', ["1,en,lamp", "", "2,en,hose,x,0", "3,en,hose,x,0"], 'b,en,tv mount 55",y,0'),
+    ],
+)
+def test_a_stray_quote_never_swallows_rows_with_more_or_fewer_delimiters(tmp_path: Path, first: str, between: list[str], last: str) -> None:
+    path = lines(tmp_path / "a.csv", "id,language,origin_query,item_title,label", first, *between, last)
+    with pytest.raises(UserError, match=f"lines 2 to {3 + len(between)}: a double quote opens"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_header_in_the_middle_of_a_file_is_refused(tmp_path: Path, suffix: str, last: bool) -> None:
+    header = {"origin_query": "search_term", "item_title": "item_title"}
+    texts = [*ROWS[:2], header] if last else [*ROWS[:2], header, *ROWS[2:]]
+    rows = [{"search_term": row["origin_query"], "item_title": row["item_title"]} for row in texts]
+    table, path = pd.DataFrame(rows), tmp_path / f"a.{suffix}"
+    if suffix == "parquet":
+        table.to_parquet(path)
+    elif suffix == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    else:
+        table.to_csv(path, sep="," if suffix == "csv" else "\t", index=False)
+    options: dict[str, Any] = {"columns": {"id": None, "origin_query": "search_term"}, "constants": {"language": "en"}}
+    table, problems, _ = readers.read_rows([RawFile(path, ReadOptions(**options))], "qi", labelled=False)
+    assert [(problem.field, problem.reason[:24]) for problem in problems] == [("the line", "the row repeats the head")]
+    assert "search_term" not in table["origin_query"].tolist()
+    assert len(table) == len(rows) - 1
+
+
+def test_a_header_in_the_middle_of_a_file_of_labels_is_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "labels.csv", "id,label", "1,1", "id,label", "2,0")
+    labels, problems, _ = readers.read_labels([RawFile(path, ReadOptions())], "qi")
+    assert (labels["id"].tolist(), [problem.line for problem in problems]) == (["1", "2"], [3])
+
+
 def test_a_quote_that_is_never_closed_is_refused_whatever_the_tolerance(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.csv", "id,language,origin_query,item_title,label", '1,en,"open,x,1', *(f"{n},en,q,x,0" for n in range(2, 9)))
     with pytest.raises(UserError, match="lines 2 to 9"):
