@@ -63,9 +63,10 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
             problems = problems + label_problems
             all_facts.append(label_facts)
             if not problems or split == "train":
+                hint = _id_hint(table["id"], labels["id"])
                 table, joined = join_labels(table, labels, [str(file.path) for file in label_files])
                 counts |= joined
-                prepared.warnings += _join_warnings(split, joined)
+                prepared.warnings += _join_warnings(split, joined, hint)
         if split == "train":
             problems_of_train = problems
         else:
@@ -79,7 +80,7 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
         prepared.hashes |= {_relative(path, data): sha256(path) for path in _files_read([*files, *label_files], data)}
         all_facts.append(facts)
     readers.refuse_broken(problems_of_train, settings.max_broken_rows)
-    prepared.warnings += _key_warnings(task, all_facts)
+    prepared.warnings += _key_warnings(task, all_facts) + _option_warnings(data, task)
     _clean_train(prepared, settings, data, task)
     prepared.counts["broken"] = {"rows": len(problems_of_train)}
     return prepared
@@ -112,9 +113,10 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame, names: list[str]) -> 
     by_id = labels.set_index("id")
     matched = table["id"].isin(by_id.index)
     if len(table) and not matched.any():
+        hint = _id_hint(table["id"], labels["id"])
         raise UserError(
             f"{files}: none of its {len(labels)} ids is the id of a row. It has the ids {_examples(labels['id'])}; the rows have "
-            f"{_examples(table['id'])}.{_id_hint(table, labels)} Correct the ids, or set `columns: {{id: ...}}` in data"
+            f"{_examples(table['id'])}.{hint} Correct the ids, or set `columns: {{id: ...}}` in data"
         )
     joined = table["id"].map(by_id["label"]).astype("Int8")
     contradictory = joined.notna() & table["label"].notna() & (joined != table["label"]).fillna(False)
@@ -134,12 +136,14 @@ def _examples(ids: pd.Series) -> str:
     return ", ".join(map(repr, ids.head(3)))
 
 
-def _id_hint(table: pd.DataFrame, labels: pd.DataFrame) -> str:
-    """A sentence about the most frequent difference between ids, or an empty text."""
+def _id_hint(row_ids: pd.Series, label_ids: pd.Series) -> str:
+    """Return a sentence about the most frequent difference between ids that do not match, or an empty text."""
+    rows, labels = set(row_ids) - set(label_ids), set(label_ids) - set(row_ids)
+    matches: dict[str, int] = {}
     for change, difference in ((_loosened, "case or spaces"), (_without_zeros, "leading zeros"), (_without_fraction, "a trailing `.0`")):
-        if set(map(change, table["id"])) & set(map(change, labels["id"])):
-            return f" The ids differ in {difference}."
-    return ""
+        matches[difference] = len(set(map(change, rows)) & set(map(change, labels)))
+    difference = max(matches, key=lambda name: matches[name])
+    return f" {matches[difference]:,} ids differ only in {difference}." if matches[difference] else ""
 
 
 def _loosened(identifier: str) -> str:
@@ -154,12 +158,12 @@ def _without_fraction(identifier: str) -> str:
     return identifier.strip().removesuffix(".0")
 
 
-def _join_warnings(split: str, joined: dict[str, int]) -> list[str]:
+def _join_warnings(split: str, joined: dict[str, int], hint: str) -> list[str]:
     if not joined["unmatched"]:
         return []
     return [
         f"{split}: {joined['unmatched']:,} of {joined['label_rows']:,} labels have an id that no row has, "
-        f"and {joined['matched']:,} rows have a label in the label files"
+        f"and {joined['matched']:,} rows have a label in the label files.{hint}"
     ]
 
 
@@ -169,6 +173,14 @@ def _key_warnings(task: str, all_facts: list[readers.FileFacts]) -> list[str]:
     return [
         f"{task}: `{option}` in data maps {key!r}, which no row has; check its spelling, or remove it" for option, key in sorted(unused)
     ]
+
+
+def _option_warnings(data: Data, task: str) -> list[str]:
+    """Return a warning for each option that is set, but has no effect on any file of the task."""
+    files = [file for split in SPLITS for name in (split, f"{split}_labels") for file in data.raw_files(task, name)]
+    formats = " or ".join(sorted({str(file.format) for file in files}))
+    unused = set.intersection(*(file.unused_options() for file in files))
+    return [f"{task}: `{option}` in data has no effect on files in the format {formats}; remove it" for option in sorted(unused)]
 
 
 def _clean_train(prepared: PreparedTask, settings: Prepare, data: Data, task: str) -> None:

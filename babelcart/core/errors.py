@@ -12,7 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_SHORT = reprlib.Repr()
+
+class _Repr(reprlib.Repr):
+    """Write null, true and false as the files of users do, not as Python does."""
+
+    def repr_NoneType(self, value: None, level: int) -> str:
+        return "null"
+
+    def repr_bool(self, value: bool, level: int) -> str:
+        return str(value).lower()
+
+
+_SHORT = _Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 _SHORT.maxlevel = 2
 # Control characters except tab and line feed; line separators; bidirectional embeddings, overrides and isolates; lone surrogates.
@@ -51,7 +62,7 @@ class UserError(Exception):
 
 
 def short_repr(value: Any) -> str:
-    """Return a `repr` of at most a few hundred characters, for messages."""
+    """Return a `repr` of at most a few hundred characters, for messages; null, true and false are those of YAML and JSON."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python refuses to print integers with more than 4300 digits

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from babelcart.core.errors import short_repr
+from babelcart.core.errors import UserError, short_repr
 from babelcart.reading.batches import Batch, Malformed, Request, Values, as_list
 from babelcart.reading.sources import RawFile
 from babelcart.rows import languages
@@ -42,7 +42,7 @@ class RowParser:
     ) -> None:
         options = file.options
         self.options, self.task, self.labelled, self.texts = options, task, labelled, texts
-        self.names = file.names(task)
+        self.names = _distinct_names(file, task)
         self.constants = {name: str(value) for name, value in (options.constants or {}).items()}
         self.rule = LabelRule(options.labels)
         self.records = self.unlabelled = 0
@@ -226,6 +226,26 @@ class RowParser:
             return self.rule(value)
         except ValueError as error:
             return Malformed(name, str(value) if isinstance(value, str) else short_repr(value), str(error))
+
+
+def _distinct_names(file: RawFile, task: str) -> dict[str, str | None]:
+    """Return `RawFile.names`.
+
+    Raises
+    ------
+    UserError
+        If two of language, query, candidate and label are the same column of the file.
+    """
+    names = file.names(task)
+    owners: dict[str, str] = {}
+    for column in ("language", "origin_query", "candidate", "label"):
+        name = names[column]
+        if name is not None and (owner := owners.setdefault(name, column)) != column:
+            raise UserError(
+                f"{file.path}: both {owner} and {column} are the column {name!r}; set `columns` in data to the name of each, "
+                f"for example columns: {{{column}: NAME}}"
+            )
+    return names
 
 
 def _accepted_values(values: Any) -> set[str]:

@@ -83,6 +83,13 @@ class ReadOptions:
             for name in getattr(self, option) or {}:
                 if name not in COLUMNS:
                     raise ValueError(f"{option} names {short_repr(name)}; accepted: {', '.join(COLUMNS)}{did_you_mean(name, COLUMNS)}")
+        for name, column in (self.columns or {}).items():
+            if not column and name in ("language", "origin_query", "candidate"):
+                example = "language: en" if name == "language" else f"{name}: TEXT"
+                raise ValueError(
+                    f"columns.{name} is {short_repr(column)}; accepted: the name of a column. If all rows have the same value, set "
+                    f"`constants: {{{example}}}` in its place"
+                )
         if both := sorted(set(self.columns or {}) & set(self.constants or {})):
             raise ValueError(f"{both[0]} is in both columns and constants; remove it from one of them")
         for tag, code in (self.languages or {}).items():
@@ -133,6 +140,15 @@ class Source(ReadOptions):
 Sources = Source | str | tuple[Source | str, ...]
 
 
+# Format -> options that have no effect on its files. A query states the format of the files that it reads.
+_TEXT_OPTIONS = ("delimiter", "quoting", "escape", "header")
+_WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "jsonl": _TEXT_OPTIONS,
+    "parquet": (*_TEXT_OPTIONS, "encoding"),
+    "sql": (*_TEXT_OPTIONS, "encoding"),
+}
+
+
 @dataclass(frozen=True)
 class RawFile:
     """A raw file, or a query over the files in `folder`, and the options that apply to it."""
@@ -167,6 +183,10 @@ class RawFile:
         else:
             names |= {"candidate": CANDIDATE_FIELD[task], "grade": None}
         return names | dict.fromkeys(self.options.constants or {}) | renamed
+
+    def unused_options(self) -> set[str]:
+        """Return the options that are set, but have no effect on this file."""
+        return {option for option in _WITHOUT_EFFECT.get(self.format or "", ()) if getattr(self.options, option) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ def _frequent(separator: str, pattern: str, weight: float) -> _Candidate:
 
 
 # In order of preference if two candidates have the same score.
-_RARE = [*chain.from_iterable(map(_rare, ("->", "=>", ">>", ">", "»", "›", "→", "＞", "::", "||", "|", "｜", "\\", "--")))]
+_RARE = [*chain.from_iterable(map(_rare, ("->", "=>", ">>", ">", "»", "›", "→", "＞", "::", "||", "|", "｜", "¦", "\\", "--")))]
 _CANDIDATES = [
     *_RARE,
     _Candidate(" / ", re.compile(r"\s/\s"), 4, 0.05),
@@ -64,6 +64,8 @@ _PATTERNS = {candidate.separator: candidate.pattern for candidate in _CANDIDATES
 _REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 # Share of the paths from which `odd_levels` reports another separator.
 ODD_SHARE = 0.02
+# Share of the paths from which `odd_levels` reports paths with one level.
+FLAT_SHARE = 0.9
 MAX_LEVEL_LENGTH = 100
 
 
@@ -155,8 +157,8 @@ def odd_levels(paths: Iterable[str], separator: str) -> list[str]:
             f"{count:,} of {len(distinct):,} category paths contain {other!r}, but {separator!r} separates their levels, as in {example!r}"
         )
     by_depth = Counter(len(levels(path, separator)) for path in distinct)
-    if by_depth[1] == len(distinct) > 1:
-        warnings.append(f"all {len(distinct):,} category paths have one level, because none contains {separator!r}")
+    if by_depth[1] > FLAT_SHARE * len(distinct) and len(distinct) > 1:
+        warnings.append(f"{by_depth[1]:,} of {len(distinct):,} category paths have one level, because they do not contain {separator!r}")
     empty = [path for path in distinct if any(not normalise(part) for part in _pattern(separator).split(_plain(path)))]
     if empty:
         warnings.append(

@@ -25,7 +25,7 @@ WRONG = [
     ("batch_size: 32", "batch_sise: 32", "unknown key train.batch_sise; accepted: epochs"),
     ("batch_size: 32", "batch_size: 0", "train.batch_size is 0; accepted: 1 to 65536"),
     ("batch_size: 32", "batch_size: many", "train.batch_size is 'many'; accepted: an integer"),
-    ("batch_size: 32", "batch_size: true", "train.batch_size is True; accepted: an integer"),
+    ("batch_size: 32", "batch_size: true", "train.batch_size is true; accepted: an integer"),
     ("learning_rate: 5.0e-4", "learning_rate: .nan", "train.learning_rate is nan; accepted: a number"),
     ("strategy: easy", "strategy: eazy", "negatives.qc.strategy is 'eazy'; accepted: one of 'none', 'easy'"),
     ("threshold: best_f1", "threshold: best", "evaluate.threshold is 'best'; accepted: a number or one of 'best_f1'"),
@@ -47,7 +47,7 @@ WRONG = [
     ("    dtype: float32", "    dtype: float16", "models.tiny.dtype is 'float16'; accepted: one of 'float32', 'bfloat16'"),
     ("tasks:", "tasks: [", "is not YAML"),
     (SHIPPED, "- 1\n", "the file is"),
-    (SHIPPED, "", "the file is None"),
+    (SHIPPED, "", "the file is null"),
     ("  tiny:", "  ../tiny:", "a model is named '../tiny'; accepted: letters"),
     ("  tiny:", "  translate:", "a model is named 'translate'"),
 ]

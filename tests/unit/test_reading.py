@@ -233,9 +233,9 @@ def test_grades_of_several_judgements_are_averaged() -> None:
     ("labels", "message"),
     [
         (["9,1", "8,0"], "none of its 2 ids is the id of a row.*'9', '8'; the rows have '1', '2', '3'"),
-        (["001,1", "002,0"], "differ in leading zeros"),
-        (["1.0,1", "2.0,0"], "differ in a trailing `.0`"),
-        ([" 1 ,1"], "differ in case or spaces"),
+        (["001,1", "002,0"], "2 ids differ only in leading zeros"),
+        (["1.0,1", "2.0,0"], "2 ids differ only in a trailing `.0`"),
+        ([" 1 ,1"], "1 ids differ only in case or spaces"),
         (["1,1", "1,0"], "the id occurs twice"),
         (["1,-1"], "neither 0 nor 1"),
     ],
@@ -256,7 +256,38 @@ def test_partly_matching_labels_are_counted_and_warned_about(tmp_path: Path) -> 
     prepared = prepare(tmp_path, {"train": "rows.csv", "test": "test.csv", "test_labels": labels})
     counts = prepared.counts["test"]
     assert [counts[name] for name in ("rows", "labelled", "label_rows", "matched", "unmatched")] == [4, 2, 3, 2, 1]
-    assert prepared.warnings == ["test: 1 of 3 labels have an id that no row has, and 2 rows have a label in the label files"]
+    assert prepared.warnings == ["test: 1 of 3 labels have an id that no row has, and 2 rows have a label in the label files."]
+
+
+def test_a_partial_match_names_the_difference_of_the_other_ids(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", ROWS)
+    write_rows(tmp_path / "test.csv", ROWS, "id", "language", "origin_query", "item_title")
+    lines(tmp_path / "labels.csv", "id,label", "1,1", "002,0", "003,0")
+    (warning,) = prepare(tmp_path, {"train": "rows.csv", "test": "test.csv", "test_labels": "labels.csv"}).warnings
+    assert warning.startswith("test: 2 of 3 labels have an id that no row has")
+    assert warning.endswith("2 ids differ only in leading zeros.")
+
+
+@pytest.mark.parametrize("column", ["language", "origin_query", "candidate"])
+def test_a_column_that_every_row_needs_cannot_be_null(column: str) -> None:
+    with pytest.raises(ValueError, match=rf"columns\.{column} is null; .*`constants: "):
+        ReadOptions(columns={column: None})
+
+
+def test_a_column_of_a_file_has_one_meaning(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", ROWS)
+    with pytest.raises(UserError, match="both origin_query and candidate are the column 'item_title'; set `columns`"):
+        prepare(tmp_path, {"train": "rows.csv", "columns": {"origin_query": "item_title"}})
+
+
+def test_options_without_effect_are_reported(tmp_path: Path) -> None:
+    parquet(tmp_path / "a.parquet")
+    warnings = prepare(tmp_path, {"train": "a.parquet", "encoding": "cp1252", "delimiter": ";"}).warnings
+    assert warnings == [
+        f"qi: `{name}` in data has no effect on files in the format parquet; remove it" for name in ("delimiter", "encoding")
+    ]
+    write_rows(tmp_path / "b.csv", ROWS)
+    assert not prepare(tmp_path, {"train": "a.parquet", "test": "b.csv", "delimiter": ","}).warnings
 
 
 def test_labels_that_contradict_the_rows_are_refused(tmp_path: Path) -> None:

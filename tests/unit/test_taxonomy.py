@@ -68,7 +68,7 @@ def test_a_flat_list_of_categories_has_one_level_and_is_reported() -> None:
     assert taxonomy.find_separator(paths) == ","
     assert [taxonomy.levels(path) for path in paths] == [(path.lower(),) for path in paths]
     (warning,) = taxonomy.odd_levels(paths, ",")
-    assert warning.startswith("all 3 category paths have one level")
+    assert warning.startswith("3 of 3 category paths have one level")
     assert "`separator`" in warning
 
 
@@ -88,7 +88,8 @@ def test_character_references_are_replaced_before_a_path_is_split() -> None:
         ([",a,b", "c,d"], ",", "1 of 2 category paths have empty levels, which are left out, as in ',a,b'"),
         (["a,b,", "c,,d", "e,f"], ",", "2 of 3 category paths have empty levels"),
         (["a,b", "c," + 101 * "d"], ",", "1 of 2 category paths have a level of more than 100 characters"),
-        (["a|b", "c,d"], "::", "all 2 category paths have one level"),
+        ([*map(str, range(20)), "a,b"], ",", "20 of 21 category paths have one level, because they do not contain ','"),
+        (["a|b", "c,d"], "::", "2 of 2 category paths have one level"),
     ],
 )
 def test_odd_levels_are_reported_with_counts(paths: list[str], separator: str, message: str) -> None:
