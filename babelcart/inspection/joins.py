@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from babelcart.inspection.keys import Key, find_key
 from babelcart.inspection.roles import Roles
 from babelcart.inspection.tables import Database, Table, literal, quoted
 from babelcart.reading.containers import compression
 from babelcart.reading.sources import RawFile
 
-_ENOUGH = 0.5  # share of the rows that a key must match
 DESCRIPTION_LENGTH = 200
 
 
@@ -24,19 +23,25 @@ class Joined:
     ----------
     facts : Table
         The judgements: one row each.
-    parts : list of (Table, list of (str, str), float)
-        Joined table, pairs of a column of `facts` and of it, and the share of the rows of `facts` that it matches.
+    parts : list of (Table, Key)
+        Joined table, and the key that joins it.
     columns : dict of str to tuple of (Table, str)
         Meaning, as in `Roles` -> table and column.
+    unused : list of Table
+        Tables that could be joined, but whose texts another table has.
+    problems : list of str
+        Why tables that belong to the judgements cannot be joined.
     """
 
     facts: Table
-    parts: list[tuple[Table, list[tuple[str, str]], float]] = field(default_factory=list)
+    parts: list[tuple[Table, Key]] = field(default_factory=list)
     columns: dict[str, tuple[Table, str]] = field(default_factory=dict)
+    unused: list[Table] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def find_join(database: Database, tables: Sequence[Table], roles: dict[str, Roles], facts: Table, wanted: Sequence[str]) -> Joined:
-    """Complete a table by those that share a key with it.
+    """Complete a table by those that share a key with it; of several tables with the same texts, the one that matches most rows is used.
 
     Parameters
     ----------
@@ -49,53 +54,31 @@ def find_join(database: Database, tables: Sequence[Table], roles: dict[str, Role
         Meanings to look for in other tables, if `facts` lacks them.
     """
     joined = Joined(facts, columns={role: (facts, column) for role, column in roles[facts.name].columns.items()})
+    keys = []
     for other in tables:
-        lacking = [role for role in wanted if role not in joined.columns and role in roles[other.name].columns]
-        describes = "description" in roles[other.name].others and "description" not in roles[facts.name].others and "qi" in wanted
-        if other is facts or not (lacking or describes):
+        if other is not facts and any(_gains(joined, other, roles, wanted)):
+            key = find_key(database, facts, other, roles)
+            if key.problem:
+                joined.problems.append(key.problem)
+            elif key.pairs:
+                keys.append((other, key))
+    for other, key in sorted(keys, key=lambda item: -item[1].share):
+        lacking, describes = _gains(joined, other, roles, wanted)
+        if not lacking and not describes:
+            joined.unused.append(other)
             continue
-        key, share = _find_key(database, facts, other)
-        if key:
-            joined.parts.append((other, key, share))
-            joined.columns |= {role: (other, roles[other.name].columns[role]) for role in lacking}
-            if describes and not lacking:
-                joined.columns["description"] = other, roles[other.name].others["description"]
+        joined.parts.append((other, key))
+        joined.columns |= {role: (other, roles[other.name].columns[role]) for role in lacking}
+        if describes and not lacking:
+            joined.columns["description"] = other, roles[other.name].others["description"]
     return joined
 
 
-def _find_key(database: Database, facts: Table, other: Table) -> tuple[list[tuple[str, str]], float]:
-    """The columns that identify a row of `other` for each row of `facts`, and the share of rows that match."""
-    pairs = [(a, b) for a in facts.columns for b in other.columns if _may_match(a, b, other) and _comparable(facts, a, other, b)]
-    pairs.sort(key=lambda pair: (pair[0].casefold() != pair[1].casefold(), not _is_id(pair[1])))
-    candidates: list[list[tuple[str, str]]] = [[pair] for pair in pairs]
-    same = [pair for pair in pairs if pair[0].casefold() == pair[1].casefold()]
-    candidates += [list(group) for size in (2, 3) for group in itertools.combinations(same, size)]
-    for key in candidates:
-        if database.is_unique(other, *(name for _, name in key)):
-            share = database.overlap(facts, [column for column, _ in key], other, [name for _, name in key])
-            if share >= _ENOUGH:
-                return key, share
-    return [], 0.0
-
-
-def _is_id(name: str) -> bool:
-    return re.search(
-        r"(^|_|\b|doc|item|product|query|article|offer|listing)(u?id|asin|sku|key|code|number)$", name.casefold()
-    ) is not None or name.endswith("Id")
-
-
-def _may_match(column: str, name: str, other: Table) -> bool:
-    """Whether the names of two columns allow that they are a key: equal, or `doc_id` and `id` (of docs.jsonl, or of any file)."""
-    first, second = column.casefold(), name.casefold()
-    if first == second:
-        return True
-    if second.strip("_") in ("id", "docid", "doc_id", "sku", "asin", "key", "code", "uid") and _is_id(column):
-        return first.strip("_") != "id"
-    return _is_id(column) and _is_id(name) and (first.endswith(f"_{second}") or second.endswith(f"_{first}"))
-
-
-def _comparable(facts: Table, column: str, other: Table, name: str) -> bool:
-    return facts.columns[column].filled > 0 and other.columns[name].filled > 0 and facts.columns[column].longest <= 200
+def _gains(joined: Joined, other: Table, roles: dict[str, Roles], wanted: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the meanings that a table adds to a join, and whether it adds descriptions of items."""
+    lacking = [role for role in wanted if role not in joined.columns and role in roles[other.name].columns]
+    has_description = "description" in roles[joined.facts.name].others or "description" in joined.columns
+    return lacking, "description" in roles[other.name].others and not has_description and "qi" in wanted
 
 
 def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: dict[str, list[str]], unique_id: bool) -> str:
@@ -112,7 +95,7 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
     unique_id : bool
         Whether the column of ids is unique; otherwise the rows are numbered.
     """
-    aliases = {joined.facts.name: "judgements"} | {part.name: _alias(part, index) for index, (part, _, _) in enumerate(joined.parts)}
+    aliases = {joined.facts.name: "judgements"} | {part.name: _alias(part, index) for index, (part, _) in enumerate(joined.parts)}
 
     def column(role: str) -> str:
         table, name = joined.columns[role]
@@ -122,7 +105,7 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
         return f"coalesce({column(role)}, '')" if _may_lack(joined, role) else column(role)
 
     candidate = text(task)
-    lines = [f"-- {joined.facts.path.name}, with the texts of {', '.join(part.path.name for part, _, _ in joined.parts)}."]
+    lines = [f"-- {joined.facts.path.name}, with the texts of {', '.join(part.path.name for part, _ in joined.parts)}."]
     if "description" in joined.columns:
         candidate = f"concat_ws(' ', {column(task)}, left({column('description')}, {DESCRIPTION_LENGTH}))"
         lines.append(f"-- guess: the candidate is the title and the first {DESCRIPTION_LENGTH} characters of the description.")
@@ -133,12 +116,14 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
     if "label" in joined.columns:
         selected.append(f"{column('label')} AS label")
     lines += ["SELECT", ",\n".join(f"    {text}" for text in selected), f"FROM {_source(joined.facts, folder_names)} AS judgements"]
-    for part, key, share in joined.parts:
+    for part, key in joined.parts:
+        others = "; the texts of the others are empty" if key.share < 1 else ""
         typed = part.file.raw_file.format != joined.facts.file.raw_file.format
-        sides = [(f"judgements.{quoted(first)}", f"{aliases[part.name]}.{quoted(second)}") for first, second in key]
+        sides = [(f"judgements.{quoted(first)}", f"{aliases[part.name]}.{quoted(second)}") for first, second in key.pairs]
         condition = " AND ".join(f"CAST({a} AS VARCHAR) = CAST({b} AS VARCHAR)" if typed else f"{a} = {b}" for a, b in sides)
         lines += [
-            f"-- {share:.1%} of the judgements have a row in {part.path.name}{'; the texts of the others are empty' if share < 1 else ''}.",
+            *([f"-- guess: {key.guess}."] if key.guess else []),
+            f"-- {key.share:.1%} of the judgements have a row in {part.path.name}{others}.",
             f"LEFT JOIN {_source(part, folder_names)} AS {aliases[part.name]} ON {condition}",
         ]
     if where:
@@ -150,7 +135,7 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
 def _may_lack(joined: Joined, role: str) -> bool:
     """Whether some judgements have no text of a role."""
     table, name = joined.columns[role]
-    share = next((share for part, _, share in joined.parts if part is table), 1.0)
+    share = next((key.share for part, key in joined.parts if part is table), 1.0)
     return share < 1 or table.columns[name].filled < table.rows
 
 

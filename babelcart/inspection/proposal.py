@@ -12,6 +12,7 @@ from babelcart.core.errors import UserError
 from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD, TASKS
 from babelcart.inspection.joins import Joined, find_join, not_readable, write_query
+from babelcart.inspection.keys import joined_names
 from babelcart.inspection.labels import propose_labels
 from babelcart.inspection.languages import COUNTRIES, joint_scores, language_shares, map_tag
 from babelcart.inspection.roles import Roles, find_roles, is_nested, split_of_name, split_of_value
@@ -114,7 +115,7 @@ def propose(database: Database, tables: Sequence[Table], wishes: Wishes) -> Prop
         sources[task] = planner.sources(task)
     sources = {task: found for task, found in sources.items() if found}
     if not sources:
-        raise UserError(_no_rows(tables, roles))
+        raise UserError("\n".join([*dict.fromkeys(proposal.problems), _no_rows(tables, roles)]))
     for task, task_sources in sources.items():
         _check_splits(proposal, task, task_sources)
         proposal.data[task], reasons = _task_section(task_sources)
@@ -185,7 +186,7 @@ class _Planner:
                 sources.append(self._file_source(table, task, split, where))
         for joined in joins:
             sources += self._query_sources(joined, task)
-        used = {joined.facts.name for joined in joins} | {part.name for joined in joins for part, _, _ in joined.parts}
+        used = {joined.facts.name for joined in joins} | {part.name for joined in joins for part, _ in joined.parts}
         sources += self._label_sources([table for table in self.tables if table not in rows and table.name not in used], task, rows)
         return self._without_unlabelled_test(self._with_train(sources), task)
 
@@ -207,10 +208,13 @@ class _Planner:
         candidates = list(candidates) or [table for table in self.tables if "origin_query" in self.roles[table.name].columns]
         joins = [find_join(self.database, self.tables, self.roles, table, wanted) for table in candidates]
         for joined in joins:
-            for table in [joined.facts, *(part for part, _, _ in joined.parts)] if joined.parts else []:
+            for table in [joined.facts, *(part for part, _ in joined.parts)] if joined.parts else []:
                 if reason := unreadable.get(table.name):
                     self.proposal.problems.append(f"{table.path}: {reason}, and inspect the new file in its place")
-        return [joined for joined in joins if joined.parts and {"origin_query", task} <= joined.columns.keys()]
+        complete_joins = [joined for joined in joins if joined.parts and {"origin_query", task} <= joined.columns.keys()]
+        if not complete_joins:
+            self.proposal.problems += [problem for joined in joins for problem in joined.problems]
+        return complete_joins
 
     def _splits(self, table: Table, others: Sequence[Table]) -> list[tuple[str, dict[str, list[str]]]]:
         """The splits that a file holds, each with the values of the split column that belong to it."""
@@ -328,11 +332,14 @@ class _Planner:
             if "label" in roles:
                 source.labels = self.database.values(facts, roles["label"], where)
             sources.append(source)
-        for part, key, share in joined.parts:
-            names = ", ".join(first if first == second else f"{first} = {second}" for first, second in key)
-            remark = f"{facts.path.name} is joined with {part.path.name} by {names}: {share:.1%} of its rows match"
-            missing = f"; the texts of the other {round((1 - share) * facts.rows):,} are empty" if share < 1 else ""
+        for part, key in joined.parts:
+            guess = f" (guess: {key.guess})" if key.guess else ""
+            remark = (
+                f"{facts.path.name} is joined with {part.path.name} by {joined_names(key.pairs)}{guess}: {key.share:.1%} of its rows match"
+            )
+            missing = f"; the texts of the other {round((1 - key.share) * facts.rows):,} are empty" if key.share < 1 else ""
             self.proposal.remarks.append(remark + missing)
+        self.proposal.remarks += [f"{table.path.name} is not used: another file has its texts" for table in joined.unused]
         return sources
 
     def _label_sources(self, tables: Sequence[Table], task: str, rows: Sequence[Table]) -> list[Source]:

@@ -46,6 +46,8 @@ _SPLITS = {
     "train": "train", "training": "train", "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test",
 }  # fmt: skip
+MOST_CODES = 0.9  # share of the values from which a column holds codes
+_LONGEST_CODE = 64
 
 
 @dataclass
@@ -119,6 +121,8 @@ def _fits(role: str, column: Column, rows: int) -> bool:
         return len(column.values) > 1 or (column.filled > 0 and column.distinct > 1 and _numeric(column))
     if role == "language":
         return column.filled > 0 and column.longest <= 24 and bool(column.values)
+    if role in ("qc", "qi") and is_code(column):
+        return False
     if role in ("origin_query", "qc", "qi"):
         return column.filled > 0 and not _numeric(column) and not is_nested(column)
     return column.filled > 0 or not rows
@@ -176,6 +180,11 @@ def _is_text(column: Column, rows: int) -> bool:
         return False
     has_words = 2 * sum(" " in text or not text.isascii() for text in column.samples) > len(column.samples)
     return has_words and not _numeric(column) and column.distinct > min(20, rows // 4)
+
+
+def is_code(column: Column) -> bool:
+    """Return whether the values of a column are codes, such as article numbers, and not texts."""
+    return column.codes > MOST_CODES and column.longest <= _LONGEST_CODE
 
 
 def is_nested(column: Column) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_VALUES = 60  # a column with more different values has no table of values
 _EXACT_ROWS = 2_000_000  # more different values are counted approximately
 _MEMORY = "1GB"
+_CODE = r"\s*[\w.:/#-]*[0-9][\w.:/#-]*\s*"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Column:
         Number of different values; approximate in files of more than two million rows.
     longest, mean_length : float
         Length of the values in characters.
+    codes : float
+        Share of the filled values that are codes: one word with a digit, such as ``B07X1`` and ``4711``.
     integer : bool
         Whether the type of the column in the file allows ids: text or integer.
     values : dict of str to int
@@ -48,6 +51,7 @@ class Column:
     longest: int
     mean_length: float
     integer: bool
+    codes: float = 0.0
     values: dict[str, int] = field(default_factory=dict)
     samples: tuple[str, ...] = ()
 
@@ -140,13 +144,14 @@ class Database:
         distinct_count = "count(DISTINCT {})" if rows <= _EXACT_ROWS else "approx_count_distinct({})"
         facts = [
             f"count(nullif({quoted(column)}, '')), {distinct_count.format(quoted(column))}, max(length({quoted(column)})), "
-            f"avg(length({quoted(column)}))"
+            f"avg(length({quoted(column)})), avg(CASE WHEN {quoted(column)} <> '' THEN "
+            f"CAST(regexp_full_match({quoted(column)}, {literal(_CODE)}) AS DOUBLE) END)"
             for column in file.columns
         ]
         numbers = self.query(f"SELECT {', '.join(facts)} FROM {name}")[0] if facts else ()
         columns = {}
         for index, column in enumerate(file.columns):
-            filled, distinct, longest, mean = numbers[4 * index : 4 * index + 4]
+            filled, distinct, longest, mean, codes = numbers[5 * index : 5 * index + 5]
             values: dict[str, int] = {}
             if distinct <= 2 * MAX_VALUES:
                 values = dict(self.query(_VALUES.format(column=quoted(column), table=name, limit=MAX_VALUES + 1)))
@@ -155,7 +160,7 @@ class Database:
             kind = types.get(column, "VARCHAR")
             is_id = "INT" in kind or kind in ("VARCHAR", "BLOB")
             first = tuple(dict.fromkeys(text[:200] for (text,) in samples))[:3]
-            columns[column] = Column(column, filled, distinct, longest or 0, mean or 0.0, is_id, values, first)
+            columns[column] = Column(column, filled, distinct, longest or 0, mean or 0.0, is_id, codes or 0.0, values, first)
         return rows, columns
 
     def is_unique(self, table: Table, *columns: str) -> bool:

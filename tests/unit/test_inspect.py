@@ -300,6 +300,70 @@ def test_a_key_may_have_two_columns(tmp_path: Path) -> None:
     assert 'judgements."product_locale" = products."product_locale"' in result.queries["queries/qi_train.sql"]
 
 
+def shop(folder: Path, catalogue: dict[str, str], judgements: dict[str, Any]) -> None:
+    """Write judgements with queries, and products in a file of their own.
+
+    Parameters
+    ----------
+    catalogue : dict of str to str
+        Column of the products -> its text, in which ``{}`` is the number of the product.
+    judgements : dict
+        Column of the judgements -> function of the number of the row.
+    """
+    folder.mkdir(parents=True)
+    records = [{name: value(index) for name, value in judgements.items()} for index in range(120)]
+    products = [{name: text.format(index) for name, text in catalogue.items()} for index in range(40)]
+    (folder / "judgements.csv").write_text(delimited(records), encoding="utf-8")
+    (folder / "products.csv").write_text(delimited(products), encoding="utf-8")
+
+
+TEXTS = {"query": lambda i: f"{QUERIES['en'][i % 5]} {i % 30}", "label": lambda i: i % 3 % 2}
+
+
+@pytest.mark.parametrize(
+    ("product", "columns", "key"),
+    [
+        # Other ids have the same whole numbers as the products.
+        ({"id": "{}"}, {"id": lambda i: i, "query_id": lambda i: i % 30, "product_id": lambda i: i * 7 % 40}, ("product_id", "id")),
+        ({"id": "{}"}, {"user_id": lambda i: i % 40, "product_id": lambda i: i * 7 % 50}, ("product_id", "id")),
+        ({"id": "{}"}, {"id": lambda i: i % 40, "position": lambda i: i % 40, "docid": lambda i: i * 3 % 40}, ("docid", "id")),
+        ({"id": "{}", "sku": "S{}"}, {"id": lambda i: i, "sku": lambda i: f"S{i % 40}"}, ("sku", "sku")),
+        ({"sku": "S-{}"}, {"product": lambda i: f"S-{i % 40}"}, ("product", "sku")),
+        ({"productId": "{}"}, {"mainProductId": lambda i: i % 40, "queryId": lambda i: i % 30}, ("mainProductId", "productId")),
+        ({"id": "{}"}, {"id": lambda i: i % 40}, ("id", "id")),
+    ],
+)
+def test_the_names_of_columns_decide_by_which_key_tables_are_joined(
+    tmp_path: Path, product: dict[str, str], columns: dict[str, Any], key: tuple[str, str]
+) -> None:
+    shop(tmp_path / "shop", {**product, "title": "red thing number {}"}, columns | TEXTS)
+    result = proposed(tmp_path / "shop")
+    assert result.problems == []
+    assert f'ON judgements."{key[0]}" = products."{key[1]}"' in result.queries["queries/qi_train.sql"]
+
+
+@pytest.mark.parametrize("name", ["query_id", "user_id", "session_id", "rank", "annotator_id", "qid"])
+def test_ids_of_other_things_are_no_key_of_products(tmp_path: Path, name: str) -> None:
+    shop(tmp_path / "shop", {"id": "{}", "title": "red thing number {}"}, {name: lambda i: i % 40} | TEXTS)
+    with pytest.raises(UserError, match="no file has, or can be joined to"):
+        proposed(tmp_path / "shop")
+
+
+def test_a_key_that_its_name_does_not_prove_is_a_guess(tmp_path: Path) -> None:
+    shop(tmp_path / "shop", {"sku": "{}", "title": "red thing number {}"}, {"product_id": lambda i: i % 40} | TEXTS)
+    result = proposed(tmp_path / "shop")
+    assert "-- guess: the names of the columns do not tell" in result.queries["queries/qi_train.sql"]
+    assert any("(guess: " in remark for remark in result.remarks)
+
+
+def test_a_key_that_several_rows_have_is_refused(tmp_path: Path) -> None:
+    shop(tmp_path / "shop", {"product_id": "{}", "title": "red thing number {}"}, {"product_id": lambda i: i % 40} | TEXTS)
+    with (tmp_path / "shop/products.csv").open("a") as handle:
+        handle.write("7,another title\n")
+    with pytest.raises(UserError, match="several rows have the same product_id, which product_id of judgements"):
+        proposed(tmp_path / "shop")
+
+
 def test_descriptions_are_joined_to_titles(tmp_path: Path) -> None:
     records = [{"id": r["pair"], "product_uid": i // 2, **{k: r[k] for k in ("product_title", "search_term")}, "relevance": 1 + i % 3}
                for i, r in enumerate(rows("en"))]  # fmt: skip
