@@ -24,6 +24,7 @@ from babelcart.reading.sources import RawFile, ReadOptions
 Quoting = Literal["minimal", "none", "multiline"]
 _SAMPLE = 1 << 20  # bytes for the choice of the dialect
 _DELIMITERS = (",", "\t", ";", "|")
+_TITLE_LINES = 20  # lines in which names of columns are searched
 _KEY_LINES = 2000  # lines of JSON whose keys are collected
 
 
@@ -144,7 +145,7 @@ def _encoding_name(options: ReadOptions) -> str:
 def _delimited(path: Path, options: ReadOptions, text: str, packed: str, reasons: dict[str, str]) -> FileFormat:
     sample = text if len(text) < _SAMPLE // 4 else text[: text.rfind("\n") + 1] or text
     delimiter, quoting = _dialect(path, options, sample)
-    header, has_header = _header(sample, delimiter, quoting)
+    header, has_header = _header(path, sample, delimiter, quoting)
     default = "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
     is_named = _named_format(path) == "csv"
     options = replace(
@@ -229,8 +230,14 @@ def _broken_rows(path: Path, options: ReadOptions) -> float:
         return float("inf")
 
 
-def _header(sample: str, delimiter: str, quoting: str) -> tuple[list[str], bool]:
-    """Names of the columns, and whether the file has them in its first line."""
+def _header(path: Path, sample: str, delimiter: str, quoting: str) -> tuple[list[str], bool]:
+    """Return the names of the columns, and whether the file has them in its first line.
+
+    Raises
+    ------
+    UserError
+        If other lines, such as a title, are before the names.
+    """
     from babelcart.inspection.roles import is_known_name
 
     plain = quoting == "none"
@@ -240,6 +247,12 @@ def _header(sample: str, delimiter: str, quoting: str) -> tuple[list[str], bool]
     first = rows[0] if rows else []
     if any(map(is_known_name, first)):
         return first, True
+    for index, row in enumerate(rows[:_TITLE_LINES]):
+        if len(list(filter(is_known_name, row))) > 1:
+            raise UserError(
+                f"{path}, line {index + 1}: the names of the columns are here, after other lines, but must be in the first line; delete "
+                f"the lines before it: tail -n +{index + 1} {path.name} > rows-{path.name}"
+            )
     is_name = [bool(re.fullmatch(r"[^\W\d][^,;|\t]{0,60}|_\w+", cell.strip())) for cell in first]
     numeric = [len(rows) > 1 and all(_is_number(row[index]) for row in rows[1:] if len(row) > index) for index in range(len(first))]
     distinct = len(set(first)) == len(first)

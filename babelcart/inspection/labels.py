@@ -11,14 +11,27 @@ from babelcart.rows.labels import LabelRule, grade_number, grade_text
 
 _POSITIVE = {
     "e", "exact", "relevant", "highly relevant", "very relevant", "yes", "y", "true", "t", "positive", "pos", "good", "perfect",
-    "excellent",
-    "match", "correct", "1", "perfect match",
-    "exact match", "vital",
+    "excellent", "match", "correct", "1", "perfect match", "exact match", "vital", "full", "complete", "high",
+    "fully relevant",
+    # Yes and relevant in other languages.
+    "ja", "oui", "sí", "si", "sì", "sim", "tak", "ano", "áno", "igen", "kyllä", "evet", "da", "да", "так", "ναι", "はい", "是", "예", "네",
+    "có", "ya", "ใช่", "نعم", "כן", "हाँ", "relevante", "pertinent", "rilevante", "relevantny", "релевантно",
+    "релевантный", "相关", "関連", "관련",
 }  # fmt: skip
 _NEGATIVE = {
     "s", "c", "i", "substitute", "complement", "irrelevant", "partial", "partially relevant", "somewhat relevant", "marginal",
     "not relevant", "non-relevant", "nonrelevant", "not_relevant", "no", "n", "false", "f", "negative", "neg", "bad", "poor", "fair",
     "mismatch", "no match", "partial match", "incorrect", "off-topic", "off topic", "not applicable", "0", "slightly relevant",
+    "low", "medium", "weak", "partly relevant",
+    # No and irrelevant in other languages.
+    "nein", "non", "não", "nao", "nie", "ne", "nem", "ei", "nej", "nei", "nee", "hayır", "hayir", "нет", "ні", "όχι", "いいえ", "否",
+    "不是", "아니요", "không", "ไม่", "لا", "לא", "नहीं", "nicht relevant", "irrelevante", "no relevante", "non pertinent", "non rilevante",
+    "tidak", "nerelevantní", "нерелевантно", "нерелевантный", "不相关", "無関係", "무관",
+}  # fmt: skip
+# The lowest grades; where no value is one of them, "none" is the lowest grade and not a missing label.
+_LOWEST = {
+    "i", "irrelevant", "not relevant", "non-relevant", "nonrelevant", "not_relevant", "no", "false", "bad", "0", "no match", "mismatch",
+    "off-topic", "off topic", "incorrect", "negative",
 }  # fmt: skip
 _MISSING = {
     "", "na", "n/a", "nan", "null", "none", "?", "-", "unknown", "unjudged", "unrated", "unlabeled", "unlabelled", "skip", "skipped", "tbd",
@@ -68,6 +81,8 @@ def propose_labels(values: Mapping[str, int], relevant: Sequence[str] = ()) -> L
     """
     grades = {grade_text(value) for value in values}
     missing = sorted(grade for grade in grades if grade.casefold() in _MISSING)
+    lowest = _lowest_grade(grades, missing)
+    missing = [grade for grade in missing if grade not in lowest]
     present = sorted(grades - set(missing))
     numbers = {grade: number for grade in present if (number := grade_number(grade)) is not None}
     no_label = dict.fromkeys(missing)
@@ -82,10 +97,21 @@ def propose_labels(values: Mapping[str, int], relevant: Sequence[str] = ()) -> L
     labels = {}
     for grade in _by_count(values, present):
         plain = grade.casefold().strip()
-        if plain in _POSITIVE or plain in _NEGATIVE:
+        if grade in lowest:
+            labels[grade] = 0
+        elif plain in _POSITIVE or plain in _NEGATIVE:
             labels[grade] = int(plain in _POSITIVE)
     unknown = tuple(grade for grade in present if grade not in labels)
-    return LabelProposal(labels | no_label, "only the best grade is relevant" if len(present) > 2 else "", unknown)
+    reasons = [f"{', '.join(sorted(lowest))} is a grade, and not a missing label"] if lowest else []
+    reasons += ["only the best grade is relevant"] if len(present) > 2 else []
+    return LabelProposal(labels | no_label, "; ".join(reasons), unknown)
+
+
+def _lowest_grade(grades: set[str], missing: Sequence[str]) -> set[str]:
+    """Return ``none`` if it is the lowest of several grades, as in none, partial and full."""
+    words = {grade.casefold() for grade in grades if grade not in missing}
+    is_scale = len(words) > 1 and words <= _POSITIVE | _NEGATIVE and not words & _LOWEST
+    return {grade for grade in missing if grade.casefold() == "none"} if is_scale else set()
 
 
 def _numeric(numbers: Mapping[str, Decimal], no_label: dict[str, None], relevant: Sequence[str]) -> LabelProposal:
@@ -98,7 +124,9 @@ def _numeric(numbers: Mapping[str, Decimal], no_label: dict[str, None], relevant
         return LabelProposal({"0": 0, "1": 1, **no_label} if no_label else None)
     if grades == {-1, 1}:
         return LabelProposal({"1": 1, "-1": 0, **no_label})
-    lowest = 0 if max(grades) >= 0 else min(grades)
+    # A scale such as -2 to 2. Otherwise, negative grades beside others mean that nothing was judged, as -1 in judgement lists.
+    is_symmetrical = -min(grades) == max(grades) > 1 and len([number for number in grades if number < 0]) > 1
+    lowest = 0 if max(grades) >= 0 and not is_symmetrical else min(grades)
     unjudged = {grade: None for grade, number in numbers.items() if number < lowest}
     scale = sorted(number for number in grades if number >= lowest)
     if scale in ([0, 1], [1], [0]):

@@ -13,9 +13,9 @@ from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD, TASKS
 from babelcart.inspection.joins import Joined, find_join, not_readable, write_query
 from babelcart.inspection.keys import joined_names
-from babelcart.inspection.labels import propose_labels
+from babelcart.inspection.labels import LabelProposal, propose_labels
 from babelcart.inspection.languages import COUNTRIES, joint_scores, language_shares, map_tag
-from babelcart.inspection.roles import Roles, find_roles, is_nested, split_of_name, split_of_value
+from babelcart.inspection.roles import Roles, find_roles, folder_values, is_nested, split_of_name, split_of_value
 from babelcart.inspection.tables import Database, Table
 from babelcart.reading.sources import SPLITS
 from babelcart.rows import languages, taxonomy
@@ -23,6 +23,7 @@ from babelcart.rows import languages, taxonomy
 TEST_SHARE = 0.2
 MEMORY = "translations.csv"  # a translation memory without entries
 _ENOUGH_IDS = 0.1  # share of the rows whose ids a file of labels must have
+_ENOUGH_LABELS = 10  # rows of a file with a single label from which its scale may be another one
 _OPTIONS = ("format", "encoding", "delimiter", "quoting", "header")
 
 
@@ -230,7 +231,12 @@ class _Planner:
                         f"{table.path.name}: {column.values[value]:,} rows with {column.name} = {value!r} are not used"
                     )
             return [(split, {column.name: values[split]}) for split in SPLITS if split in values]
-        return [(split_of_name(table.path.name) or (split_of_value(table.path.parent.name) if others else None) or "", {})]
+        if named := next((name for name in table.columns if name.casefold() in ("split", "subset", "partition")), None):
+            examples = ", ".join(map(repr, list(table.columns[named].values)[:4])) or "its values"
+            self.proposal.remarks.append(f"{table.path.name}: the column {named!r} is not used, because {examples} are no known splits")
+        stated = folder_values(self.names[table.name]).get("split", "")
+        folder = table.path.parent.name if others else ""
+        return [(split_of_name(table.path.name) or split_of_value(stated) or split_of_value(folder) or "", {})]
 
     def _file_source(self, table: Table, task: str, split: str, where: dict[str, list[str]]) -> Source:
         roles = self.roles[table.name]
@@ -253,9 +259,9 @@ class _Planner:
                 columns[role] = column
             elif column is None and role == "label" and default in table.columns:
                 columns[role] = None
-        for role in ("origin_query", task, "label"):
-            if role in roles.guesses:
-                source.reasons["columns"] = roles.guesses[role]
+        guesses = [roles.guesses[role] for role in ("origin_query", task, "label") if role in roles.guesses]
+        if guesses:
+            source.reasons["columns"] = "; ".join([*([source.reasons["columns"]] if "columns" in source.reasons else []), *guesses])
         if "task" in table.columns and {value.casefold() for value in table.columns["task"].values} != {task}:
             columns["task"] = None
         if columns:
@@ -288,6 +294,11 @@ class _Planner:
     def _add_languages(self, source: Source, table: Table, columns: Mapping[str, str], where: dict[str, list[str]]) -> None:
         """Add the map of languages, or the constant language of a file without a column of languages."""
         query, column = columns["origin_query"], columns.get("language")
+        stated = folder_values(self.names[table.name]).get("language", "")
+        if column is None and (code := map_tag(stated, self.database.sample(table, query))[0] if stated else None):
+            source.options["constants"] = {"language": code}
+            source.tags = {code: table.rows}
+            return
         if column is None:
             texts = self.database.sample(table, query)
             shares, constant = language_shares(texts), next(iter(joint_scores(texts)), "en")
@@ -444,7 +455,7 @@ def _task_section(sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, 
                 groups.append((options, [source.name]))
             else:
                 same.append(source.name)
-            reasons |= {f"{split}.{key}": reason for key, reason in source.reasons.items() if key in options}
+            reasons |= {f"{split}.{key}": reason for key, reason in source.reasons.items() if key in options and reasons.get(key) != reason}
         if len(groups) == 1 and not groups[0][0]:
             section[split] = groups[0][1]
         elif groups:
@@ -457,9 +468,11 @@ def _common_columns(rows: Sequence[Source]) -> dict[str, str | None]:
     """The names of columns that no other file contradicts."""
     values: dict[str, list[str | None]] = {}
     for source in rows:
-        for role, name in source.options.get("columns", {}).items():
+        columns = source.options.get("columns", {})
+        for role, name in ({"label": "label"} | columns if source.labels else columns).items():
             values.setdefault(role, []).append(name)
-    return {role: names[0] for role, names in values.items() if len(set(names)) == 1 and (role == "label" or len(names) == len(rows))}
+    common = {role: names[0] for role, names in values.items() if len(set(names)) == 1 and (role == "label" or len(names) == len(rows))}
+    return {role: name for role, name in common.items() if (role, name) != ("label", "label")}
 
 
 def _without_common(options: Mapping[str, Any], section: Mapping[str, Any], *, is_labels: bool) -> dict[str, Any]:
@@ -520,6 +533,7 @@ def _add_labels(proposal: Proposal, task: str, sources: Sequence[Source], releva
             f"{task}: the labels {listed} have no known meaning; name the relevant ones, for example --relevant {rule.unknown[0]!r}"
         )
         return
+    proposal.problems += _problems_of_scales(task, sources, rule)
     positive, negative, missing = rule.positives(values)
     if not positive or not negative:
         proposal.problems.append(
@@ -533,6 +547,24 @@ def _add_labels(proposal: Proposal, task: str, sources: Sequence[Source], releva
         proposal.data[task] = _insert_labels(section, rule.labels)
         if rule.reason:
             proposal.reasons[f"data.{task}.labels"] = f"{rule.reason}: {positive:,} rows are relevant, {negative:,} are not"
+
+
+def _problems_of_scales(task: str, sources: Sequence[Source], rule: LabelProposal) -> list[str]:
+    """Return a problem for each file whose values would all get the same label although they differ: it may have a scale of its own."""
+    problems = []
+    for source in sources:
+        positive, negative, _ = rule.positives(source.labels)
+        values = [value for value in source.labels if value]
+        if len(values) > 1 and max(positive, negative) >= _ENOUGH_LABELS and not min(positive, negative):
+            listed, others = (
+                ", ".join(sorted(values)[:6]),
+                ", ".join(sorted({value for other in sources for value in other.labels} - {""})[:8]),
+            )
+            problems.append(
+                f"{task}: {source.name} has the labels {listed}, and all files together have {others}. With one rule for all, every row of "
+                f"{source.name} is {'relevant' if positive else 'not relevant'}: set `labels` for each of the files in data"
+            )
+    return problems
 
 
 def _insert_labels(section: dict[str, Any], labels: dict[str, Any]) -> dict[str, Any]:

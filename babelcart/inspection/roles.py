@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from babelcart.inspection.labels import propose_labels
+from babelcart.inspection.names import (
+    FREQUENT_LANGUAGES,
+    LABEL_WORDS,
+    LONG_TEXTS,
+    NAMES,
+    SPLIT_PARTS,
+    SPLIT_WORDS,
+    UNSPECIFIC_LABELS,
+    UNSPECIFIC_TITLES,
+)
 from babelcart.inspection.tables import Column, Table
 from babelcart.rows import languages
 
-# Column of a row -> usual names, in the form of `_plain`, the best first.
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "id": (
-        "id", "example_id", "row_id", "judgement_id", "judgment_id", "pair_id", "rating_id", "sample_id", "annotation_id", "uid", "index",
-        "_id", "record_id", "line_id", "unnamed_0",
-    ),
-    "language": (
-        "language", "lang", "query_language", "query_lang", "language_code", "lang_code", "locale", "query_locale", "product_locale",
-        "user_locale", "shop_locale", "item_locale", "market", "marketplace", "country", "country_code", "site", "region",
-    ),
-    "origin_query": (
-        "origin_query", "query", "search_query", "search_term", "search_terms", "searchterm", "query_text", "querytext",
-        "query_string", "keyword", "keywords", "search_keyword", "user_query", "raw_query", "search_phrase", "search_text", "search",
-        "request", "q", "term", "phrase", "suchbegriff", "requete", "consulta", "zapytanie",
-    ),
-    "qi": (
-        "item_title", "product_title", "title", "product_name", "item_name", "productname", "producttitle", "itemtitle", "doc_title",
-        "document_title", "name", "offer_title", "listing_title", "sku_name", "product", "item", "document", "text",
-        "candidate", "titel", "produkt", "titulo", "titre", "nom",
-    ),
-    "qc": (
-        "category_path", "category_hierarchy", "category", "categories", "category_name", "cat_path", "categorypath", "breadcrumb",
-        "breadcrumbs", "taxonomy", "taxonomy_path", "product_category", "item_category", "node_path", "leaf_category", "product_type",
-        "kategorie", "categoria", "categorie",
-    ),
-    "label": (
-        "label", "esci_label", "relevance", "relevance_label", "relevancy", "grade", "rating", "judgement", "judgment", "is_relevant",
-        "relevant", "median_relevance", "relevance_score", "rel", "gain", "target", "class", "annotation", "score", "gold", "verdict",
-        "clicked", "is_clicked", "purchased", "is_purchased",
-    ),
-    "split": ("split", "set", "subset", "fold", "partition", "dataset", "usage"),
-}  # fmt: skip
-_LONG_TEXTS = ("description", "product_description", "item_description", "desc", "body", "bullet_point", "product_bullet_point", "features")
-_SPLITS = {
-    "train": "train", "training": "train", "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test", "holdout": "test", "heldout": "test",
-}  # fmt: skip
 MOST_CODES = 0.9  # share of the values from which a column holds codes
 _LONGEST_CODE = 64
+_MAX_GRADES = 11  # different values of a column of labels whose name also means other things
 
 
 @dataclass
@@ -73,39 +48,58 @@ class Roles:
         return self.columns.get(task)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return the form in which names of columns are compared: lower case, with words separated by underscores."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     return re.sub(r"\W+", "_", spaced.casefold()).strip("_") or name
 
 
 def is_known_name(name: str) -> bool:
     """Whether a text is a usual name of a column."""
-    plain = _plain(name)
-    return plain in _LONG_TEXTS or any(plain in names for names in NAMES.values()) or plain.endswith(("_id", "_title", "_name"))
+    plain = plain_name(name)
+    return plain in LONG_TEXTS or any(plain in names for names in NAMES.values()) or plain.endswith(("_id", "_title", "_name"))
 
 
 def split_of_value(value: str) -> str | None:
-    """The split that a value of a column or a part of a file name means: train, dev, test or None."""
-    return _SPLITS.get(value.strip().casefold())
+    """Return the split that a value of a column means: train, dev, test or None."""
+    return SPLIT_WORDS.get(value.strip().casefold())
 
 
 def split_of_name(name: str) -> str | None:
-    """The split that the name of a file states, or None."""
-    words = re.split(r"[^a-z]+", name.casefold())
-    return next((split for word in words if (split := _SPLITS.get(word))), None)
+    """Return the split that the name of a file or folder states, or None."""
+    plain = name.casefold()
+    words = re.split(r"[\W\d_]+", plain)
+    stated = next((split for word in words if (split := SPLIT_WORDS.get(word))), None)
+    return stated or next((split for part, split in SPLIT_PARTS.items() if part in plain), None)
+
+
+def folder_values(name: str) -> dict[str, str]:
+    """Return the values that the folders of a path state, as Hive does in ``split=train/lang=de/part-0.parquet``.
+
+    Returns
+    -------
+    dict of str to str
+        ``split`` or ``language`` -> value.
+    """
+    values = {}
+    for folder in name.split("/")[:-1]:
+        key, equals, value = folder.partition("=")
+        role = next((role for role in ("split", "language") if plain_name(key) in NAMES[role]), None)
+        if equals and value and role:
+            values[role] = value
+    return values
 
 
 def find_roles(table: Table) -> Roles:
     """Find the meaning of the columns of a file from their names, and where a name does not tell, from their content."""
     roles = Roles()
-    plain = {_plain(name): name for name in reversed(table.columns)}
+    plain = {plain_name(name): name for name in reversed(table.columns)}
     for role, names in NAMES.items():
-        for name in names:
-            column = plain.get(name)
-            if column is not None and column not in roles.columns.values() and _fits(role, table.columns[column], table.rows):
-                roles.columns[role] = column
-                break
-    for name in _LONG_TEXTS:
+        columns = {name: plain[name] for name in names if name in plain and plain[name] not in roles.columns.values()}
+        fitting = {name: table.columns[column] for name, column in columns.items() if _fits(role, table.columns[column], table.rows)}
+        if fitting:
+            _choose(roles, role, fitting)
+    for name in LONG_TEXTS:
         if name in plain:
             roles.others["description"] = plain[name]
             break
@@ -113,10 +107,25 @@ def find_roles(table: Table) -> Roles:
     return roles
 
 
+def _choose(roles: Roles, role: str, fitting: Mapping[str, Column]) -> None:
+    """Choose one of the columns whose names have a meaning; the choice is a guess if another could have been meant."""
+    name = next(iter(fitting))
+    if role == "qi" and name in UNSPECIFIC_TITLES:
+        name = max(fitting, key=lambda name: (fitting[name].mean_length, fitting[name].distinct))
+    roles.columns[role] = fitting[name].name
+    others = [column.name for other, column in fitting.items() if other != name]
+    if role == "label" and name in UNSPECIFIC_LABELS:
+        roles.guesses[role] = f"the column {fitting[name].name!r} may also have another meaning"
+    if others and (role == "label" or (role == "qi" and name in UNSPECIFIC_TITLES)):
+        roles.guesses[role] = f"the column {fitting[name].name!r}, and not {' or '.join(map(repr, others))}"
+
+
 def _fits(role: str, column: Column, rows: int) -> bool:
     """Whether the content of a column is possible for a meaning."""
     if role == "split":
         return bool(column.values) and any(split_of_value(value) for value in column.values)
+    if role == "label" and plain_name(column.name) in UNSPECIFIC_LABELS and not 1 < len(column.values) <= _MAX_GRADES:
+        return False
     if role == "label":
         return len(column.values) > 1 or (column.filled > 0 and column.distinct > 1 and _numeric(column))
     if role == "language":
@@ -138,12 +147,13 @@ def _add_from_content(table: Table, roles: Roles) -> None:
     free = {name: column for name, column in table.columns.items() if name not in roles.columns.values()}
     if "language" not in roles.columns:
         for name, column in free.items():
-            tags = [value for value in column.values if value]
-            if tags and column.longest <= 8 and not _numeric(column) and all(len(tag) > 1 and languages.iso_code(tag) for tag in tags):
+            if _are_languages([value for value in column.values if value]):
                 roles.columns["language"] = name
                 roles.guesses["language"] = f"the values of {name!r} are language codes"
                 break
     if "qi" in roles.columns or "qc" in roles.columns:
+        if "origin_query" in roles.columns:
+            _add_label_from_content(table, roles)
         return
     if "origin_query" not in roles.columns and any(is_known_name(name) for name in table.columns):
         return
@@ -156,25 +166,36 @@ def _add_from_content(table: Table, roles: Roles) -> None:
         texts.remove(query)
         roles.columns["origin_query"] = query.name
         roles.guesses["origin_query"] = f"{query.name!r} has the shorter texts"
-    candidate = next((column for column in texts if "title" in _plain(column.name) or "name" in _plain(column.name)), texts[0])
+    candidate = next((column for column in texts if "title" in plain_name(column.name) or "name" in plain_name(column.name)), texts[0])
     task = "qc" if _looks_like_paths(candidate) else "qi"
     roles.columns[task] = candidate.name
     roles.guesses[task] = f"{candidate.name!r} has longer texts than the query"
     _add_label_from_content(table, roles)
 
 
+def _are_languages(tags: Sequence[str]) -> bool:
+    """Return whether values are certainly languages. Units (kg, st) and yes and no (si, no; da, ne) are also codes of languages."""
+    codes = {languages.iso_code(tag) if re.fullmatch(r"[A-Za-z]{2,3}(?:[-_][A-Za-z]{2,4})*", tag) else None for tag in tags}
+    return bool(codes) and codes <= FREQUENT_LANGUAGES
+
+
 def _add_label_from_content(table: Table, roles: Roles) -> None:
+    """Find the label among the columns without a meaning: by a part of its name, or as the only one with few values."""
     if "label" in roles.columns:
         return
-    for name, column in reversed(table.columns.items()):
-        if name not in roles.columns.values() and 1 < len(column.values) <= 10 and column.filled and column.longest <= 12:
-            roles.columns["label"] = name
-            roles.guesses["label"] = f"{name!r} has {len(column.values)} different values"
-            return
+    free = [column for name, column in table.columns.items() if name not in (*roles.columns.values(), *roles.others.values())]
+    few_values = [column for column in free if 1 < len([value for value in column.values if value]) <= 10 and column.longest <= 24]
+    known = [column for column in few_values if not propose_labels(column.values).unknown]
+    named = [column for column in known if LABEL_WORDS.search(column.name.casefold())]
+    binary = [column for column in known if not _numeric(column) or {value for value in column.values if value} == {"0", "1"}]
+    if len(named) == 1 or (len(few_values) == len(binary) == 1):
+        column = (named or binary)[0]
+        roles.columns["label"] = column.name
+        roles.guesses["label"] = f"the values of {column.name!r} are {', '.join(list(column.values)[:4])}"
 
 
 def _is_text(column: Column, rows: int) -> bool:
-    if re.search(r"(^|_)(id|asin|sku|url|link|image|path|key|date|time|timestamp)$", _plain(column.name)):
+    if re.search(r"(^|_)(id|asin|sku|url|link|image|path|key|date|time|timestamp)$", plain_name(column.name)):
         return False
     if is_nested(column):
         return False

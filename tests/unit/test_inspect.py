@@ -188,6 +188,14 @@ def test_compressed_files_are_read(project: Project) -> None:
         (["-3", "-2", "-1"], {"at_least": -1}),
         (["1e3", "1000.0", "0"], {"at_least": 1000}),
         (["0", "1", "2.3333333333333333333"], {"at_least": "2.3333333333333333333"}),
+        (["-2", "-1", "0", "1", "2"], {"at_least": 1}),
+        (["-2", "0", "1", "2"], {"at_least": 2, "-2": None}),
+        (["none", "partial", "full"], {"none": 0, "partial": 0, "full": 1}),
+        (["none", "relevant", "irrelevant"], {"relevant": 1, "irrelevant": 0, "none": None}),
+        (["none", "0", "1"], {"0": 0, "1": 1, "none": None}),
+        (["ja", "nein"], {"ja": 1, "nein": 0}),
+        (["sí", "no"], {"sí": 1, "no": 0}),
+        (["はい", "いいえ"], {"はい": 1, "いいえ": 0}),
     ],
 )
 def test_label_values_get_a_rule(values: list[str], labels: dict[str, Any] | None) -> None:
@@ -382,6 +390,107 @@ def test_names_of_columns_tell_their_meaning(tmp_path: Path) -> None:
         assert find_roles(table).columns == {
             "language": "lang", "origin_query": "search_term", "qi": "product_title", "label": "relevance",
         }  # fmt: skip
+
+
+def table_of(**columns: Any) -> str:
+    """Sixty rows with queries and titles, and further columns: name -> function of the number of the row."""
+    texts = {"query": lambda i: f"{QUERIES['en'][i % 5]} {i // 2}", "title": lambda i: f"{QUERIES['en'][i * 3 % 5]}, model {i} in blue"}
+    return delimited([{name: value(index) for name, value in (texts | columns).items()} for index in range(60)])
+
+
+def proposed_for(folder: Path, **contents: str) -> proposal.Proposal:
+    """The proposal for files: name, with ``__`` for ``/`` -> content."""
+    for name, content in contents.items():
+        path = folder / f"{name.replace('__', '/')}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return proposed(folder)
+
+
+def test_files_may_have_labels_under_different_names(tmp_path: Path) -> None:
+    train, test = table_of(relevance=lambda i: i % 2), table_of(label=lambda i: i % 2)
+    section = proposed_for(tmp_path, train=train, test=test).data["qi"]
+    assert section["train"] == {"files": ["train.csv"], "columns": {"label": "relevance"}}
+    assert section["test"] == ["test.csv"]
+    assert "label" not in section["columns"]
+
+
+def test_the_longer_texts_are_the_titles(tmp_path: Path) -> None:
+    table = table_of(name=lambda i: ("Ann", "Bob", "Cy")[i % 3], label=lambda i: i % 2).replace("title", "product", 1)
+    result = proposed_for(tmp_path, train=table)
+    assert result.data["qi"]["columns"]["candidate"] == "product"
+    assert "and not 'name'" in result.reasons["data.qi.columns"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "label"),
+    [
+        ({"score": lambda i: 1 / (i + 2), "grade": lambda i: i % 4}, "grade"),
+        ({"score": lambda i: 1 / (i + 2)}, None),
+        ({"rating": lambda i: 3 + i % 20 / 10, "clicked": lambda i: i % 2}, "clicked"),
+        ({"rating": lambda i: i % 5}, "rating"),
+        ({"price": lambda i: i % 7, "position": lambda i: i % 10}, None),
+        ({"position": lambda i: i % 10}, None),
+        ({"in_stock": lambda i: ("yes", "no")[i % 2], "colour": lambda i: ("red", "blue")[i % 2]}, None),
+        ({"relevantno": lambda i: ("da", "ne")[i % 2], "colour": lambda i: ("red", "blue")[i % 2]}, "relevantno"),
+        ({"is_match": lambda i: i % 2, "brand": lambda i: ("a", "b", "c")[i % 3]}, "is_match"),
+    ],
+)
+def test_labels_are_chosen_by_names_and_values(tmp_path: Path, columns: dict[str, Any], label: str | None) -> None:
+    result = proposed_for(tmp_path, train=table_of(**columns))
+    assert result.data["qi"]["columns"].get("label") == label
+    assert any("no labels" in problem for problem in result.problems) == (label is None)
+
+
+@pytest.mark.parametrize("values", [("si", "no"), ("da", "ne"), ("kg", "st"), ("is", "it"), ("no", "se")])
+def test_words_and_units_are_no_languages(tmp_path: Path, values: tuple[str, str]) -> None:
+    section = proposed_for(tmp_path, train=table_of(label=lambda i: i % 2, kind=lambda i: values[i % 2])).data["qi"]
+    assert section["constants"] == {"language": "en"}
+
+
+def test_a_column_of_language_codes_may_have_any_name(tmp_path: Path) -> None:
+    result = proposed_for(tmp_path, train=table_of(label=lambda i: i % 2, x=lambda i: ("en", "pt-BR")[i % 2]))
+    assert result.data["qi"]["columns"]["language"] == "x"
+
+
+@pytest.mark.parametrize(("train", "test"), [(lambda i: i % 5, lambda i: i % 2), (lambda i: i % 2, lambda i: 1 + i % 5)])
+def test_files_with_different_scales_are_refused(tmp_path: Path, train: Any, test: Any) -> None:
+    problems = proposed_for(tmp_path, train=table_of(label=train), test=table_of(label=test)).problems
+    assert any("With one rule for all" in problem and "set `labels` for each" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("split=train__part", "split=test__part"), ("train", "test")),
+        (("entrenamiento", "prueba"), ("train", "test")),
+        (("Trainingsdaten_train", "Testdaten"), ("train", "test")),
+        (("训练集v2", "测试集v2"), ("train", "test")),
+        (("обучение", "валидация"), ("train", "dev")),
+        (("contest", "latest"), ("train", "train")),
+    ],
+)
+def test_names_of_files_and_folders_state_splits(tmp_path: Path, names: tuple[str, str], splits: tuple[str, str]) -> None:
+    section = proposed_for(tmp_path, **dict.fromkeys(names, table_of(label=lambda i: i % 2))).data["qi"]
+    for name, split in zip(names, splits, strict=True):
+        assert f"{name.replace('__', '/')}.csv" in section[split]
+
+
+def test_folders_state_languages(tmp_path: Path) -> None:
+    table = table_of(label=lambda i: i % 2)
+    section = proposed_for(tmp_path, lang=table, **{"lang=de__part": table, "lang=pt-BR__part": table}).data["qi"]
+    assert [source["constants"]["language"] for source in section["train"]] == ["en", "de", "pt"]
+
+
+def test_a_split_column_without_known_splits_is_reported(tmp_path: Path) -> None:
+    (remark,) = proposed_for(tmp_path, rows=table_of(label=lambda i: i % 2, split=lambda i: "AB"[i % 2])).remarks
+    assert "the column 'split' is not used, because 'A', 'B' are no known splits" in remark
+
+
+@pytest.mark.parametrize("title", ["Export of 2026-01-01\n\n", "Export of 2026-01-01,,\n", "Shop,2026,\n,,\n"])
+def test_lines_before_the_names_of_columns_are_refused(tmp_path: Path, title: str) -> None:
+    with pytest.raises(UserError, match=rf"line {title.count(chr(10)) + 1}: the names of the columns are here.*tail -n \+"):
+        proposed_for(tmp_path, rows=title + table_of(label=lambda i: i % 2))
 
 
 def test_written_settings_pass_the_check_and_keep_comments(project: Project) -> None:
