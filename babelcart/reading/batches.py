@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from babelcart.core.errors import UserError, short_repr
 from babelcart.reading.containers import is_utf8
+from babelcart.reading.encodings import BYTE_ORDER_MARKS
 from babelcart.reading.sources import RawFile
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ Values: TypeAlias = "list[Any] | pa.Array"
 
 BATCH_ROWS = 50_000
 DELIMITERS = {"\t": "tabs", ";": "';'", "|": "'|'", ",": "','"}
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
-}  # fmt: skip
 
 
 class Malformed(Exception):
@@ -80,17 +78,6 @@ def as_list(values: Values) -> list[Any]:
     return converted
 
 
-def detect_encoding(sample: bytes) -> str | None:
-    """The likely encoding of a text that is not UTF-8, for messages; None if it cannot be determined."""
-    from charset_normalizer import from_bytes
-
-    for mark, name in _BYTE_ORDER_MARKS.items():
-        if sample.startswith(mark):
-            return name
-    best = from_bytes(sample[: 1 << 20]).best()
-    return None if best is None else best.encoding
-
-
 def text_lines(handle: BinaryIO, file: RawFile, newline: str) -> Iterator[str]:
     """Yield decoded lines with their line ends, without a byte order mark.
 
@@ -104,7 +91,7 @@ def text_lines(handle: BinaryIO, file: RawFile, newline: str) -> Iterator[str]:
     encoding = file.options.encoding or "utf-8"
     start = handle.read(4)
     handle.seek(0)
-    for mark, name in _BYTE_ORDER_MARKS.items():
+    for mark, name in BYTE_ORDER_MARKS.items():
         if start.startswith(mark) and file.options.encoding is None:
             raise UserError(f"{file.path} is {name} text, not UTF-8; set `encoding: {name.lower()}` for it in data")
     if file.options.encoding is None and b"\0" in start[:2]:

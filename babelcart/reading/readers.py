@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.reading.batches import Batch, Request, detect_encoding
+from babelcart.reading.batches import Batch, Request
+from babelcart.reading.encodings import detect_encoding
 from babelcart.reading.formats import arrow_batches, batches
 from babelcart.reading.parsing import TEXTS, UNDECODED, RowParser
 from babelcart.reading.sources import Data, RawFile
@@ -55,7 +56,7 @@ def _encoding_hint(problems: Sequence[Problem]) -> str:
     if undecoded is None:
         return ""
     with Path(undecoded.file).open("rb") as handle:
-        encoding = detect_encoding(handle.read(1 << 20))
+        encoding = detect_encoding(b"".join(line for line in handle.readlines(1 << 20) if not line.isascii()))
     return f"{undecoded.file} seems to be {encoding} text: set `encoding: {encoding}` for it in data.\n" if encoding else ""
 
 
