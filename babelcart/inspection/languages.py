@@ -5,33 +5,23 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from babelcart.rows import languages
+from babelcart.rows.countries import COUNTRIES, RARE_AS_LANGUAGES
+from babelcart.rows.scripts import SCRIPTS, script_counts
 
-# Country (ISO 3166-1, and uk) -> languages of its shops, the most frequent first.
-COUNTRIES: Mapping[str, tuple[str, ...]] = {
-    country: tuple(codes.split())
-    for country, codes in {
-        "us": "en es", "uk": "en", "gb": "en", "au": "en", "nz": "en", "ie": "en", "ca": "en fr", "in": "en hi", "sg": "en zh", "za": "en",
-        "jp": "ja", "kr": "ko", "cn": "zh", "tw": "zh", "hk": "zh", "br": "pt", "pt": "pt", "mx": "es", "es": "es", "ar": "es", "cl": "es",
-        "co": "es", "pe": "es", "uy": "es", "ve": "es", "ec": "es", "de": "de", "at": "de", "ch": "de fr it", "li": "de", "lu": "fr de",
-        "fr": "fr", "be": "nl fr", "nl": "nl", "it": "it", "pl": "pl", "cz": "cs", "sk": "sk", "hu": "hu", "ro": "ro", "bg": "bg",
-        "gr": "el", "tr": "tr", "ru": "ru", "ua": "uk", "by": "ru be", "kz": "ru kk", "se": "sv", "dk": "da", "no": "no nb", "fi": "fi",
-        "ee": "et", "lv": "lv", "lt": "lt", "si": "sl", "hr": "hr", "rs": "sr", "il": "he", "ae": "ar en", "sa": "ar", "eg": "ar",
-        "ma": "ar fr", "th": "th", "vn": "vi", "id": "id", "my": "ms en", "ph": "en tl", "pk": "ur en", "bd": "bn",
-    }.items()
-}  # fmt: skip
 # Names of languages in lingua.
 _NAMES = """
-    ARABIC BENGALI BOKMAL BULGARIAN CATALAN CHINESE CROATIAN CZECH DANISH DUTCH ENGLISH FINNISH FRENCH GERMAN GREEK HEBREW HINDI HUNGARIAN
-    INDONESIAN ITALIAN JAPANESE KOREAN MALAY PERSIAN POLISH PORTUGUESE ROMANIAN RUSSIAN SLOVAK SPANISH SWEDISH TAGALOG THAI TURKISH
-    UKRAINIAN URDU VIETNAMESE
+    ARABIC BENGALI BOKMAL BULGARIAN CATALAN CHINESE CROATIAN CZECH DANISH DUTCH ENGLISH ESTONIAN FINNISH FRENCH GERMAN GREEK HEBREW HINDI
+    HUNGARIAN INDONESIAN ITALIAN JAPANESE KOREAN LATVIAN LITHUANIAN MALAY PERSIAN POLISH PORTUGUESE ROMANIAN RUSSIAN SERBIAN SLOVAK SLOVENE
+    SPANISH SWEDISH TAGALOG THAI TURKISH UKRAINIAN URDU VIETNAMESE
 """.split()  # noqa: SIM905
 _CONFIDENCE = 0.25
 _FLOOR = 0.005
+_OTHER_SCRIPTS = {"sr"}  # lingua knows Serbian in Cyrillic only
 _OTHER_CODES = {"tl": "fil", "nb": "no"}
 
 
@@ -107,13 +97,17 @@ def map_tag(tag: str, texts: Sequence[str]) -> tuple[str | None, str]:
         ISO 639-1 code, or None if the tag is unknown; and the reason, "" if the tag is a language code in agreement with the texts.
     """
     key = tag.strip().casefold()
-    code, countries = languages.iso_code(tag), COUNTRIES.get(key, ())
+    code = languages.iso_code(tag)
+    countries = COUNTRIES[key].languages if key in COUNTRIES else ()
     if not countries or code in countries[:1]:
         if code is not None:
             return code, ""
         if name := _code_of_name(key):
             return name, "names of languages"
     scores = joint_scores(texts) if texts else {}
+    if code and countries and texts and (code not in scores or code in _OTHER_SCRIPTS):  # lingua may not know the language of the texts
+        is_country = key in RARE_AS_LANGUAGES or next(iter(scores)) in countries or not _may_be_written_in(texts, code)
+        return (countries[0], "codes of countries") if is_country else (code, "")
     options = [*([code] if code else []), *countries] or list(scores)
     if not options:
         return None, ""
@@ -122,6 +116,12 @@ def map_tag(tag: str, texts: Sequence[str]) -> tuple[str | None, str]:
         return code, ""
     kind = "codes of countries" if countries else "unknown"
     return best, f"{kind}, mapped to the most likely language of their queries by lingua"
+
+
+def _may_be_written_in(texts: Sequence[str], code: str) -> bool:
+    """Return whether at least half of some texts have letters of a script that the language uses."""
+    scripts = SCRIPTS.get(code, frozenset())
+    return not scripts or 2 * sum(bool(scripts & script_counts(text).keys()) for text in texts) >= len(texts)
 
 
 def _code_of_name(name: str) -> str | None:

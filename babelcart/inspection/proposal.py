@@ -14,11 +14,12 @@ from babelcart.core.tasks import CANDIDATE_FIELD, TASKS
 from babelcart.inspection.joins import Joined, find_join, not_readable, write_query
 from babelcart.inspection.keys import joined_names
 from babelcart.inspection.labels import LabelProposal, propose_labels
-from babelcart.inspection.languages import COUNTRIES, joint_scores, language_shares, map_tag
+from babelcart.inspection.languages import joint_scores, language_shares, map_tag
 from babelcart.inspection.roles import Roles, find_roles, folder_values, is_nested, split_of_name, split_of_value
 from babelcart.inspection.tables import Database, Table
 from babelcart.reading.sources import SPLITS
 from babelcart.rows import languages, taxonomy
+from babelcart.rows.countries import COUNTRIES
 
 TEST_SHARE = 0.2
 MEMORY = "translations.csv"  # a translation memory without entries

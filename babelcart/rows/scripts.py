@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from babelcart.rows.countries import COUNTRIES, RARE_AS_LANGUAGES, THREE_LETTERS, Country
 from babelcart.rows.languages import iso_code
 
 if TYPE_CHECKING:
@@ -63,39 +64,10 @@ SCRIPTS: dict[str, frozenset[str]] = {
 _SCRIPT_SUBTAGS = {"latn": "LATIN", "cyrl": "CYRILLIC", "arab": "ARABIC", "deva": "DEVANAGARI"}
 
 
-class _Country(NamedTuple):
-    """A country whose code is the code of a language, too, and the language that its shops usually use."""
-
-    name: str
-    language: str
-
-
-# Codes of languages that few shops use: a warning is given whenever such a code occurs.
-_COUNTRIES = {
-    "ae": _Country("the United Arab Emirates", "ar"), "arg": _Country("Argentina", "es"), "bh": _Country("Bahrain", "ar"),
-    "br": _Country("Brazil", "pt"), "ch": _Country("Switzerland", "de"), "che": _Country("Switzerland", "de"),
-    "co": _Country("Colombia", "es"), "cr": _Country("Costa Rica", "es"), "cu": _Country("Cuba", "es"), "dz": _Country("Algeria", "ar"),
-    "ee": _Country("Estonia", "et"), "gn": _Country("Guinea", "fr"), "ie": _Country("Ireland", "en"), "in": _Country("India", "en"),
-    "kg": _Country("Kyrgyzstan", "ky"), "kr": _Country("South Korea", "ko"), "kw": _Country("Kuwait", "ar"),
-    "la": _Country("Laos, or Latin America", "lo"), "li": _Country("Liechtenstein", "de"), "lu": _Country("Luxembourg", "fr"),
-    "ng": _Country("Nigeria", "en"), "om": _Country("Oman", "ar"), "sa": _Country("Saudi Arabia", "ar"), "se": _Country("Sweden", "sv"),
-    "sg": _Country("Singapore", "en"), "sn": _Country("Senegal", "fr"), "tn": _Country("Tunisia", "ar"), "tw": _Country("Taiwan", "zh"),
-    "ve": _Country("Venezuela", "es"), "za": _Country("South Africa", "en"),
-}  # fmt: skip
-# Codes of languages that shops use: mentioned if the queries contradict the language.
-_POSSIBLE_COUNTRIES = {
-    "am": _Country("Armenia", "hy"), "ar": _Country("Argentina", "es"), "ba": _Country("Bosnia and Herzegovina", "bs"),
-    "be": _Country("Belgium", "nl"), "bn": _Country("Brunei", "ms"), "bo": _Country("Bolivia", "es"), "ca": _Country("Canada", "en"),
-    "cy": _Country("Cyprus", "el"), "et": _Country("Ethiopia", "am"), "eu": _Country("the European Union", "en"),
-    "ga": _Country("Gabon", "fr"), "ind": _Country("India", "en"), "km": _Country("the Comoros", "fr"),
-    "lb": _Country("Lebanon", "ar"), "mac": _Country("Macau", "zh"), "mar": _Country("Morocco", "ar"), "ml": _Country("Mali", "fr"),
-    "mr": _Country("Mauritania", "ar"), "my": _Country("Malaysia", "ms"), "ne": _Country("Niger", "fr"), "pa": _Country("Panama", "es"),
-    "per": _Country("Peru", "es"), "sd": _Country("Sudan", "ar"), "si": _Country("Slovenia", "sl"), "sl": _Country("Sierra Leone", "en"),
-    "sv": _Country("El Salvador", "es"), "tt": _Country("Trinidad and Tobago", "en"),
-    "uk": _Country("the United Kingdom", "en"),
-}  # fmt: skip
 # Names of languages that lingua does not know.
 _NAMES = {
+    "as": "Assamese", "bi": "Bislama", "bm": "Bambara", "cv": "Chuvash", "gd": "Scottish Gaelic", "ki": "Kikuyu", "na": "Nauruan",
+    "nr": "South Ndebele", "ps": "Pashto", "sc": "Sardinian", "sm": "Samoan", "ss": "Swati", "tk": "Turkmen",
     "ae": "Avestan", "an": "Aragonese", "bh": "Bihari", "br": "Breton", "ch": "Chamorro", "ce": "Chechen", "co": "Corsican", "cr": "Cree",
     "cu": "Church Slavic", "dz": "Dzongkha", "ee": "Ewe", "gl": "Galician", "gn": "Guarani", "ie": "Interlingue", "kg": "Kongo",
     "kr": "Kanuri", "kw": "Cornish", "lb": "Luxembourgish", "li": "Limburgish", "lu": "Luba-Katanga", "ng": "Ndonga", "om": "Oromo",
@@ -182,22 +154,26 @@ def _check_tag(tag: str, language: str, queries: Sequence[str]) -> _Warning | No
     """The warning about one value of the language column, in lower case, if there is one."""
     primary, *subtags = re.split("[-_.@]", tag)
     is_mapped = iso_code(tag) != language  # by a setting
-    could_be_country = not is_mapped and set(subtags) <= {primary}
-    country = _COUNTRIES.get(primary) if could_be_country else None
-    possible = country or (_POSSIBLE_COUNTRIES.get(primary) if could_be_country else None)
+    country = _other_country(primary, language) if not is_mapped and set(subtags) <= {primary} else None
     scripts = SCRIPTS.get(language, frozenset()) | {_SCRIPT_SUBTAGS[subtag] for subtag in subtags if subtag in _SCRIPT_SUBTAGS}
-    contradiction = _script_contradiction(language, scripts, queries, 1 if possible else MIN_QUERIES)
+    contradiction = _script_contradiction(language, scripts, queries, 1 if country else MIN_QUERIES)
     contradiction = contradiction or _language_contradiction(language, scripts, queries)
-    if not contradiction and not country:
+    if not contradiction and not (country and primary in RARE_AS_LANGUAGES):
         return None
     reason = f", but {contradiction.reason}" if contradiction else ""
     suggestion = contradiction.suggestion if contradiction else "CODE"
-    if possible:
-        reason += f". `{primary.upper()}` is also the code of {possible.name}: if that is meant"
-        suggestion = possible.language if suggestion == "CODE" else suggestion
+    if country:
+        reason += f". `{primary.upper()}` is also the code of {country.name}: if that is meant"
+        suggestion = country.languages[0] if suggestion == "CODE" else suggestion
     else:
         reason += ". If this is wrong"
     return _Warning(reason, suggestion)
+
+
+def _other_country(code: str, language: str) -> Country | None:
+    """Return the country with a code that is also the code of a language, if its shops use other languages."""
+    country = COUNTRIES.get(code) or THREE_LETTERS.get(code)
+    return country if country is not None and language not in country.languages else None
 
 
 def _script_contradiction(language: str, scripts: frozenset[str], queries: Sequence[str], minimum: int) -> _Warning | None:

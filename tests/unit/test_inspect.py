@@ -220,6 +220,19 @@ def test_queries_decide_what_a_code_means(tag: str, language: str, code: str) ->
     assert map_tag(tag, QUERIES[language])[0] == code
 
 
+@pytest.mark.parametrize(
+    ("tag", "texts", "code"),
+    [
+        ("sr", ["crvena lampa", "baštensko crevo"], "sr"), ("gl", ["mangueira de xardín", "cama para cans"], "gl"),
+        ("NA", QUERIES["en"], "en"),
+        ("PS", ["مصباح طاولة أبيض", "خرطوم حديقة"], "ar"), ("SI", ["bela namizna svetilka", "vrtna cev zelena", "otroška postelja"], "sl"),
+        ("bs", QUERIES["en"], "en"), ("LT", ["sodo žarna žalia", "medinis virtuvės stalas"], "lt"), ("km", ["រ៉ូបពណ៌ស", "ចង្កៀង"], "km"),
+    ],
+)  # fmt: skip
+def test_languages_that_are_rarely_identified_keep_their_code(tag: str, texts: list[str], code: str) -> None:
+    assert map_tag(tag, texts)[0] == code
+
+
 def labelled_by_a_file(folder: Path) -> None:
     """Train rows with labels, test rows without, and the labels of test in a file of their own."""
     folder.mkdir()

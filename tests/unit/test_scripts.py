@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from babelcart.rows import languages, scripts
+from babelcart.rows.countries import COUNTRIES, RARE_AS_LANGUAGES, THREE_LETTERS
 from tests.support.imports import ROOT
 
 NOUNS = {
@@ -109,6 +110,17 @@ def test_a_mapped_tag_is_right(tag: str, language: str) -> None:
     assert scripts.check_languages(table(tag, queries(language), language)) == []
 
 
+@pytest.mark.parametrize("tag", ["NA", "PS", "BI", "MO", "SE", "KR", "BR", "IN", "ch", "SG"])
+def test_codes_better_known_as_those_of_countries_are_reported(tag: str) -> None:
+    (warning,) = scripts.check_languages(table(tag, ["red lamp", "garden hose", "dog bed"]))
+    assert f"`{tag.upper()}` is also the code of {COUNTRIES[tag.lower()].name}" in warning
+
+
+@pytest.mark.parametrize(("tag", "texts"), [("SR", ["crvena lampa", "baštensko crevo"]), ("gl", ["mangueira de xardín"]), ("my", ["မီးအိမ်"])])
+def test_codes_of_languages_and_countries_are_no_warning_without_evidence(tag: str, texts: list[str]) -> None:
+    assert scripts.check_languages(table(tag, texts)) == []
+
+
 def test_a_tag_with_a_script_or_a_region_is_no_country() -> None:
     assert scripts.check_languages(table("br-FR", ["kontell", "levr"])) == []
     assert scripts.check_languages(table("hi-Latn", ["sasta mobile phone", "achha joota", "kitab ghar"])) == []
@@ -118,10 +130,10 @@ def test_a_tag_with_a_script_or_a_region_is_no_country() -> None:
 def test_the_tables_have_only_language_codes() -> None:
     assert scripts.SCRIPTS.keys() <= languages.CODES
     assert len(scripts.SCRIPTS) > 150
-    for table_of_countries in (scripts._COUNTRIES, scripts._POSSIBLE_COUNTRIES):
-        for code, country in table_of_countries.items():
-            assert languages.iso_code(code) not in (None, country.language), code
-            assert country.language in languages.CODES
+    assert all(set(country.languages) <= languages.CODES for country in COUNTRIES.values())
+    for code in (*RARE_AS_LANGUAGES, *THREE_LETTERS):
+        country = COUNTRIES.get(code) or THREE_LETTERS[code]
+        assert languages.iso_code(code) not in (None, country.languages[0]), code
     assert scripts.check_languages(table("en", [])) == []
 
 
