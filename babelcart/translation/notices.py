@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from babelcart.rows.text import collapse_spaces, fold, normalise
+from babelcart.translation.wordings import OTHER_LANGUAGES
 
 # Names of services, addresses, and wordings of notices. None of them occurs in the translation of a text that lacks it.
 _NOTICE = re.compile(
@@ -32,10 +33,18 @@ _NOTICE = re.compile(
             r"\bbefore you continue\b", r"\bunusual traffic\b", r"\bautomated queries\b", r"\bverify (?:that )?you are (?:a )?human\b",
             r"\bnot a robot\b", r"\bchecking your browser\b", r"\bjust a moment\.\.\.", r"\benable (?:javascript|cookies)\b",
             r"\bterms of (?:service|use)\b", r"\bprivacy policy\b", r"\baccept all cookies\b", r"\bclick here if you are not redirected\b",
-            r"\b(?:server|client) error\b", r"\berror \d{3}\b", r"\bthat's an error\b", r"\bbad gateway\b", r"\bgateway time-?out\b",
+            r"\b(?:server|client) error\b", r"\berror:? \d{3}\b", r"\bthat's an error\b", r"\bbad gateway\b", r"\bgateway time-?out\b",
             r"\bservice (?:is )?(?:temporarily )?unavailable\b", r"\btemporarily (?:unavailable|blocked|out of service)\b",
             r"\b(?:try|please try) again (?:later|in|tomorrow)\b", r"\baccess (?:is |was )?denied\b", r"\bpayment required\b",
             r"\bunauthori[sz]ed\b",
+            r"\b(?:maintenance mode|(?:performing|scheduled|under) maintenance)\b", r"\bplease slow down\b", r"\bhas been blocked\b",
+            r"\bupgrade your (?:plan|account)\b", r"\bsubscription (?:has )?expired\b", r"\b(?:log|sign) in to continue\b",
+            r"\bplease (?:log|sign) in\b", r"\brequest (?:id|timed out|timeout)\b", r"\bsomething went wrong\b",
+            r"\ban error (?:has )?occurred\b", r"\bno translation (?:available|found)\b",
+            r"\btranslation (?:is )?(?:unavailable|not available)\b", r"\busage limits?\b", r"\bquota used\b",
+            r"\A(?:undefined|null|nan|none|n/a|\[object object\]|error|forbidden|not found|bad request|time-?out)[.!]*\Z",
+            r"\A(?:quota|captcha|oops)[.!]*\Z",
+            *OTHER_LANGUAGES,
             r"\bas an ai\b", r"\b(?:i am|i'm) sorry\b", r"\bi (?:cannot|can't|am unable to)\b",
             r"\bhere(?: is|'s) (?:the|your|a) translation\b",
         )
@@ -129,8 +138,8 @@ def _is_true(value: Any) -> bool:
 class SameAnswers:
     """Find answers that an engine gave for several clearly different texts.
 
-    A notice is the same for every text, and a translation rarely is for three texts that have few letter pairs in common. Digits are
-    ignored, because notices contain times and counters.
+    A notice is the same for every text, and a translation rarely is for three texts that have few letter pairs in common. Words with
+    digits are ignored, because notices contain times, counters and identifiers of requests.
 
     Parameters
     ----------
@@ -164,7 +173,8 @@ def _form(text: str, answer: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _without_digits(text: str) -> str:
-    return re.sub(r"\d+", "0", text)
+    """Replace runs of ASCII letters and digits that have digits, such as times, counters, addresses and identifiers of requests."""
+    return re.sub(r"[a-z0-9._:-]*[0-9][a-z0-9._:-]*", "0", text)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -38,6 +38,30 @@ NOTICES = [
 ]
 
 
+OTHER_NOTICES = [
+    "Sie haben Ihr Tageskontingent überschritten.", "Zu viele Anfragen. Bitte versuchen Sie es später erneut.", "Zugriff verweigert",
+    "Trop de requêtes, veuillez réessayer plus tard", "Limite de requêtes atteinte", "Service temporairement indisponible",
+    "Demasiadas solicitudes. Inténtelo de nuevo más tarde", "Ha superado su cuota diaria",
+    "Muitas solicitações. Tente novamente mais tarde",
+    "Limite diário excedido", "Troppe richieste, riprova più tardi", "Te veel verzoeken, probeer het later opnieuw",
+    "Przekroczono limit zapytań", "Příliš mnoho požadavků", "För många förfrågningar", "Çok fazla istek. Lütfen daha sonra tekrar deneyin",
+    "Слишком много запросов. Попробуйте позже", "Превышен лимит запросов", "Сервис временно недоступен", "请求过于频繁,请稍后再试",
+    "您的请求次数已达上限", "余额不足", "リクエストが多すぎます。しばらくしてからもう一度お試しください", "1日の上限に達しました",
+    "요청이 너무 많습니다. 잠시 후 다시 시도하세요", "일일 한도를 초과했습니다", "طلبات كثيرة جدا. حاول مرة أخرى لاحقا",
+    "Quá nhiều yêu cầu, vui lòng thử lại sau", "Terlalu banyak permintaan. Coba lagi nanti", "คำขอมากเกินไป โปรดลองอีกครั้งในภายหลัง",
+    "Gartenschlauch / Zu viele Anfragen", "Error: 503", "We are currently performing maintenance",
+    "Your IP 10.2.3.4 has been blocked",
+    "Please log in", "Something went wrong", "No translation available", "[object Object]", "undefined", "Not Found",
+]  # fmt: skip
+# Texts of shops with words of notices.
+ORDINARY = [
+    "limit switch", "error code reader", "quota board game", "captcha t-shirt", "please try again puzzle", "Grenzschalter für Limit",
+    "bad request mug",
+    "interruptor de límite", "jeu de société quota", "Access control keypad", "service bell", "null modem cable", "timeout timer for kids",
+    "maintenance free battery", "API 600 valve", "sign in sheet", "limite de velocidad placa", "请勿触摸标志", "アクセスコントロール",
+]  # fmt: skip
+
+
 @contextmanager
 def serving(answer: Callable[[str], object]) -> Iterator[tuple[str, list[str]]]:
     """A translation server on loopback; yields its address and the texts that it receives."""
@@ -80,7 +104,7 @@ def translator(memory: Memory, url: str, kind: str = "libre") -> Translator:
     return Translator(memory, [Source(kind, engine.version, engine)], settings)
 
 
-@pytest.mark.parametrize("text", NOTICES)
+@pytest.mark.parametrize("text", [*NOTICES, *OTHER_NOTICES])
 def test_known_notices_are_recognised(text: str) -> None:
     assert notices.notice("garden hose", text) or notices.is_too_long("garden hose", text)
     assert notices.notice(text, text) is None  # a query for the notice itself
@@ -89,6 +113,11 @@ def test_known_notices_are_recognised(text: str) -> None:
 @pytest.mark.parametrize("text", TEXTS[:40])
 def test_translations_are_no_notices(text: str) -> None:
     assert notices.notice(text, german(text)) is None
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_texts_of_shops_with_words_of_notices_are_no_notices(text: str) -> None:
+    assert notices.notice("garden hose", text) is None
 
 
 PAGE = "<!DOCTYPE html><html><body><form action='https://consent.google.com'>Alle akzeptieren</form></body></html>"
@@ -176,6 +205,19 @@ def test_failures_of_several_directions_add_up(tmp_path: Path) -> None:
             user.translate(("en", target), TEXTS[:2])
         assert len(received) == 5
         assert "libre" in user.unavailable
+
+
+def test_parts_of_a_notice_may_vary() -> None:
+    same = notices.SameAnswers()
+    texts = ["garden hose", "dog bed", "led lamp"]
+    answers = [f"Vorgang {identifier} nicht ausgeführt, warten Sie {n} s" for n, identifier in enumerate(("a3f-09", "77b2e", "x91c4d"))]
+    assert [same.add(text, answer) for text, answer in zip(texts, answers, strict=True)] == [1, 2, 3]
+
+
+def test_translations_without_spaces_are_not_the_same_because_of_their_digits() -> None:
+    same = notices.SameAnswers()
+    pairs = [("garden hose 15m", "庭のホース15m"), ("dog bed 2", "犬用ベッド2"), ("usb lamp 3", "USBランプ3")]
+    assert [same.add(text, answer) for text, answer in pairs] == [1, 1, 1]
 
 
 def test_one_notice_does_not_stop_the_engine(tmp_path: Path) -> None:
