@@ -6,14 +6,13 @@ In the competition's files, a comma without a space after it separates levels. S
 
 from __future__ import annotations
 
-import html
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from babelcart.rows.text import normalise
+from babelcart.rows.text import normalise, replace_references
 
 # The separator of the competition's files.
 DEFAULT = ","
@@ -60,18 +59,11 @@ _CANDIDATES = [
     _frequent(".", r"(?<=[^\W\d])\.(?=[^\W\d])", 0.5),
 ]
 _PATTERNS = {candidate.separator: candidate.pattern for candidate in _CANDIDATES}
-# A character reference of HTML, with its semicolon: &gt; and &#62; but not &c.
-_REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 # Share of the paths from which `odd_levels` reports another separator.
 ODD_SHARE = 0.02
 # Share of the paths from which `odd_levels` reports paths with one level.
 FLAT_SHARE = 0.9
 MAX_LEVEL_LENGTH = 100
-
-
-def _plain(path: str) -> str:
-    """A path with the character references of HTML replaced."""
-    return _REFERENCE.sub(lambda reference: html.unescape(reference[0]), path) if "&" in path else path
 
 
 def _pattern(separator: str) -> re.Pattern[str]:
@@ -104,7 +96,7 @@ def find_separator(paths: Iterable[str]) -> str:
     >>> find_separator(["home & garden,kitchen, dining & bar,cups", "sports,yoga"])
     ','
     """
-    distinct = [_plain(path) for path in set(paths)]
+    distinct = [replace_references(path) for path in set(paths)]
     best, best_score = DEFAULT, 0.0
     for separator, pattern, weight, min_share in _CANDIDATES:
         share = sum(pattern.search(path) is not None for path in distinct) / max(1, len(distinct))
@@ -132,7 +124,7 @@ def levels(path: str, separator: str = DEFAULT) -> tuple[str, ...]:
     >>> levels("TV/Video / Cables &amp; Wires", " / ")
     ('tv/video', 'cables & wires')
     """
-    return tuple(level for part in _pattern(separator).split(_plain(path)) if (level := normalise(part)))
+    return tuple(level for part in _pattern(separator).split(replace_references(path)) if (level := normalise(part)))
 
 
 def odd_levels(paths: Iterable[str], separator: str) -> list[str]:
@@ -159,7 +151,7 @@ def odd_levels(paths: Iterable[str], separator: str) -> list[str]:
     by_depth = Counter(len(levels(path, separator)) for path in distinct)
     if by_depth[1] > FLAT_SHARE * len(distinct) and len(distinct) > 1:
         warnings.append(f"{by_depth[1]:,} of {len(distinct):,} category paths have one level, because they do not contain {separator!r}")
-    empty = [path for path in distinct if any(not normalise(part) for part in _pattern(separator).split(_plain(path)))]
+    empty = [path for path in distinct if any(not normalise(part) for part in _pattern(separator).split(replace_references(path)))]
     if empty:
         warnings.append(
             f"{len(empty):,} of {len(distinct):,} category paths have empty levels, which are left out, as in {empty[0]!r} "

@@ -5,6 +5,7 @@ All comparisons of texts use one of these forms. Models, translation engines and
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from functools import lru_cache
@@ -25,6 +26,10 @@ INVISIBLE = re.compile(
 HANGUL_FILLER, EMPTY_BRAILLE = "\u1160", "\u2800"
 # Letters without a decomposition in Unicode whose names do not contain their base letters, as _LATIN_NAME expects.
 _BASE_LETTERS = {"æ": "ae", "œ": "oe", "ð": "d", "þ": "th"}
+# Arabic letters that are written in place of each other, as the normalisers of Apache Lucene for Arabic and Persian map them.
+_ARABIC_LETTERS = {"ی": "ي", "ى": "ي", "ې": "ي", "ک": "ك", "ڪ": "ك", "ة": "ه", "ہ": "ه", "ە": "ه", "ٱ": "ا"}
+# A character reference of HTML, with its semicolon: &gt; and &#62; but not &c.
+_REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _LATIN_NAME = re.compile(r"LATIN (?:SMALL LETTER|LETTER SMALL CAPITAL) (?:DOTLESS )?([A-Z])(?: WITH .+)?")
 
 
@@ -70,12 +75,15 @@ class _BaseLetters(dict[int, str]):
     def __missing__(self, code: int) -> str:
         character = chr(code)
         name = _LATIN_NAME.fullmatch(unicodedata.name(character, ""))
+        digit = unicodedata.decimal(character, None)
         if unicodedata.category(character)[0] in "PS":
             replacement = " "
-        elif 0x300 <= code <= 0x36F:  # accents of Latin, Greek and Cyrillic
-            replacement = ""
+        elif 0x300 <= code <= 0x36F or 0x64B <= code <= 0x655 or unicodedata.category(character) == "Me":
+            replacement = ""  # accents of Latin, Greek and Cyrillic, vowels and hamza of Arabic, enclosing signs
+        elif digit is not None:
+            replacement = str(digit)
         else:
-            replacement = name[1].lower() if name else _BASE_LETTERS.get(character, character)
+            replacement = name[1].lower() if name else _BASE_LETTERS.get(character) or _ARABIC_LETTERS.get(character, character)
         self[code] = replacement
         return replacement
 
@@ -83,21 +91,28 @@ class _BaseLetters(dict[int, str]):
 _base_letters = _BaseLetters()
 
 
+def replace_references(text: str) -> str:
+    """Replace the character references of HTML, such as ``&amp;`` and ``&#39;``."""
+    return _REFERENCE.sub(lambda reference: html.unescape(reference[0]), text) if "&" in text else text
+
+
 @lru_cache(maxsize=1 << 18)
 def fold(text: str) -> str:
     """The form that near-duplicates share: the normal form without accents and punctuation, with its words sorted.
 
-    Removes the accents of Latin, Greek and Cyrillic, but not the vowel signs and voicing marks of other scripts, which distinguish words.
-    Latin letters with a stroke or a hook become their base letters. For a text that consists of punctuation, it is the normal form.
+    Removes the accents of Latin, Greek and Cyrillic and the vowels and hamza of Arabic, but not the vowel signs and voicing marks of other
+    scripts, which distinguish words. Latin letters with a stroke or a hook become their base letters; variants of Arabic letters become
+    one letter, and digits of all scripts ASCII digits. Character references of HTML are replaced. Letters of other scripts that look
+    like Latin letters stay, because words in both scripts can differ in nothing else. For a text that consists of punctuation, it is the normal form.
 
     Examples
     --------
-    >>> fold("Câmera-3D 1,5 kg!"), fold("1.5 KG camera 3d"), fold("Łódź")
-    ('1.5 3d camera kg', '1.5 3d camera kg', 'lodz')
+    >>> fold("Câmera-3D 1,5 kg!"), fold("1.5 KG camera 3d"), fold("Łódź"), fold("Tom &amp; Jerry")
+    ('1.5 3d camera kg', '1.5 3d camera kg', 'lodz', 'jerry tom')
     """
-    normal = normalise(text)
+    normal = normalise(replace_references(text))
     decomposed = normal if normal.isascii() else unicodedata.normalize("NFKD", normal)
-    decimals = re.sub(r"(?<=\d)[.,](?=\d)", "\0", decomposed)  # keep the decimal point of numbers
+    decimals = re.sub(r"(?<=\d)[.,٫](?=\d)", "\0", decomposed)  # keep the decimal point of numbers
     words = decimals.translate(_base_letters).replace("\0", ".").split()
     folded = " ".join(sorted(words))
     # NFKC again, because NFKD decomposes Hangul syllables.
