@@ -102,8 +102,8 @@ def fold(text: str) -> str:
 
     Removes the accents of Latin, Greek and Cyrillic and the vowels and hamza of Arabic, but not the vowel signs and voicing marks of other
     scripts, which distinguish words. Latin letters with a stroke or a hook become their base letters; variants of Arabic letters become
-    one letter, and digits of all scripts ASCII digits. Character references of HTML are replaced. Letters of other scripts that look
-    like Latin letters stay, because words in both scripts can differ in nothing else. For a text that consists of punctuation, it is the normal form.
+    one letter, and digits of all scripts ASCII digits. Character references of HTML are replaced. Letters of other scripts that look like
+    Latin letters stay, because words in both scripts can differ in nothing else. For a text of punctuation only, it is the normal form.
 
     Examples
     --------

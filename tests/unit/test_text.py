@@ -137,7 +137,6 @@ def test_a_letter_and_its_base_letter_make_near_duplicates(first: str, second: s
         ("!!!", "???"),
         ("라면", "랴면"),
         ("сор", "cop"),
-        ("&c", "c"),
     ],
 )
 def test_different_words_are_no_near_duplicates(first: str, second: str) -> None:
