@@ -11,6 +11,7 @@ from babelcart.core.files import sha256
 from babelcart.reading import readers
 from babelcart.reading.sources import SPLITS, Data, RawFile
 from babelcart.rows.cleaning import Prepare, drop_uninformative
+from babelcart.rows.damage import check_texts
 from babelcart.rows.labels import LabelRule
 from babelcart.rows.scripts import check_languages
 
@@ -57,7 +58,7 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
         table, problems, facts = readers.read_rows(files, task, labelled=split == "train" and not label_files)
         counts: dict[str, Any] = {"rows": len(table)}
         prepared.warnings += facts.warnings
-        prepared.warnings += [f"{split}: {warning}" for warning in check_languages(table)]
+        prepared.warnings += [f"{split}: {warning}" for warning in [*check_languages(table), *check_texts(table)]]
         if label_files:
             labels, label_problems, label_facts = readers.read_labels(label_files, task)
             problems = problems + label_problems

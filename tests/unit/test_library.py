@@ -80,7 +80,7 @@ WRONG = [
     ("ISO language", lambda lines: [lines[0].replace('"vn"', '"vi"'), lines[1]], "line 1: language of id '1' is 'vi'"),
     ("no prediction", lambda lines: [lines[0].replace('"prediction"', '"label"'), lines[1]], "line 1: expected the fields"),
     ("a probability", lambda lines: [lines[0].replace(": 1}", ": 0.5}"), lines[1]], "line 1: prediction is 0.5"),
-    ("true", lambda lines: [lines[0].replace(": 1}", ": true}"), lines[1]], "line 1: prediction is True"),
+    ("true", lambda lines: [lines[0].replace(": 1}", ": true}"), lines[1]], "line 1: prediction is true"),
     ("not JSON", lambda lines: ["{", lines[1]], "line 1: not JSON"),
 ]
 

@@ -290,6 +290,20 @@ def test_options_without_effect_are_reported(tmp_path: Path) -> None:
     assert not prepare(tmp_path, {"train": "a.parquet", "test": "b.csv", "delimiter": ","}).warnings
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("MÃ¼sli", "UTF-8"), ("dâ€™or", "UTF-8"), ("ÐºÐ°Ð¼ÐµÑ€Ð°", "UTF-8"), ("caf\ufffd", "could not be decoded"),
+        ("#NAME?", "spreadsheet"),
+        ("SÃO PAULO", ""), ("#1 dad mug", ""), ("château", ""), ("Â la carte", ""), ("Ñandú", ""), ("Müsli", ""),
+    ],
+)  # fmt: skip
+def test_texts_that_were_damaged_before_are_reported(tmp_path: Path, text: str, kind: str) -> None:
+    write_rows(tmp_path / "rows.csv", [*ROWS, {**ROWS[0], "id": "9", "item_title": text}])
+    warnings = [warning for warning in prepare(tmp_path, {"train": "rows.csv"}).warnings if "distinct texts" in warning]
+    assert [kind in warning for warning in warnings] == ([True] if kind else [])
+
+
 def test_labels_that_contradict_the_rows_are_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.csv", ROWS)
     lines(tmp_path / "labels.csv", "id,label", "1,0", "2,0")
