@@ -23,7 +23,7 @@ CONTRACT = "babelcart.json"
 
 
 def licence_files(base: Path) -> Iterator[Path]:
-    """Files beside the weights of a base model that state its licence: `babelcart.weights.fetching.LICENCE_FILES`.
+    """Yield files beside the weights of a base model that state its licence: `babelcart.weights.fetching.LICENCE_FILES`.
 
     Parameters
     ----------

@@ -204,7 +204,7 @@ class Machine:
 
 
 def gpu_machine(name: str) -> Machine:
-    """A machine with one of the GPUs in `GPUS`."""
+    """Return a machine with one of the GPUs in `GPUS`."""
     memory_gib, tflops = GPUS[name]
     flops = tflops * 1e12 * GPU_SHARE
     return Machine(name, memory_gib * GIB, CUDA_GIB * GIB, 1.0, flops, flops, CALL_SECONDS)

@@ -169,7 +169,7 @@ def _join_warnings(split: str, joined: dict[str, int], hint: str) -> list[str]:
 
 
 def _key_warnings(task: str, all_facts: list[readers.FileFacts]) -> list[str]:
-    """A warning for each key of `languages` and `labels` that no row of the task has, such as a misspelt one."""
+    """Return a warning for each key of `languages` and `labels` that no row of the task has, such as a misspelt one."""
     unused = {key for facts in all_facts for key in facts.unused_keys} - {key for facts in all_facts for key in facts.used_keys}
     return [
         f"{task}: `{option}` in data maps {key!r}, which no row has; check its spelling, or remove it" for option, key in sorted(unused)
@@ -206,14 +206,14 @@ def _clean_train(prepared: PreparedTask, settings: Prepare, data: Data, task: st
 
 
 def _rule_with_cut(data: Data, task: str) -> LabelRule | None:
-    """The label rule of the train files if all of them have the same cut, else None."""
+    """Return the label rule of the train files if all of them have the same cut, else None."""
     files = data.raw_files(task, "train_labels") or data.raw_files(task, "train")
     rules = [LabelRule(file.options.labels) for file in files]
     return rules[0] if len({rule.cut for rule in rules}) == 1 else None
 
 
 def _files_read(files: list[RawFile], data: Data) -> list[Path]:
-    """The files, with those that queries read."""
+    """Return the files, with those that queries read."""
     paths: list[Path] = []
     for file in files:
         paths.append(file.path)

@@ -42,7 +42,7 @@ Quantization = Literal["none", "nf4"]
 
 
 def build(shape: dict[str, Any], quantization: Quantization) -> Any:
-    """A model with random weights on the device; with `nf4`, the linear layers of its decoder are in NF4."""
+    """Return a model with random weights on the device; with `nf4`, the linear layers of its decoder are in NF4."""
     from bitsandbytes.nn import modules
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -125,7 +125,7 @@ def trainer_seconds(model: Any, data: loop.LabelledRows, answers: prompts.LabelT
 
 
 def read_rows(path: Path, count: int, vocabulary: int | None) -> tuple[loop.LabelledRows, prompts.LabelTokens]:
-    """Rows as tokens with their labels, and the tokens of the two answers, all below `vocabulary`."""
+    """Return rows as tokens with their labels, and the tokens of the two answers, all below `vocabulary`."""
     tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(TOKENIZER), config.load("prompts.qc", prompts.Prompt))
     table, _ = sides.read_rows(path, count)
     rows, labels, answers = tokenizer.encode_table(table), table["label"].astype(int).tolist(), tokenizer.labels
@@ -140,7 +140,7 @@ def read_rows(path: Path, count: int, vocabulary: int | None) -> tuple[loop.Labe
 
 
 def weights_of_linears(model: Any, quantization: Quantization) -> int:
-    """Number of weights of the linear layers of the decoder."""
+    """Return the number of weights of the linear layers of the decoder."""
     return sum(
         module.weight.numel() if quantization == "none" else module.in_features * module.out_features
         for module in model.get_base_model().get_decoder().modules()

@@ -42,7 +42,7 @@ RUNGS: dict[str, dict[str, Any]] = {
 
 
 def ladder() -> list[System]:
-    """The rungs, each with the settings of all rungs before it."""
+    """Return the rungs, each with the settings of all rungs before it."""
     systems: list[System] = []
     settings: dict[str, Any] = {}
     for name, added in RUNGS.items():
@@ -85,14 +85,14 @@ class Rung:
         return (hidden[torch.arange(len(last)), last] @ base.get_output_embeddings().weight[answers].T).float()
 
     def gradient(self) -> np.ndarray:
-        """The gradient of all parameters of the adapter, as one vector."""
+        """Return the gradient of all parameters of the adapter, as one vector."""
         import torch
 
         return torch.cat([weight.grad.float().flatten() for weight in self.model.parameters() if weight.grad is not None]).numpy()
 
 
 def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:
-    """A rung and the tokenizer of its prompt."""
+    """Return a rung and the tokenizer of its prompt."""
     import torch
 
     from babelcart.model import layers, loading
@@ -110,7 +110,7 @@ def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:
 
 
 def encode(tokenizer: Any, rows: pd.DataFrame, settings: dict[str, Any]) -> tuple[list[Any], list[list[int]]]:
-    """The rows as tokens, and the indices of the rows of each batch."""
+    """Return the rows as tokens, and the indices of the rows of each batch."""
     from babelcart.model import batching
     from babelcart.model.packing import TokenRow
 
@@ -126,7 +126,7 @@ def encode(tokenizer: Any, rows: pd.DataFrame, settings: dict[str, Any]) -> tupl
 
 
 def run_rung(rows: pd.DataFrame, task: str, settings: dict[str, Any], train: bool) -> tuple[dict[str, float], np.ndarray]:
-    """Rows per second and peak memory of one rung, and its gradient (training) or its probabilities (scoring)."""
+    """Return rows per second and peak memory of one rung, and its gradient (training) or its probabilities (scoring)."""
     import torch
 
     rung, tokenizer = build(task, settings, train)

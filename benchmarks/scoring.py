@@ -50,7 +50,7 @@ Figures = dict[str, float]
 
 
 def peers() -> list[System]:
-    """The other systems with their first settings and the settings to try."""
+    """Return the other systems with their first settings and the settings to try."""
     start = {"batch": 16, "sorted": True, "attention": "sdpa", "spin": "20000"}
     choices: dict[str, list[Any]] = {
         "batch": [16, 8, 32, 64],
@@ -70,7 +70,7 @@ def peers() -> list[System]:
 
 
 def measured(rows: int, start: float, end: float) -> Figures:
-    """The figures of a system that scored `rows` rows between two times."""
+    """Return the figures of a system that scored `rows` rows between two times."""
     return {
         "steady": rows / (end - start),
         "process": rows / (end - sides.started()),
@@ -99,7 +99,7 @@ def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[
 
 
 def load_padded(task: str, attention: str, causal: bool) -> tuple[Any, Any]:
-    """A model of transformers with a language-model head or a classification head, and the tokenizer of the prompt."""
+    """Return a model of transformers with a language-model head or a classification head, and the tokenizer of the prompt."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     from babelcart.model import loading

@@ -56,7 +56,7 @@ def started() -> float:
 
 
 def threads() -> str:
-    """Number of threads that torch uses."""
+    """Return the number of threads that torch uses."""
     return os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
 
 
@@ -192,7 +192,7 @@ def linear_operations(decoder: Any, rows: int, tokens: int, train: bool) -> floa
 
 
 def model_settings() -> Any:
-    """The settings of `MODEL`, with the dtype that is used on this machine."""
+    """Return the settings of `MODEL`, with the dtype that is used on this machine."""
     from babelcart.core import config
     from babelcart.model import loading
 
@@ -200,14 +200,14 @@ def model_settings() -> Any:
 
 
 def precision() -> Any:
-    """The dtype of all sides: bfloat16 if the machine has instructions for it, otherwise float32."""
+    """Return the dtype of all sides: bfloat16 if the machine has instructions for it, otherwise float32."""
     import torch
 
     return getattr(torch, model_settings().dtype)
 
 
 def load(task: str) -> Any:
-    """The settings of the model and its tokenizer; the prompt follows the text of `instruction`, if one is given."""
+    """Return the settings of the model and its tokenizer; the prompt follows the text of `instruction`, if one is given."""
     from babelcart.model.task_model import read_task_model
 
     task_model = read_task_model(BASE.parent, task)
@@ -232,7 +232,7 @@ instruction = click.option(
 
 
 def data_option(default: str) -> Callable[[Command], Command]:
-    """The option ``--data`` of a benchmark, with the rows of the sample as default."""
+    """Return the option ``--data`` of a benchmark, with the rows of the sample as default."""
     return click.option(
         "--data",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),

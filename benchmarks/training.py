@@ -84,7 +84,7 @@ class Work:
 
 
 def peers(llamafactory: str | None, compiled: bool) -> list[System]:
-    """The other systems with their first settings and the settings to try."""
+    """Return the other systems with their first settings and the settings to try."""
     common: dict[str, list[Any]] = {
         "batch": [16, 8, 32], "attention": ["sdpa", "eager"], "spin": ["20000", ""], "checkpointing": [False, True],
     }  # fmt: skip
@@ -104,7 +104,7 @@ def peers(llamafactory: str | None, compiled: bool) -> list[System]:
 
 
 def labels(rows: pd.DataFrame) -> list[int]:
-    """The labels of rows, 0 or 1."""
+    """Return the labels of rows, 0 or 1."""
     return rows["label"].astype(int).tolist()
 
 
@@ -172,7 +172,7 @@ def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
 
 
 def timer() -> Any:
-    """A callback of transformers that records when training starts and when each step ends."""
+    """Return a callback of transformers that records when training starts and when each step ends."""
     from transformers import TrainerCallback
 
     class Timer(TrainerCallback):  # type: ignore[misc]
@@ -201,12 +201,12 @@ def arguments(folder: str, seed: int, settings: dict[str, Any]) -> dict[str, Any
 
 
 def step_sizes(rows: int) -> list[int]:
-    """Rows of each step of transformers' Trainer."""
+    """Return rows of each step of transformers' Trainer."""
     return [min(BATCH, rows - start) for start in range(0, rows, BATCH)]
 
 
 def lora(model_settings: Any, base: Any, task_type: str, settings: dict[str, Any]) -> Any:
-    """A base model with an adapter of peft, of the size that the model's block defines."""
+    """Return a base model with an adapter of peft, of the size that the model's block defines."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=model_settings.r, lora_alpha=model_settings.lora_alpha, target_modules=LORA, task_type=task_type)

@@ -182,7 +182,7 @@ class Writer:
         return replace(need, **{name: self.attribute(entry, name) for name in wanted})
 
     def attribute(self, entry: Entry, name: str) -> str:
-        """A value that is plausible for the category, or an empty string."""
+        """Return a value that is plausible for the category, or an empty string."""
         r, shop = self.random, self.shop
         if name == "color":
             return r.choice(list(shop.words["color"])) if entry.colored else ""

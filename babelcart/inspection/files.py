@@ -209,7 +209,7 @@ def _sniff(sample: str) -> str | None:
 
 
 def _regularity(lines: list[str], delimiter: str, quoting: str) -> tuple[float, int]:
-    """Share of rows with the most frequent number of fields, to one digit, and this number; zeros if it is one."""
+    """Return the share of rows with the most frequent number of fields, to one digit, and this number; zeros if it is one."""
     plain = quoting == "none"
     try:
         rows = list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL))
@@ -223,7 +223,7 @@ def _regularity(lines: list[str], delimiter: str, quoting: str) -> tuple[float, 
 
 
 def _broken_rows(path: Path, options: ReadOptions) -> float:
-    """Number of rows that a reader refuses; infinite if it refuses the file."""
+    """Return the number of rows that a reader refuses; infinite if it refuses the file."""
     try:
         return sum(len(batch.malformed) for batch in formats.batches(RawFile(path, options), Request((), ())))
     except UserError:
@@ -266,12 +266,12 @@ def _is_number(text: str) -> bool:
 
 
 def _repeats_later(rows: list[list[str]]) -> bool:
-    """Whether a cell of the first row occurs again in its column."""
+    """Return whether a cell of the first row occurs again in its column."""
     return any(cell in {row[index] for row in rows[1:] if len(row) > index} for index, cell in enumerate(rows[0]))
 
 
 def expand(names: tuple[str, ...]) -> list[Path]:
-    """The files that names, folders and globs stand for, sorted, each once.
+    """Return the files that names, folders and globs stand for, sorted, each once.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def _files_in(folder: Path) -> Iterator[Path]:
 
 
 def to_text(value: Any) -> str | None:
-    """A value of a file as text; nested values as JSON, None if it is missing."""
+    """Return a value of a file as text; nested values as JSON, None if it is missing."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):

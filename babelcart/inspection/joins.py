@@ -82,7 +82,7 @@ def _gains(joined: Joined, other: Table, roles: dict[str, Roles], wanted: Sequen
 
 
 def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: dict[str, list[str]], unique_id: bool) -> str:
-    """The text of a query that gives the columns of a row.
+    """Return the text of a query that gives the columns of a row.
 
     Parameters
     ----------
@@ -133,14 +133,14 @@ def write_query(joined: Joined, task: str, folder_names: dict[str, str], where: 
 
 
 def _may_lack(joined: Joined, role: str) -> bool:
-    """Whether some judgements have no text of a role."""
+    """Return whether some judgements have no text of a role."""
     table, name = joined.columns[role]
     share = next((key.share for part, key in joined.parts if part is table), 1.0)
     return share < 1 or table.columns[name].filled < table.rows
 
 
 def not_readable(table: Table) -> str | None:
-    """Why DuckDB cannot read a file in a query, with the command that converts it; None if it can."""
+    """Return why DuckDB cannot read a file in a query, with the command that converts it; None if it can."""
     file, path = table.file.raw_file, table.path
     encoding = file.options.encoding
     if encoding is not None and file.format != "csv":
@@ -163,7 +163,7 @@ def _alias(table: Table, index: int) -> str:
 
 
 def _source(table: Table, names: dict[str, str]) -> str:
-    """The table function of DuckDB that reads a file."""
+    """Return the table function of DuckDB that reads a file."""
     file: RawFile = table.file.raw_file
     options, name = file.options, literal(names[table.name])
     if file.format == "parquet":

@@ -58,7 +58,7 @@ class LabelProposal:
     unknown: tuple[str, ...] = ()
 
     def positives(self, values: Mapping[str, int]) -> tuple[int, int, int]:
-        """Number of rows with label 1, 0 and none."""
+        """Return the number of rows with label 1, 0 and none."""
         rule = LabelRule(self.labels)
         counts = {1: 0, 0: 0, None: 0}
         for value, rows in values.items():
@@ -138,7 +138,7 @@ def _numeric(numbers: Mapping[str, Decimal], no_label: dict[str, None], relevant
 
 
 def _short(number: Decimal) -> int | float | str:
-    """The number as params.yaml states it: as text if a float would round it."""
+    """Return the number as params.yaml states it: as text if a float would round it."""
     if number == int(number):
         return int(number)
     return float(number) if Decimal(str(float(number))) == number else str(number)

@@ -26,7 +26,7 @@ _OTHER_CODES = {"tl": "fil", "nb": "no"}
 
 
 def language_shares(texts: Sequence[str]) -> dict[str, float]:
-    """Shares of the languages of some short texts, the most frequent first.
+    """Return the shares of the languages of some short texts, the most frequent first.
 
     Each text counts for the language that lingua finds, if its confidence is at least `_CONFIDENCE`.
 
@@ -49,7 +49,7 @@ def language_shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def joint_scores(texts: Sequence[str]) -> dict[str, float]:
-    """Log-likelihoods of the languages of some texts that are all in one language, the most likely first.
+    """Return log-likelihoods of the languages of some texts that are all in one language, the most likely first.
 
     The sum of the logarithms of lingua's confidences, which is reliable for a dozen of short texts. A confidence below `_FLOOR` counts as
     this, so that a few texts in other languages do not decide.
@@ -71,7 +71,7 @@ def _detector() -> Any:
 
 
 def script_shares(texts: Sequence[str]) -> dict[str, float]:
-    """Shares of the scripts of the letters of some texts, the most frequent first."""
+    """Return the shares of the scripts of the letters of some texts, the most frequent first."""
     letters = Counter(_script(character) for text in texts for character in text if character.isalpha())
     return {script: count / letters.total() for script, count in sorted(letters.items(), key=lambda item: (-item[1], item[0]))}
 
@@ -82,7 +82,7 @@ def _script(character: str) -> str:
 
 
 def map_tag(tag: str, texts: Sequence[str]) -> tuple[str | None, str]:
-    """The language of a tag in a file, and why, if it is a guess.
+    """Return the language of a tag in a file, and why, if it is a guess.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ _WIDTH = 140
 
 
 def updated(text: str, proposal: Proposal) -> str:
-    """The text of params.yaml with the settings of a proposal.
+    """Return the text of params.yaml with the settings of a proposal.
 
     Only the section ``data`` and the changed settings are rewritten, so that comments, order and spacing of the others stay. Guesses have
     a comment above them.
@@ -42,7 +42,7 @@ def updated(text: str, proposal: Proposal) -> str:
 
 
 def _expected(text: str, proposal: Proposal) -> Any:
-    """The content of the new file."""
+    """Return the content of the new file."""
     content = copy.deepcopy(parse_yaml(text, "params.yaml"))
     if not isinstance(content, dict):
         raise UserError("params.yaml is not a mapping of sections")
@@ -59,7 +59,7 @@ def _expected(text: str, proposal: Proposal) -> Any:
 
 
 def _value(content: Any, key: str) -> Any:
-    """The value of a dotted key, or a value that equals none."""
+    """Return the value of a dotted key, or a value that equals none."""
     for name in key.split("."):
         if not isinstance(content, dict) or name not in content:
             return ...
@@ -68,13 +68,13 @@ def _value(content: Any, key: str) -> Any:
 
 
 def difference(old: str, new: str) -> str:
-    """The unified difference of two versions of params.yaml."""
+    """Return the unified difference of two versions of params.yaml."""
     lines = difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), "params.yaml", "params.yaml (proposed)", n=2)
     return "".join(lines)
 
 
 def render(section: str, content: Mapping[str, Any], reasons: Mapping[str, str]) -> str:
-    """A section as YAML, with a comment above each guess.
+    """Return a section as YAML, with a comment above each guess.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _mapping_lines(content: Mapping[str, Any], indent: int, where: str, reasons:
 
 
 def _is_nested(value: Mapping[str, Any]) -> bool:
-    """Whether a mapping is written on several lines: it is a task, or files with options."""
+    """Return whether a mapping is written on several lines: it is a task, or files with options."""
     return "files" in value or "train" in value
 
 
@@ -127,7 +127,7 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """A scalar in YAML, quoted where it needs to be also inside of a flow collection."""
+    """Return a scalar in YAML, quoted where it needs to be also inside of a flow collection."""
     from ruamel.yaml import YAML
 
     yaml = YAML(typ="safe", pure=True)
@@ -218,7 +218,7 @@ def _replace_data(lines: list[str], proposal: Proposal) -> list[str]:
 
 
 def _comments_before(block: list[str], *keys: str) -> list[str]:
-    """The comments directly above the first of some keys in the section, without earlier guesses."""
+    """Return the comments directly above the first of some keys in the section, without earlier guesses."""
     for index, line in enumerate(block):
         if _is_content(line) and _indent(line) == _STEP and _key_of(line) in keys:
             first = index

@@ -131,7 +131,7 @@ def _common_folder(paths: Sequence[Path]) -> Path:
 
 
 def _relative(folder: Path) -> str:
-    """A folder as a value of ``data.path``: relative if it is in the project."""
+    """Return a folder as a value of ``data.path``: relative if it is in the project."""
     project = Path.cwd().resolve()
     return folder.relative_to(project).as_posix() if folder.is_relative_to(project) else folder.as_posix()
 
@@ -151,7 +151,7 @@ def _no_rows(tables: Sequence[Table], roles: Mapping[str, Roles]) -> str:
 
 
 def _tasks(planner: _Planner) -> list[str]:
-    """The tasks of the files: qi and qc if different files have titles and categories, else one."""
+    """Return the tasks of the files: qi and qc if different files have titles and categories, else one."""
     own: dict[str, set[str]] = {task: set() for task in TASKS}
     for table in planner.tables:
         for task in TASKS:
@@ -177,7 +177,7 @@ class _Planner:
     proposal: Proposal
 
     def sources(self, task: str) -> list[Source]:
-        """The sources of a task: files of rows, or queries that join files, and files of labels."""
+        """Return the sources of a task: files of rows, or queries that join files, and files of labels."""
         complete = [table for table in self.tables if self._has_rows(table, task)]
         joins = [] if complete and not self._descriptions(complete, task) else self._joins(complete, task)
         joined_names = {joined.facts.name for joined in joins}
@@ -197,7 +197,7 @@ class _Planner:
         return "origin_query" in columns and task in columns and "text" not in columns.values()
 
     def _descriptions(self, complete: Sequence[Table], task: str) -> bool:
-        """Whether a file of descriptions, without queries, can be joined to the titles."""
+        """Return whether a file of descriptions, without queries, can be joined to the titles."""
         others = [table for table in self.tables if table not in complete]
         return task == "qi" and any("description" in self.roles[table.name].others for table in others)
 
@@ -219,7 +219,7 @@ class _Planner:
         return complete_joins
 
     def _splits(self, table: Table, others: Sequence[Table]) -> list[tuple[str, dict[str, list[str]]]]:
-        """The splits that a file holds, each with the values of the split column that belong to it."""
+        """Return the splits that a file holds, each with the values of the split column that belong to it."""
         roles = self.roles[table.name].columns
         if "split" in roles:
             column = table.columns[roles["split"]]
@@ -325,7 +325,7 @@ class _Planner:
             source.reasons["languages"] = "; ".join(f"{', '.join(sorted(tags)[:12])}: {reason}" for reason, tags in reasons.items())
 
     def _query_sources(self, joined: Joined, task: str) -> list[Source]:
-        """A query for each split of a table of judgements, and the options that its columns need."""
+        """Return a query for each split of a table of judgements, and the options that its columns need."""
         facts, sources = joined.facts, []
         roles = {role: column for role, (table, column) in joined.columns.items() if table is facts}
         unique = "id" in roles and self._is_id(facts, roles["id"])
@@ -355,7 +355,7 @@ class _Planner:
         return sources
 
     def _label_sources(self, tables: Sequence[Table], task: str, rows: Sequence[Table]) -> list[Source]:
-        """Files of ids and labels, each assigned to the split without labels whose ids it has; one for each file of rows."""
+        """Return files of ids and labels, each assigned to the split without labels whose ids it has; one for each file of rows."""
         unlabelled = [table for table in rows if "label" not in self.roles[table.name].columns and "id" in self.roles[table.name].columns]
         sources = []
         for other in unlabelled:
@@ -382,7 +382,7 @@ class _Planner:
         return sources
 
     def _label_match(self, table: Table, rows: Table, split: str) -> tuple[float, bool, int]:
-        """Share of the rows that a file of labels has, whether its name states the split, and the words that the names share."""
+        """Return the share of the rows that a file of labels has, whether its name states the split, and the words that the names share."""
         columns = self.roles[table.name].columns
         if not {"id", "label"} <= columns.keys() or {"origin_query", *TASKS} & columns.keys():
             return 0.0, False, 0
@@ -393,14 +393,14 @@ class _Planner:
         return round(share, 1), stated == split, _same_words(rows.path, table.path)
 
     def _with_train(self, sources: list[Source]) -> list[Source]:
-        """The sources with a split each: files whose name tells none are train."""
+        """Return the sources with a split each: files whose name tells none are train."""
         for source in sources:
             if not source.split:
                 source.split = "train"
         return sources
 
     def _without_unlabelled_test(self, sources: list[Source], task: str) -> list[Source]:
-        """The sources, with test rows that have no labels as dev, so that a part of train can be held out for the scores."""
+        """Return the sources, with test rows that have no labels as dev, so that a part of train can be held out for the scores."""
         tests = [source for source in sources if source.split in ("test", "test_labels")]
         if any(source.split == "dev" for source in sources) or any(source.labels for source in tests):
             return sources
@@ -436,7 +436,7 @@ def _check_splits(proposal: Proposal, task: str, sources: Sequence[Source]) -> N
 
 
 def _task_section(sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The section of a task, and the reasons of its guesses by key.
+    """Return the section of a task, and the reasons of its guesses by key.
 
     Options that all files share are those of the task, with all names of columns that do not contradict each other.
     """
@@ -466,7 +466,7 @@ def _task_section(sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _common_columns(rows: Sequence[Source]) -> dict[str, str | None]:
-    """The names of columns that no other file contradicts."""
+    """Return the names of columns that no other file contradicts."""
     values: dict[str, list[str | None]] = {}
     for source in rows:
         columns = source.options.get("columns", {})
@@ -477,7 +477,7 @@ def _common_columns(rows: Sequence[Source]) -> dict[str, str | None]:
 
 
 def _without_common(options: Mapping[str, Any], section: Mapping[str, Any], *, is_labels: bool) -> dict[str, Any]:
-    """The options of a source that differ from those of its task."""
+    """Return the options of a source that differ from those of its task."""
     remaining = {key: value for key, value in options.items() if key != "columns" and section.get(key) != value}
     common = section.get("columns", {})
     columns = {role: name for role, name in options.get("columns", {}).items() if common.get(role, role if is_labels else ...) != name}

@@ -44,7 +44,7 @@ class Roles:
     others: dict[str, str] = field(default_factory=dict)
 
     def candidate(self, task: str) -> str | None:
-        """The column of candidates of a task."""
+        """Return the column of candidates of a task."""
         return self.columns.get(task)
 
 
@@ -55,7 +55,7 @@ def plain_name(name: str) -> str:
 
 
 def is_known_name(name: str) -> bool:
-    """Whether a text is a usual name of a column."""
+    """Return whether a text is a usual name of a column."""
     plain = plain_name(name)
     return plain in LONG_TEXTS or any(plain in names for names in NAMES.values()) or plain.endswith(("_id", "_title", "_name"))
 
@@ -121,7 +121,7 @@ def _choose(roles: Roles, role: str, fitting: Mapping[str, Column]) -> None:
 
 
 def _fits(role: str, column: Column, rows: int) -> bool:
-    """Whether the content of a column is possible for a meaning."""
+    """Return whether the content of a column is possible for a meaning."""
     if role == "split":
         return bool(column.values) and any(split_of_value(value) for value in column.values)
     if role == "label" and plain_name(column.name) in UNSPECIFIC_LABELS and not 1 < len(column.values) <= _MAX_GRADES:
@@ -209,7 +209,7 @@ def is_code(column: Column) -> bool:
 
 
 def is_nested(column: Column) -> bool:
-    """Whether the values of a column are lists or mappings of JSON."""
+    """Return whether the values of a column are lists or mappings of JSON."""
     return bool(column.samples) and all(text.startswith(('["', "[{", '{"', "[[")) or text in ("[]", "{}") for text in column.samples)
 
 

@@ -59,7 +59,7 @@ def _rounded(shares: Mapping[str, float]) -> dict[str, float]:
 
 
 def _repetitions(database: Database, table: Table, query: str, candidate: str | None, language: str | None) -> dict[str, Any]:
-    """Rows per query, and pairs that occur again."""
+    """Return rows per query, and pairs that occur again."""
     grouped = f"SELECT count(*) AS rows FROM {table.name} WHERE {quoted(query)} <> '' GROUP BY {quoted(query)}"
     queries, mean, most = database.query(f"SELECT count(*), avg(rows), max(rows) FROM ({grouped})")[0]
     facts: dict[str, Any] = {"queries": queries, "rows_per_query": {"mean": round(mean or 0.0, 1), "most": most or 0}}
@@ -70,7 +70,7 @@ def _repetitions(database: Database, table: Table, query: str, candidate: str | 
 
 
 def file_lines(facts: Mapping[str, Any]) -> list[str]:
-    """The lines about a file."""
+    """Return the lines about a file."""
     lines = [f"{facts['file']}: {facts['format']}, {facts['rows']:,} rows"]
     heading = ("column", "meaning", "filled", "different", "longest", "samples")
     rows = [
@@ -109,7 +109,7 @@ def _short(text: str, width: int) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
-    """Rows as columns of equal width; the last column is not padded."""
+    """Return rows as columns of equal width; the last column is not padded."""
     right = set(right)
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     return [
@@ -121,7 +121,7 @@ def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int]) -> list[str]:
 
 
 def row_lines(verification: Verification) -> list[str]:
-    """The lines about the rows that the pipeline would read and drop."""
+    """Return the lines about the rows that the pipeline would read and drop."""
     lines = []
     for task, splits in verification.counts.items():
         for split, counts in splits.items():

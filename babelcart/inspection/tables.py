@@ -80,7 +80,7 @@ class Database:
         self._tables = 0
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query."""
+        """Return the rows of a query."""
         return self.connection.execute(sql, list(parameters)).fetchall()
 
     def load(self, file: FileFormat) -> Table:
@@ -139,7 +139,7 @@ class Database:
         return broken
 
     def _profile(self, name: str, file: FileFormat, types: dict[str, str]) -> tuple[int, dict[str, Column]]:
-        """Number of rows, and facts about each column."""
+        """Return the number of rows, and facts about each column."""
         rows = self.query(f"SELECT count(*) FROM {name}")[0][0]
         distinct_count = "count(DISTINCT {})" if rows <= _EXACT_ROWS else "approx_count_distinct({})"
         facts = [
@@ -164,14 +164,14 @@ class Database:
         return rows, columns
 
     def is_unique(self, table: Table, *columns: str) -> bool:
-        """Whether no combination of values of some columns occurs twice, and none is missing."""
+        """Return whether no combination of values of some columns occurs twice, and none is missing."""
         names = ", ".join(map(quoted, columns))
         if any(table.columns[column].filled < table.rows for column in columns):
             return False
         return bool(self.query(f"SELECT count(*) = count(DISTINCT ({names})) FROM {table.name}")[0][0])
 
     def overlap(self, table: Table, columns: Sequence[str], other: Table, others: Sequence[str]) -> float:
-        """Share of the rows of a table whose values occur in columns of another."""
+        """Return the share of the rows of a table whose values occur in columns of another."""
         if not table.rows:
             return 0.0
         condition = " AND ".join(f"a.{quoted(column)} = b.{quoted(name)}" for column, name in zip(columns, others, strict=True))
@@ -207,12 +207,12 @@ def open_database() -> Iterator[Database]:
 
 
 def quoted(name: str) -> str:
-    """A name of a column or table in SQL."""
+    """Return a name of a column or table in SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """A text in SQL."""
+    """Return a text in SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -118,7 +118,7 @@ class PromptTokenizer:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _label_token(self, answer: str) -> int:
-        """The token that `answer` adds to the suffix, found in context as in Tevatron's reranker."""
+        """Return the token that `answer` adds to the suffix, found in context as in Tevatron's reranker."""
         suffix = self._tokenize(self.prompt.suffix)
         with_answer = self._tokenize(self.prompt.suffix + answer)
         if with_answer[: len(suffix)] != suffix or len(with_answer) != len(suffix) + 1:
@@ -167,7 +167,7 @@ class PromptTokenizer:
         ]
 
     def _tokenize_texts(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """Texts of rows and their token ids.
+        """Return texts of rows and their token ids.
 
         Special tokens are recognised only in the prompt: ``<eos>`` in a query becomes the tokens of these five characters.
         """
@@ -183,7 +183,7 @@ class PromptTokenizer:
         return [self._tokenize(piece) if index % 2 == 0 else piece for index, piece in enumerate(pieces)]
 
     def _fill(self, template: Template, row: RowTexts, ids: Mapping[str, list[int]]) -> Iterator[int]:
-        """The token ids of a template with the texts of a row, cut to the limits of the prompt."""
+        """Yield the token ids of a template with the texts of a row, cut to the limits of the prompt."""
         for part in template:
             if isinstance(part, list):
                 yield from part

@@ -73,7 +73,7 @@ class Request:
 
 
 def as_list(values: Values) -> list[Any]:
-    """The values of a column as objects of Python."""
+    """Return the values of a column as objects of Python."""
     converted: list[Any] = values if isinstance(values, list) else values.to_pylist()
     return converted
 

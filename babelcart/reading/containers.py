@@ -39,7 +39,7 @@ _DAMAGED = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, V
 
 
 def compression(head: bytes) -> str | None:
-    """The compression of a file that starts with these bytes, or None."""
+    """Return the compression of a file that starts with these bytes, or None."""
     if head[:2] == b"\x1f\x8b":
         return "gzip"
     if head[:3] == b"BZh" and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
@@ -104,7 +104,7 @@ def open_container(path: Path) -> BinaryIO:
 
 
 def is_utf8(handle: BinaryIO) -> bool:
-    """Whether a file is valid UTF-8 with characters other than ASCII; leaves the position at its start."""
+    """Return whether a file is valid UTF-8 with characters other than ASCII; leaves the position at its start."""
     decoder, has_others = codecs.getincrementaldecoder("utf-8")(), False
     try:
         while chunk := handle.read(1 << 20):
@@ -196,7 +196,7 @@ class _Decompressed(io.RawIOBase):
 
 
 def _open_stream(path: Path, kind: str) -> tuple[Any, list[Any]]:
-    """The decompressed stream of a file, and all files to close, in this order."""
+    """Return the decompressed stream of a file, and all files to close, in this order."""
     if kind == "zip":
         with _explained(path, kind):
             archive = zipfile.ZipFile(path)
@@ -223,13 +223,13 @@ def _archive_inside(path: Path, kind: str, head: bytes) -> str | None:
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """Files of an archive without those that macOS adds."""
+    """Return files of an archive without those that macOS adds."""
     hidden = ("__MACOSX", ".DS_Store")
     return [entry for entry in archive.infolist() if not entry.is_dir() and not set(hidden) & set(Path(entry.filename).parts)]
 
 
 def _only_member(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
-    """The file of an archive that contains one; raises UserError for other archives."""
+    """Return the file of an archive that contains one; raises UserError for other archives."""
     members = _members(archive)
     if len(members) != 1:
         names = short_repr([entry.filename for entry in members])
@@ -270,18 +270,18 @@ def _unpack_tar(path: Path) -> str:
 
 
 def _python(code: str, package: str = "") -> str:
-    """A command line that runs Python code, after the installation of a package."""
+    """Return a command line that runs Python code, after the installation of a package."""
     return f"{f'pip install {package} && ' if package else ''}python -c {shlex.quote(code)}"
 
 
 def _names(path: Path, suffix: str) -> tuple[str, str]:
-    """The file and its converted form as literals of Python in double quotes."""
+    """Return the file and its converted form as literals of Python in double quotes."""
     target = path.with_suffix(suffix) if path.suffix != suffix else path.with_suffix(f".converted{suffix}")
     return json.dumps(str(path), ensure_ascii=False), json.dumps(str(target), ensure_ascii=False)
 
 
 def _spreadsheet(package: str) -> Callable[[Path], str]:
-    """The command that writes the first sheet of a workbook as CSV, every cell as text."""
+    """Return the command that writes the first sheet of a workbook as CSV, every cell as text."""
 
     def command(path: Path) -> str:
         source, target = _names(path, ".csv")
@@ -292,7 +292,7 @@ def _spreadsheet(package: str) -> Callable[[Path], str]:
 
 
 def _to_parquet(reading: str, imports: str) -> Callable[[Path], str]:
-    """The command that writes a file as Parquet; `reading` is an expression with {source}, whose result is a table of pyarrow."""
+    """Return the command that writes a file as Parquet; `reading` is an expression with {source}, whose result is a table of pyarrow."""
 
     def command(path: Path) -> str:
         source, target = _names(path, ".parquet")

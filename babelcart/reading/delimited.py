@@ -40,7 +40,7 @@ class _RecordedLines(Iterator[str]):
 
 
 def _dialect(options: ReadOptions, delimiter: str, quoting: str) -> dict[str, Any]:
-    """The arguments of `csv.reader`."""
+    """Return the arguments of `csv.reader`."""
     plain = quoting == "none"
     return {
         "delimiter": delimiter, "escapechar": options.escape, "strict": True,
@@ -85,7 +85,7 @@ def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Bat
 
 
 def _header(lines: Iterator[str], file: RawFile, request: Request, dialect: dict[str, Any]) -> tuple[list[str], int]:
-    """The names of the columns, and the number of lines that hold them."""
+    """Return the names of the columns, and the number of lines that hold them."""
     if file.options.header is not None:
         return list(file.options.header), 0
     recorded = _RecordedLines(lines)
@@ -103,7 +103,7 @@ def _header(lines: Iterator[str], file: RawFile, request: Request, dialect: dict
 def _one_record_a_line(
     lines: Sequence[str], header: Sequence[str], fields: Sequence[str], dialect: dict[str, Any]
 ) -> dict[str, pa.Array] | None:
-    """The columns of `fields` if each line is a complete record, read by Arrow; None if the csv module might read the lines differently."""
+    """Return the columns of `fields` if each line is a complete record; None if the csv module might read the lines differently."""
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -141,13 +141,13 @@ def _one_record_a_line(
 
 @functools.cache
 def _quoted_fields(delimiter: str) -> re.Pattern[str]:
-    """A quoted field that ends on its line. If the lines have no other quotes, each line is a record."""
+    """Return the pattern of a quoted field that ends on its line. If the lines have no other quotes, each line is a record."""
     separator = re.escape(delimiter)
     return re.compile(rf'(?:^|{separator})"[^"\r\n]*(?:""[^"\r\n]*)*"(?={separator}|\r?\n|\Z)', re.M)
 
 
 def delimiter_of(file: RawFile) -> str:
-    """The delimiter of a delimited file: that of its options, else a tab for ``.tsv`` and a comma for other names."""
+    """Return the delimiter of a delimited file: that of its options, else a tab for ``.tsv`` and a comma for other names."""
     return file.options.delimiter or ("\t" if inner_name(file.path).lower().endswith(".tsv") else ",")
 
 
@@ -202,7 +202,7 @@ def _merged_rows(file: RawFile, first: int, count: int, reason: str) -> UserErro
 
 
 def tab_quoting(handle: BinaryIO, file: RawFile) -> str:
-    """Whether the quotes of a tab-separated file delimit fields (``minimal``) or are ordinary characters (``none``).
+    """Return whether the quotes of a tab-separated file delimit fields (``minimal``) or are ordinary characters (``none``).
 
     They delimit fields if the whole file can be read so without merged rows, and in every record either each quoted field needs its quotes
     (it contains a tab, quote, comma or line break) or all text is quoted. This is how spreadsheets and libraries write such files.
@@ -227,7 +227,7 @@ def tab_quoting(handle: BinaryIO, file: RawFile) -> str:
 
 
 def _quotes_delimit(record: str, values: Sequence[str]) -> bool:
-    """Whether the quoted fields of a record need their quotes, or all its texts are quoted."""
+    """Return whether the quoted fields of a record need their quotes, or all its texts are quoted."""
     quoted = _QUOTED.findall(record)
     if all(re.search('[\t",\r\n]', content) for content in quoted):
         return True

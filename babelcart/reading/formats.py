@@ -109,7 +109,7 @@ def _json_record(line: str, text: str, request: Request) -> dict[str, Any]:
 
 
 def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; raises ValueError if it has a key twice."""
+    """Return a JSON object; raises ValueError if it has a key twice."""
     record = dict(pairs)
     if len(record) != len(pairs):
         names = [name for name, _ in pairs]
@@ -159,7 +159,7 @@ def arrow_batches(record_batches: Iterator[Any], request: Request) -> Iterator[B
 
 
 def _values(array: Any) -> Values:
-    """The values of an Arrow array of any type.
+    """Return the values of an Arrow array of any type.
 
     Raises
     ------

@@ -99,7 +99,7 @@ class RowParser:
         return {name: columns[name] for name in self.output}, batch.lines, malformed
 
     def _filtered(self, batch: Batch) -> Batch:
-        """The records whose values `where` accepts."""
+        """Return the records whose values `where` accepts."""
         kept = list(range(len(batch.lines)))
         for name, accepted in self.where.items():
             texts = _grade_texts(batch.columns[name])
@@ -197,7 +197,7 @@ class RowParser:
         return labels, texts, missing
 
     def _labels_of(self, values: Values, name: str, errors: dict[int, Malformed]) -> tuple[Values, set[int]]:
-        """The label of each value, and the indices of the values without a label."""
+        """Return the label of each value, and the indices of the values without a label."""
         if _is_array(values) and not values.null_count:
             labels_of_values = {value: self._label(value, name) for value in values.unique().to_pylist()}
             if not any(isinstance(label, Malformed) or label is None for label in labels_of_values.values()):
@@ -257,7 +257,7 @@ def _is_array(values: Values) -> TypeGuard[pa.Array]:
 
 
 def _mapped(values: pa.Array, function: Callable[[Any], Any], kind: str = "large_string") -> pa.Array:
-    """The result of a function for each value of an array, as an array of the type `kind`; computed once for equal values."""
+    """Return the result of a function for each value of an array, as an array of the type `kind`; computed once for equal values."""
     import pyarrow as pa
 
     encoded = values.dictionary_encode()
@@ -288,14 +288,14 @@ def _indices_of(values: Values, text: str) -> set[int]:
 
 
 def _have_letters(texts: pa.Array) -> bool:
-    """Whether each text has an ASCII letter or digit."""
+    """Return whether each text has an ASCII letter or digit."""
     import pyarrow.compute as pc
 
     return pc.all(pc.match_substring_regex(texts, "[0-9A-Za-z]"), min_count=0).as_py() is True
 
 
 def _are_clean(values: Values) -> bool:
-    """Whether all values are texts without NUL bytes and undecoded bytes."""
+    """Return whether all values are texts without NUL bytes and undecoded bytes."""
     if _is_array(values):
         import pyarrow as pa
 
@@ -317,7 +317,7 @@ def _are_clean(values: Values) -> bool:
 
 
 def _checked(values: Sequence[Any], text: Callable[[Any], str], errors: dict[int, Malformed]) -> list[str]:
-    """Each value as text; "" and an entry in `errors` if it is not accepted."""
+    """Return each value as text; "" and an entry in `errors` if it is not accepted."""
     checked = []
     for index, value in enumerate(values):
         try:
@@ -329,7 +329,7 @@ def _checked(values: Sequence[Any], text: Callable[[Any], str], errors: dict[int
 
 
 def _text_check(name: str, encoding: str | None, *, integers: bool) -> Callable[[Any], str]:
-    """A function that checks one value of a column of texts; whole numbers are accepted if `integers` is true."""
+    """Return a function that checks one value of a column of texts; whole numbers are accepted if `integers` is true."""
 
     def text(value: Any) -> str:
         if value is None:

@@ -164,7 +164,7 @@ def _check(path: Path, text: str) -> list[FileReference]:
 
 
 def _place(path: Path, text: str, offset: int | None) -> str:
-    """The query file, with the line of an offset in bytes if it is known."""
+    """Return the query file, with the line of an offset in bytes if it is known."""
     if offset is None:
         return str(path)
     line = text.encode()[:offset].count(b"\n") + 1
@@ -172,7 +172,7 @@ def _place(path: Path, text: str, offset: int | None) -> str:
 
 
 def _resolve(path: Path, text: str, folder: Path, references: Sequence[FileReference]) -> list[list[Path]]:
-    """The files of each reference, in the order of its names; files of a pattern are sorted.
+    """Return the files of each reference, in the order of its names; files of a pattern are sorted.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def _resolve(path: Path, text: str, folder: Path, references: Sequence[FileRefer
 
 
 def _resolve_name(place: str, folder: Path, name: str) -> list[Path]:
-    """The files of one name or pattern."""
+    """Return the files of one name or pattern."""
     is_long = any(len(part.encode()) > 255 for part in name.split("/"))  # longer than file systems accept
     if name.startswith("~") or "://" in name or is_long or not is_safe_path(name):
         raise UserError(
@@ -220,12 +220,12 @@ def _resolve_name(place: str, folder: Path, name: str) -> list[Path]:
 
 
 def _is_native(encoding: str | None) -> bool:
-    """Whether DuckDB reads an encoding by itself."""
+    """Return whether DuckDB reads an encoding by itself."""
     return encoding is None or codecs.lookup(encoding).name in ("utf-8", "iso8859-1")
 
 
 def _decoded(place: str, reference: FileReference, files: list[Path], folder: Path) -> list[Path]:
-    """The files of a reference; those in an encoding that DuckDB does not read are copied to a folder, in UTF-8.
+    """Return the files of a reference; those in an encoding that DuckDB does not read are copied to a folder, in UTF-8.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def _check_quotes(place: str, reference: FileReference, files: Sequence[Path]) -
 
 
 def _sandbox(files: Sequence[Path], spill: Path, limits: QueryLimits) -> duckdb.DuckDBPyConnection:
-    """A connection that can open only `files`, and its own temporary files in `spill`."""
+    """Return a connection that can open only `files`, and its own temporary files in `spill`."""
     import duckdb
 
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -324,7 +324,7 @@ def _list(texts: Sequence[object]) -> str:
 def _with_files(
     connection: duckdb.DuckDBPyConnection, text: str, references: Sequence[FileReference], files: Sequence[Sequence[Path]]
 ) -> str:
-    """The query with the paths of the files in place of their names. Lines keep their numbers."""
+    """Return the query with the paths of the files in place of their names. Lines keep their numbers."""
     content = text.encode()
     for reference, paths in sorted(zip(references, files, strict=True), key=lambda pair: -pair[0].start):
         arguments = ", ".join([_list(paths), *(f"{name} := {value}" for name, value in _options(connection, reference, paths).items())])
@@ -415,7 +415,7 @@ def _batches(connection: duckdb.DuckDBPyConnection, text: str, types: Mapping[st
 
 
 def _cast(name: str, column: str, kind: str, identifier: str | None) -> str:
-    """The SQL expression that converts a column: texts to text, labels to a number where they are one."""
+    """Return the SQL expression that converts a column: texts to text, labels to a number where they are one."""
     row = f" in the row with the id ' || coalesce(CAST({identifier} AS VARCHAR), 'NULL')" if identifier and name != "id" else "'"
     if kind == "BLOB":
         invalid = f"{column} IS NOT NULL AND TRY(decode({column})) IS NULL"

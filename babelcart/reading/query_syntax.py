@@ -143,7 +143,7 @@ def check_syntax(text: str) -> list[FileReference]:
 
 
 def without_semicolon(text: str) -> str:
-    """The text up to the semicolon that ends the statement, or up to the last token."""
+    """Return the text up to the semicolon that ends the statement, or up to the last token."""
     import duckdb
 
     content = text.encode()
@@ -170,7 +170,7 @@ def _check_text(text: str, content: bytes) -> None:
 
 
 def _connection() -> duckdb.DuckDBPyConnection:
-    """A connection that can only parse: no files, no extensions."""
+    """Return a connection that can only parse: no files, no extensions."""
     import duckdb
 
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -200,7 +200,7 @@ class _Catalogue:
 
 @functools.cache
 def catalogue() -> _Catalogue:
-    """Names that a query must not use, in lower case."""
+    """Return the names that a query must not use, in lower case."""
     import duckdb
 
     connection = _connection()
@@ -394,7 +394,7 @@ class _Checker:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """All dicts of a JSON value, outer ones first."""
+    """Yield all dicts of a JSON value, outer ones first."""
     waiting = [tree]
     while waiting:
         part = waiting.pop()
@@ -428,7 +428,7 @@ def _texts(arguments: list[dict[str, Any]]) -> dict[str, Text]:
 
 
 def _strings(expression: dict[str, Any]) -> tuple[str, ...] | None:
-    """The texts of a literal or of a list of literals; None for any other expression."""
+    """Return the texts of a literal or of a list of literals; None for any other expression."""
     literal = expression.get("literal") or {}
     if expression.get("class") == "CONSTANT" and literal.get("kind") == "STRING":
         return (str(literal["text"]),)

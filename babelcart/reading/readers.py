@@ -51,7 +51,7 @@ class BrokenRows(UserError):
 
 
 def _encoding_hint(problems: Sequence[Problem]) -> str:
-    """A sentence about the likely encoding of the first file with undecodable bytes, or an empty text."""
+    """Return a sentence about the likely encoding of the first file with undecodable bytes, or an empty text."""
     undecoded = next((problem for problem in problems if problem.reason.startswith(UNDECODED)), None)
     if undecoded is None:
         return ""
@@ -171,7 +171,7 @@ def read_labels(files: Sequence[RawFile], task: str) -> tuple[pd.DataFrame, list
 
 
 def read_ids(data: Data, task: str, split: str) -> list[str]:
-    """The ids of a split in the order of the raw files, without checking other columns.
+    """Return the ids of a split in the order of the raw files, without checking other columns.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def _dtypes() -> dict[Hashable, str]:
 
 
 def _read_file(file: RawFile, task: str, labelled: bool, facts: FileFacts) -> tuple[pd.DataFrame, Any, list[Problem]]:
-    """The rows of a file, the line number of each as an int64 array, and its problems; adds to `facts`."""
+    """Return the rows of a file, the line number of each as an int64 array, and its problems; adds to `facts`."""
     import pandas as pd
 
     parser = RowParser(file, task, TEXTS, labelled=labelled)
@@ -281,7 +281,7 @@ def _duplicate_ids(table: pd.DataFrame, lines: Any, duplicated: pd.Series, file:
 
 
 def _are_numbered(files: Sequence[RawFile], task: str) -> bool:
-    """Whether the ids of all files are line numbers."""
+    """Return whether the ids of all files are line numbers."""
     return all(file.names(task)["id"] is None and "id" not in (file.options.constants or {}) for file in files)
 
 
@@ -294,7 +294,7 @@ def _prefixes(files: Sequence[RawFile]) -> list[str]:
 def _ids_of_several_files(
     rows: pd.DataFrame, tables: Sequence[pd.DataFrame], id_lines: Sequence[tuple[RawFile, Any]], task: str, labelled: bool
 ) -> tuple[pd.DataFrame, list[Problem]]:
-    """Rows of several files with unique ids; ids that files share get the file's name in train and where ids are line numbers.
+    """Return rows of several files with unique ids; ids that files share get the file's name in train and where ids are line numbers.
 
     In dev and test, ids are part of the submission, so that a shared id is a problem of the later row.
     """

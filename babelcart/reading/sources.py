@@ -212,13 +212,13 @@ class TaskFiles(ReadOptions):
             raise ValueError("train lists no files")
 
     def sources(self, split: str) -> list[Source]:
-        """The sources of a split, or of its labels (``dev_labels``)."""
+        """Return the sources of a split, or of its labels (``dev_labels``)."""
         value: Sources = getattr(self, split)
         items = value if isinstance(value, tuple) else (value,)
         return [Source(files=(item,)) if isinstance(item, str) else item for item in items]
 
     def patterns(self, *splits: str) -> list[str]:
-        """Names, globs and folders of the given splits (all by default), as written."""
+        """Return names, globs and folders of the given splits (all by default), as written."""
         splits = splits or (*SPLITS, *(f"{split}_labels" for split in SPLITS))
         return [name for split in splits for source in self.sources(split) for name in _as_list(source.files)]
 
@@ -240,7 +240,7 @@ class Data(ReadOptions):
         QueryLimits(self.query_memory)
 
     def files(self, task: str) -> TaskFiles:
-        """The files of a task.
+        """Return the files of a task.
 
         Raises
         ------
@@ -253,7 +253,7 @@ class Data(ReadOptions):
         return files
 
     def raw_files(self, task: str, split: str) -> list[RawFile]:
-        """The files of a split, or of its labels (``dev_labels``), in the order listed; globs and folders give sorted names.
+        """Return the files of a split, or of its labels (``dev_labels``), in the order listed; globs and folders give sorted names.
 
         Raises
         ------
@@ -275,7 +275,7 @@ def _as_list(files: Sequence[str] | str) -> list[str]:
 
 
 def _expand(folder: Path, name: str) -> list[Path]:
-    """The files of one entry: a query in the project folder, a file, the files of a folder, or those that match a glob."""
+    """Return the files of one entry: a query in the project folder, a file, the files of a folder, or those that match a glob."""
     if name.lower().endswith(".sql"):
         return [Path(name)]
     path = folder / name

@@ -18,7 +18,7 @@ _MAX_DIGITS = 28
 
 
 def grade_text(value: Any) -> str:
-    """The text of a grade, which equal grades share: numbers without trailing zeros, booleans as ``true`` and ``false``.
+    """Return the text of a grade, which equal grades share: numbers without trailing zeros, booleans as ``true`` and ``false``.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def grade_text(value: Any) -> str:
 
 
 def grade_number(text: str) -> Decimal | None:
-    """The number that a grade states in decimal notation with at most 28 characters, or None."""
+    """Return the number that a grade states in decimal notation with at most 28 characters, or None."""
     if not text or not text.isascii() or len(text) > _MAX_DIGITS or not (text[-1].isdigit() or text[-1] == "."):
         return None
     try:
@@ -90,7 +90,7 @@ class LabelRule:
             raise ValueError("labels is empty; accepted: values with their label, such as {E: 1, S: 0}, or {at_least: 3}")
 
     def __call__(self, value: Any) -> int | None:
-        """The label of a value that is not missing.
+        """Return the label of a value that is not missing.
 
         Raises
         ------
@@ -111,5 +111,5 @@ class LabelRule:
         raise ValueError(f"the value is not in data.labels, which has {', '.join(map(repr, self.values))}")
 
     def can_give(self) -> set[int | None]:
-        """The labels that the rule can give."""
+        """Return the labels that the rule can give."""
         return set(self.values.values()) | ({0, 1} if self.cut is not None else set())

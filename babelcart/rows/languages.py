@@ -63,7 +63,7 @@ ACCEPTED = "ISO 639 codes, such as en, deu or pt-BR, and the aliases in babelcar
 
 
 def iso_code(code: str) -> str | None:
-    """The ISO 639-1 code of a language tag, or None if the tag is unknown.
+    """Return the ISO 639-1 code of a language tag, or None if the tag is unknown.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def iso_code(code: str) -> str | None:
 
 
 def codes(values: Iterable[str], setting: str) -> tuple[str, ...]:
-    """The ISO 639-1 codes of the languages that a setting lists, each once.
+    """Return the ISO 639-1 codes of the languages that a setting lists, each once.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def codes(values: Iterable[str], setting: str) -> tuple[str, ...]:
 
 
 def direction(value: str, setting: str) -> str:
-    """A direction of translation such as ``en-pt``, with ISO 639-1 codes.
+    """Return a direction of translation such as ``en-pt``, with ISO 639-1 codes.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def direction(value: str, setting: str) -> str:
 
 
 def code(value: str, setting: str) -> str:
-    """The ISO 639-1 code of a setting that names one language; raises ValueError if it is not a language."""
+    """Return the ISO 639-1 code of a setting that names one language; raises ValueError if it is not a language."""
     language = iso_code(value)
     if language is None:
         raise ValueError(f"{setting}: {value[:100]!r} is not a language; accepted: {ACCEPTED}")

@@ -92,7 +92,7 @@ _IDENTIFIED_AS = {"no": "nb", "fil": "tl"}
 
 @lru_cache(maxsize=1 << 16)
 def script_of(character: str) -> str:
-    """The script of a letter, as the first word of its Unicode name (``LATIN``, ``CJK``); "" for other characters."""
+    """Return the script of a letter, as the first word of its Unicode name (``LATIN``, ``CJK``); "" for other characters."""
     if character.isascii():
         return "LATIN" if character.isalpha() else ""
     category = unicodedata.category(character)
@@ -102,7 +102,7 @@ def script_of(character: str) -> str:
 
 
 def script_counts(text: str) -> Counter[str]:
-    """Number of letters of each script.
+    """Return the number of letters of each script.
 
     Examples
     --------
@@ -151,7 +151,7 @@ class _Warning(NamedTuple):
 
 
 def _check_tag(tag: str, language: str, queries: Sequence[str]) -> _Warning | None:
-    """The warning about one value of the language column, in lower case, if there is one."""
+    """Return the warning about one value of the language column, in lower case, if there is one."""
     primary, *subtags = re.split("[-_.@]", tag)
     is_mapped = iso_code(tag) != language  # by a setting
     country = _other_country(primary, language) if not is_mapped and set(subtags) <= {primary} else None
@@ -177,7 +177,7 @@ def _other_country(code: str, language: str) -> Country | None:
 
 
 def _script_contradiction(language: str, scripts: frozenset[str], queries: Sequence[str], minimum: int) -> _Warning | None:
-    """A warning if more than half of the queries have no letter of a script that the language uses."""
+    """Return a warning if more than half of the queries have no letter of a script that the language uses."""
     counts = [script_counts(query) for query in queries]
     foreign = [letters for letters in counts if not scripts & letters.keys()]
     if not scripts or len(queries) < minimum or 2 * len(foreign) <= len(queries):
@@ -189,7 +189,7 @@ def _script_contradiction(language: str, scripts: frozenset[str], queries: Seque
 
 
 def _language_contradiction(language: str, scripts: frozenset[str], queries: Sequence[str]) -> _Warning | None:
-    """A warning if the language identifier assigns far more queries to one other language than to this one."""
+    """Return a warning if the language identifier assigns far more queries to one other language than to this one."""
     group = next((group for group in _IDENTIFIED if group in scripts), None)
     target = _IDENTIFIED_AS.get(language, language)
     if group is None or len(queries) < MIN_IDENTIFIED or _identified_language(target) is None or (language, group) == ("sr", "LATIN"):
@@ -210,13 +210,13 @@ def _language_contradiction(language: str, scripts: frozenset[str], queries: Seq
 
 
 def name_of(language: str) -> str:
-    """The English name of a language, or its code in quotes if the name is not known here."""
+    """Return the English name of a language, or its code in quotes if the name is not known here."""
     known = _identified_language(language)
     return _NAMES.get(language) or (known.name.capitalize() if known is not None else f"the language `{language}`")
 
 
 def _identified_language(code: str) -> Any:
-    """The language of lingua with an ISO 639-1 code, None if it has none."""
+    """Return the language of lingua with an ISO 639-1 code, None if it has none."""
     from lingua import IsoCode639_1, Language
 
     known = getattr(IsoCode639_1, code.upper(), None)
@@ -225,7 +225,7 @@ def _identified_language(code: str) -> Any:
 
 @lru_cache(maxsize=64)
 def _identifier(languages: frozenset[str]) -> Any:
-    """A detector in low-accuracy mode, which needs 40 MB instead of 600 MB and is accurate enough for a plurality of many queries."""
+    """Return a detector in low-accuracy mode, which needs 40 MB instead of 600 MB and is accurate enough for many queries."""
     from lingua import LanguageDetectorBuilder
 
     candidates = [_identified_language(language) for language in sorted(languages)]

@@ -46,12 +46,12 @@ def raw_fields(task: str) -> dict[str, str]:
 
 
 def raw_row(row: Any, task: str) -> dict[str, str]:
-    """An unlabelled row of `DataFrame.itertuples` with the fields and texts of the competition's files."""
+    """Return an unlabelled row of `DataFrame.itertuples` with the fields and texts of the competition's files."""
     return {field: getattr(row, column) for field, column in raw_fields(task).items()}
 
 
 def language_counts(rows: pd.DataFrame) -> str:
-    """The languages of some rows with their numbers of rows, the most frequent first, for a message."""
+    """Return the languages of some rows with their numbers of rows, the most frequent first, for a message."""
     return ", ".join(f"{language} {count:,}" for language, count in rows["language"].value_counts().items())
 
 

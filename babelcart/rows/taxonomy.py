@@ -38,7 +38,7 @@ def _rare(symbol: str) -> list[_Candidate]:
 
 
 def _frequent(separator: str, pattern: str, weight: float) -> _Candidate:
-    """A candidate that also occurs in names, such as the comma."""
+    """Return a candidate that also occurs in names, such as the comma."""
     return _Candidate(separator, re.compile(pattern), weight, 0.5)
 
 
@@ -106,7 +106,7 @@ def find_separator(paths: Iterable[str]) -> str:
 
 
 def levels(path: str, separator: str = DEFAULT) -> tuple[str, ...]:
-    """The levels of a category path in normal form, from the top level down, without empty levels.
+    """Return the levels of a category path in normal form, from the top level down, without empty levels.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def levels(path: str, separator: str = DEFAULT) -> tuple[str, ...]:
 
 
 def odd_levels(paths: Iterable[str], separator: str) -> list[str]:
-    """Warnings about paths whose levels look wrong, which may show that the separator is not the right one.
+    """Return warnings about paths whose levels look wrong, which may show that the separator is not the right one.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _other_separators(paths: Sequence[str], separator: str) -> dict[str, tuple[i
 
 
 def related(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether two categories are the same or one is an ancestor of the other; False if one has no levels.
+    """Return whether two categories are the same or one is an ancestor of the other; False if one has no levels.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ def collapse_spaces(text: str) -> str:
 
 @lru_cache(maxsize=1 << 18)  # most queries occur in several rows, and several checks normalise them
 def normalise(text: str) -> str:
-    """The normal form: Unicode NFKC, case-folded, without invisible characters, and with runs of white space replaced by one space.
+    """Return the normal form: Unicode NFKC, case-folded, without invisible characters, and with runs of white space replaced by one space.
 
     This is NFKC_Casefold of the Unicode Standard (section 3.13), which removes all characters that Unicode ignores by default, and in
     addition the rest of `INVISIBLE`. Two words of Persian or Hindi that differ only in a joiner have the same normal form.
@@ -98,7 +98,7 @@ def replace_references(text: str) -> str:
 
 @lru_cache(maxsize=1 << 18)
 def fold(text: str) -> str:
-    """The form that near-duplicates share: the normal form without accents and punctuation, with its words sorted.
+    """Return the form that near-duplicates share: the normal form without accents and punctuation, with its words sorted.
 
     Removes the accents of Latin, Greek and Cyrillic and the vowels and hamza of Arabic, but not the vowel signs and voicing marks of other
     scripts, which distinguish words. Latin letters with a stroke or a hook become their base letters; variants of Arabic letters become

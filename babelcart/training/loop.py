@@ -305,7 +305,7 @@ class Trainer:
         return self.history
 
     def _is_due(self, interval: int | None) -> bool:
-        """Whether to act after the current step: every `interval` steps and after the last one."""
+        """Return whether to act after the current step: every `interval` steps and after the last one."""
         step = len(self.history.losses)
         return interval is not None and (step % interval == 0 or step == len(self.steps))
 
@@ -375,7 +375,7 @@ class Trainer:
         return evaluation
 
     def _stops_early(self) -> bool:
-        """Whether the last `early_stopping_patience` evaluations brought no improvement."""
+        """Return whether the last `early_stopping_patience` evaluations brought no improvement."""
         patience = self.settings.early_stopping_patience
         evaluations_since_best = sum(evaluation["step"] > self.history.best_step for evaluation in self.history.evaluations)
         return patience is not None and evaluations_since_best >= patience

@@ -92,14 +92,14 @@ def _codes(runs: list[str]) -> set[str]:
 
 
 def _contains(runs: list[str], codes: set[str]) -> bool:
-    """Whether a text contains all codes, each as one run or divided into two or three consecutive runs."""
+    """Return whether a text contains all codes, each as one run or divided into two or three consecutive runs."""
     if codes <= set(runs):
         return True
     return codes <= {"".join(runs[start : start + length]) for length in (1, 2, 3) for start in range(len(runs))}
 
 
 def _is_repeated(text: str) -> bool:
-    """Whether a word occurs three times, or a group of characters four times in a row."""
+    """Return whether a word occurs three times, or a group of characters four times in a row."""
     words = Counter(word for word in text.split() if len(word) > 1)
     return any(count >= 3 for count in words.values()) or _REPETITION.search(text) is not None
 
@@ -110,7 +110,7 @@ def _length(text: str) -> float:
 
 
 def _is_international(text: str, shared_words: Collection[str]) -> bool:
-    """Whether a text is the same in all languages: it has only codes, numbers, and words that several languages share."""
+    """Return whether a text is the same in all languages: it has only codes, numbers, and words that several languages share."""
     return all(not word.isalpha() or len(word) == 1 or word in shared_words for word in _WORD.findall(text))
 
 
@@ -204,7 +204,7 @@ def _has_wrong_units(before: str, after: str) -> bool:
 
 
 def _has_wrong_script(source: str, target: str, before: str, after: str, is_international: bool) -> bool:
-    """Whether a translation has letters that neither its language nor its source explains, or none of its language's script."""
+    """Return whether a translation has letters that neither its language nor its source explains, or none of its language's script."""
     letters = script_counts(after)
     expected = _SCRIPTS.get(target, ())
     foreign = {script for script in letters if script != "LATIN" and script not in expected}
@@ -254,7 +254,7 @@ def other_languages(target: str, texts: Sequence[str]) -> set[str]:
 
 @lru_cache(maxsize=32)
 def _identifier(target_language: Any) -> Any:
-    """A lingua detector for the languages of shops in Latin script and `target_language`."""
+    """Return a lingua detector for the languages of shops in Latin script and `target_language`."""
     from lingua import Language, LanguageDetectorBuilder
 
     shop_languages = "DUTCH ENGLISH FRENCH GERMAN INDONESIAN ITALIAN POLISH PORTUGUESE SPANISH TURKISH VIETNAMESE".split()  # noqa: SIM905

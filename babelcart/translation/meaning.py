@@ -50,7 +50,7 @@ class MeaningCheck:
     def from_settings(
         cls, min_similarity: Mapping[str, float], scratch: Path, progress: Callable[..., Iterable[Any]] = no_progress
     ) -> MeaningCheck | None:
-        """The check with the encoder of ``negatives.encoder`` in params.yaml; None if no language is to be checked.
+        """Return the check with the encoder of ``negatives.encoder`` in params.yaml; None if no language is to be checked.
 
         Raises
         ------
@@ -68,7 +68,7 @@ class MeaningCheck:
         return cls(lambda: build_encoder(settings, scratch, lambda: ()), min_similarity, scratch / "vectors.sqlite", progress)
 
     def differs(self, source: str, target: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether each translation has another meaning than its text.
+        """Return whether each translation has another meaning than its text.
 
         Parameters
         ----------

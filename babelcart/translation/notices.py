@@ -164,7 +164,7 @@ class SameAnswers:
 
 
 def _form(text: str, answer: str) -> str:
-    """The form in which equal answers are the same: without digits, and with a placeholder for the text that it repeats."""
+    """Return the form in which equal answers are the same: without digits, and with a placeholder for the text that it repeats."""
     text, answer = normalise(text), normalise(answer)
     if text and text != answer:
         answer = answer.replace(text, "\0")
@@ -185,6 +185,6 @@ def _bigrams(text: str) -> frozenset[str]:
 
 
 def _differ(first: str, second: str) -> bool:
-    """Whether two texts share less than a third of the letter pairs of the shorter one."""
+    """Return whether two texts share less than a third of the letter pairs of the shorter one."""
     first_pairs, second_pairs = _bigrams(first), _bigrams(second)
     return len(first_pairs & second_pairs) * 3 < min(len(first_pairs), len(second_pairs))

@@ -18,7 +18,7 @@ PLOTS = {f"plots/tiny/qc_{name}" for name in ("precision_recall.csv", "calibrati
 
 
 def plots(*command: str) -> dict[str, tuple[dict[str, Any], set[str]]]:
-    """The Vega-Lite specification and the revisions of each plot. DVC prints the specification as JSON inside of JSON."""
+    """Return the Vega-Lite specification and the revisions of each plot. DVC prints the specification as JSON inside of JSON."""
     specifications = {}
     for name, renderings in json.loads(call("dvc", "plots", *command, "--json").stdout)["data"].items():
         for rendering in renderings:

@@ -55,7 +55,7 @@ class Clone(Repository):
         self("dvc", "remote", "modify", "team", "verify", "true")
 
     def listing(self) -> str:
-        """The hash of the listing of data/."""
+        """Return the hash of the listing of data/."""
         match = re.search(r"md5: (\w+)\.dir", (self.folder / "data.dvc").read_text())
         assert match
         return match[1]
@@ -438,7 +438,7 @@ def with_credentials(author: Clone, folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def repro(clone: Clone, *options: str) -> list[str]:
-    """The stages that ran."""
+    """Return the stages that ran."""
     return re.findall(r"Running stage '([^']+)'", clone("dvc", "repro", *options))
 
 

@@ -18,7 +18,7 @@ TRAIN = Path("build/negatives/qc.parquet")
 
 
 def held_out_row(split: str) -> pd.Series:
-    """The first English row of a held-out split."""
+    """Return the first English row of a held-out split."""
     rows = pd.read_parquet(f"build/translate/qc/{split}.parquet")
     return rows[rows["language"] == "en"].iloc[0]
 

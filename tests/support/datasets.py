@@ -61,12 +61,12 @@ def esci_label(row: Judgement) -> str:
 
 
 def esci_split(row: Judgement) -> str:
-    """The split of a query; ESCI has no query in both."""
+    """Return the split of a query; ESCI has no query in both."""
     return "test" if row.query_id % 4 == 0 else "train"
 
 
 def in_small_version(row: Judgement) -> bool:
-    """Whether ESCI's reduced version has the query."""
+    """Return whether ESCI's reduced version has the query."""
     return row.query_id % 3 > 0
 
 
@@ -84,19 +84,19 @@ def wands(folder: Path, rows: int) -> None:
 
 
 def _wands_product(product: Product) -> tuple[object, ...]:
-    """A line of product.csv. Every fifth product is not rated."""
+    """Return a line of product.csv. Every fifth product is not rated."""
     ratings = (15.0, 4.5, 12.0) if product.product_id % 5 else ("", "", "")
     features = f"brand : {product.title.split(' ')[0]}|countryoforigin : us"
     return product.product_id, product.title, _leaf(product), wands_category(product), product.description, features, *ratings
 
 
 def _leaf(product: Product) -> str:
-    """The lowest level of the category path."""
+    """Return the lowest level of the category path."""
     return product.category.rpartition("/")[2]
 
 
 def wands_category(product: Product) -> str:
-    """The category path, which some products lack."""
+    """Return the category path, which some products lack."""
     return "" if product.product_id % 50 == 49 else product.category.replace("/", " / ")
 
 
@@ -122,12 +122,12 @@ def home_depot(folder: Path, rows: int) -> None:
 
 
 def home_depot_title(row: Judgement) -> str:
-    """The title with inches written in several ways, and characters outside of ASCII."""
+    """Return the title with inches written in several ways, and characters outside of ASCII."""
     return row.product.title if row.product.product_id % 3 else row.product.title.replace('"', "½ in.") + " 40°"
 
 
 def home_depot_grade(row: Judgement) -> float:
-    """The mean of several ratings, rounded to two digits."""
+    """Return the mean of several ratings, rounded to two digits."""
     return {3: (3, 2.67, 2.33), 2: (2, 2.25, 1.67), 1: (1, 1.33, 1.5)}[row.grade][row.product.product_id % 3]
 
 
@@ -175,7 +175,7 @@ def quepid_book(folder: Path, rows: int) -> None:
 
 
 def book_ratings(row: Judgement) -> list[float | str]:
-    """The ratings of `RATERS`, 0 to 2; most documents are not judged by all."""
+    """Return the ratings of `RATERS`, 0 to 2; most documents are not judged by all."""
     judged = (True, row.product.product_id % 2 == 0, row.product.product_id % 10 == 0)
     ratings = (row.grade - 1, max(0, row.grade - 2), row.grade - 1)
     return [float(rating) if seen else "" for seen, rating in zip(judged, ratings, strict=True)]

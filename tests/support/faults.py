@@ -82,7 +82,7 @@ class Tree:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def locked(self) -> dict[str, Any]:
-        """The stages in dvc.lock."""
+        """Return the stages in dvc.lock."""
         return YAML(typ="safe").load(self.folder / "dvc.lock")["stages"]
 
     def files(self) -> dict[str, str]:
@@ -127,7 +127,7 @@ class Tree:
         return address
 
     def wait_for(self, process: subprocess.Popen[bytes], ready: Callable[[], Any]) -> Any:
-        """The first true value that `ready` returns; None if the process ends first."""
+        """Return the first true value that `ready` returns; None if the process ends first."""
         while True:
             ended = process.poll() is not None
             if value := ready():
@@ -142,14 +142,14 @@ class Tree:
 
 
 def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The processes of the stage that dvc runs."""
+    """Return the processes of the stage that dvc runs."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return psutil.Process(process.pid).children(recursive=True)
     return []
 
 
 def script(tree: Tree, process: subprocess.Popen[bytes], name: str) -> psutil.Process:
-    """The Python process of the stage, without the shell that started it, as soon as it exists."""
+    """Return the Python process of the stage, without the shell that started it, as soon as it exists."""
 
     def find() -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -162,7 +162,7 @@ def script(tree: Tree, process: subprocess.Popen[bytes], name: str) -> psutil.Pr
 
 
 def build(folder: Path, url: str) -> Tree:
-    """The project after an undisturbed run; its translations come from the server at `url`."""
+    """Return the project after an undisturbed run; its translations come from the server at `url`."""
     project = make_project(folder)
     with contextlib.chdir(folder):
         online(project, url)
@@ -212,7 +212,7 @@ def prepare(undisturbed: Tree, expected: dict[str, str], stage: str, folder: Pat
 
 
 def different(actual: dict[str, str], expected: dict[str, str]) -> list[str]:
-    """Names of the files that exist on one side only or differ in their hash."""
+    """Return the names of the files that exist on one side only or differ in their hash."""
     return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))
 
 
@@ -231,7 +231,7 @@ class Kill:
 
 
 def error_of(output: str) -> str:
-    """The first error in the output of a command; without one, the last line."""
+    """Return the first error in the output of a command; without one, the last line."""
     match = re.search(r"^(?:Error|ERROR|Stopped)[^\n]*", output, re.MULTILINE)
     return match[0] if match else (output.strip().splitlines() or [""])[-1]
 
@@ -293,7 +293,7 @@ class Ground:
     folder: Path
 
     def tree(self, stage: str | None = None, name: str = "scenario") -> Tree:
-        """A copy of the undisturbed run, in which `stage` is invalidated."""
+        """Return a copy of the undisturbed run, in which `stage` is invalidated."""
         tree = self.undisturbed.copy(self.folder / name)
         if stage:
             tree.invalidate(stage)
@@ -580,7 +580,7 @@ SCENARIOS: dict[str, Callable[[Ground], Outcome]] = {
 
 
 def tables(kills: list[dict[str, Any]], outcomes: dict[str, dict[str, Any]]) -> str:
-    """The tables of kills and of scenarios in Markdown."""
+    """Return the tables of kills and of scenarios in Markdown."""
     heads = (
         "stage", "kills of the stage", "kills of stage and `dvc`", "different bytes", "recovered by `dvc repro`",
         "by `make heal` and `dvc repro`", "most work lost",

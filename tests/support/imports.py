@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def package(name: str) -> str:
-    """The package of a stage or subcommand."""
+    """Return the package of a stage or subcommand."""
     return "stages" if (ROOT / "stages" / f"{name}.py").exists() else "babelcart.commands"
 
 

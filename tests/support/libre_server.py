@@ -43,7 +43,7 @@ FAULTS = ("429", "429 wait", "500", "hang", "reset", "not json", "no field", "cu
 
 
 def german(text: str) -> str:
-    """The correct translation, different for each text. A number may follow the words."""
+    """Return the correct translation, different for each text. A number may follow the words."""
     colour, noun, suffix = re.fullmatch(r"(\w+) (\D+?)( \d+)?", text).groups(default="")  # type: ignore[union-attr]
     return f"{COLOURS[colour]} {NOUNS[noun]}{suffix}"
 
@@ -99,7 +99,7 @@ class Server(ThreadingHTTPServer):
 
 
 def _body(text: str, fault: str, other_text: str) -> bytes:
-    """The body of an answer with status 200."""
+    """Return the body of an answer with status 200."""
     if fault == "not json":
         return b"<html>busy</html>"
     if fault == "no field":

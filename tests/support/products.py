@@ -178,7 +178,7 @@ class _Shop:
         self.products: dict[Kind, list[Product]] = defaultdict(list)
 
     def choose(self, random: Random, kind: Kind, taken: set[int]) -> Product:
-        """A product of a kind that is not in `taken`: one of the shop, or a new one."""
+        """Return a product of a kind that is not in `taken`: one of the shop, or a new one."""
         known = [product for product in self.products[kind][-8:] if product.product_id not in taken]
         if known and random.random() < 0.6:
             return random.choice(known)

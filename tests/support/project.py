@@ -30,7 +30,7 @@ FIELD = {"QC": "category_path", "QI": "item_title"}
 
 
 def records(task: str, split: str) -> list[dict[str, Any]]:
-    """Each query with its own candidate and with that of another query: ten rows per language.
+    """Return each query with its own candidate and with that of another query: ten rows per language.
 
     The languages are English and French in train, English and German in dev and test.
     """
@@ -99,7 +99,7 @@ class Graph(Repository):
         self.commit("start")
 
     def copy(self, folder: Path) -> Graph:
-        """The same project, with its history, cache and outputs, in another folder."""
+        """Return the same project, with its history, cache and outputs, in another folder."""
         shutil.copytree(self.folder, folder, symlinks=True)
         graph = copy.copy(self)
         Repository.__init__(graph, folder)
@@ -112,7 +112,7 @@ class Graph(Repository):
 
 
 def make_project(folder: Path) -> Project:
-    """A project with the shipped settings, changed to the tiny model and short runs, and small data."""
+    """Return a project with the shipped settings, changed to the tiny model and short runs, and small data."""
     project = Project(folder)
     folder.mkdir()
     for name in ("params.yaml", "dvc.yaml"):

@@ -75,7 +75,7 @@ class Reader:
     refusals: tuple[type[Exception], ...] = (UserError,)
 
     def input(self, seed: int, input_index: int) -> bytes:
-        """The input of the given index, which depends only on the seed, the name of the reader and the index."""
+        """Return the input of the given index, which depends only on the seed, the name of the reader and the index."""
         random = Random(f"{seed} {self.name} {input_index}")
         return self.mutate(random, random.choice(self.seeds))
 
@@ -99,7 +99,7 @@ class Reader:
 
 
 def build(folder: Path, models: bool = True) -> list[Reader]:
-    """All readers of the project that `make_project` created in `folder`; without `models`, only those that are fast and need no torch."""
+    """Return all readers of the project in `folder` (`make_project`); without `models`, only those that are fast and need no torch."""
     data_readers = [*_rows(folder), *_settings(folder), *_memories(folder), *_small(folder), *_answers(folder)]
     return [*data_readers, *_stages(folder, models), *(_models(folder) if models else [])]
 
@@ -127,7 +127,7 @@ def make_project(folder: Path, models: bool = True) -> None:
 
 
 def _reads(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    """A function that writes a content to `path` and reads the file."""
+    """Return a function that writes a content to `path` and reads the file."""
 
     def write_and_read(content: bytes) -> object:
         path.write_bytes(content)
@@ -185,7 +185,7 @@ def _rows_with_options(folder: Path) -> Iterator[Reader]:
         reading_cases.check_case(case_of(content), folder)
 
     def change_file(random: Random, content: bytes) -> bytes:
-        """The options of one case, and the changed file of the same or of another case."""
+        """Return the options of one case, and the changed file of the same or of another case."""
         seed = random.randbytes(_SEED_BYTES)
         case = case_of(seed if random.random() < 0.7 else random.randbytes(_SEED_BYTES))
         return seed + mutations.mutate_bytes(random, case.content)
@@ -555,7 +555,7 @@ OUTPUTS = {
 
 
 def _script(name: str) -> ModuleType:
-    """The module of a stage, or of a command that reads the outputs of stages."""
+    """Return the module of a stage, or of a command that reads the outputs of stages."""
     package = "stages" if (ROOT / "stages" / f"{name}.py").exists() else "babelcart.commands"
     return importlib.import_module(f"{package}.{name}")
 
@@ -711,7 +711,7 @@ def _models(folder: Path) -> Iterator[Reader]:
 
 
 def _vocabulary(folder: Path) -> bytes:
-    """A small sentencepiece model."""
+    """Return a small sentencepiece model."""
     import sentencepiece
 
     model = io.BytesIO()
@@ -726,7 +726,7 @@ def _vocabulary(folder: Path) -> bytes:
 
 
 def _gguf(path: Path) -> bytes:
-    """A GGUF file with the usual fields and one tensor."""
+    """Return a GGUF file with the usual fields and one tensor."""
     import numpy as np
     from gguf import GGUFWriter
 

@@ -196,12 +196,12 @@ def _csv(draft: _Draft, encoding: str | None) -> tuple[str, bytes, list[int]]:
 
 
 def _without(value: str, delimiter: str) -> str:
-    """A value that can be written without quotes."""
+    """Return a value that can be written without quotes."""
     return re.sub(f"[\r\n{re.escape(delimiter)}]", "", value) or "x"
 
 
 def _round_trips(table: list[list[str]], dialect: dict[str, Any]) -> bool:
-    """Whether Python's own reader reads what Python's writer writes; not so for some line breaks and escapes."""
+    """Return whether Python's own reader reads what Python's writer writes; not so for some line breaks and escapes."""
     buffer = io.StringIO(newline="")
     try:
         csv.writer(buffer, **dialect).writerows(table)
@@ -293,7 +293,7 @@ def _compressed(random: Random, name: str, content: bytes) -> tuple[str, bytes]:
 
 
 def make_case(random: Random) -> Case:
-    """A random file, its options and the rows that must be read from it."""
+    """Return a random file, its options and the rows that must be read from it."""
     task = random.choice(["qc", "qi"])
     kind = random.choice(["csv", "csv", "csv", "jsonl", "parquet"])
     encoding = random.choice(ENCODINGS) if kind != "parquet" else None
@@ -361,6 +361,6 @@ def read_with(options: ReadOptions, task: str, path: Path) -> None:
 
 
 def describe(options: ReadOptions) -> str:
-    """The options that are set, for a message."""
+    """Return the options that are set, for a message."""
     values = ((option.name, getattr(options, option.name)) for option in dataclasses.fields(ReadOptions))
     return ", ".join(f"{name}={value!r}" for name, value in values if value is not None)

@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def table(queries: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Rows with two to five candidates per query, in four languages; scores agree with most of the labels."""
+    """Return rows with two to five candidates per query, in four languages; scores agree with most of the labels."""
     generator = np.random.default_rng(seed)
     query = np.repeat(np.arange(queries), generator.integers(2, 6, queries))
     label = generator.integers(0, 2, len(query))

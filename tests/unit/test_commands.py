@@ -29,7 +29,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def show_help(*names: str) -> tuple[str, set[str]]:
-    """The text of --help, and the modules that it imports."""
+    """Return the text of --help, and the modules that it imports."""
     completed = python("-X", "importtime", "-m", "babelcart", *names, "--help")
     assert completed.returncode == 0, completed.stderr
     return completed.stdout, {line.split("|")[-1].strip() for line in completed.stderr.splitlines()}

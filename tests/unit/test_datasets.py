@@ -48,7 +48,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def rows_of(table: pd.DataFrame) -> list[Row]:
-    """The rows of a prepared table, sorted by id. A missing label is -1."""
+    """Return the rows of a prepared table, sorted by id. A missing label is -1."""
     columns = table[["id", "language", "origin_query", "candidate", "label", "grade"]].assign(label=table["label"].astype(float).fillna(-1))
     return sorted(columns.itertuples(index=False, name=None))
 
@@ -67,7 +67,7 @@ def test_every_query_is_on_the_page() -> None:
 
 
 def esci_rows(records: list[Judgement], split: str) -> list[Row]:
-    """The rows of the small version. The line of a row is its id."""
+    """Return the rows of the small version. The line of a row is its id."""
     return sorted(
         (str(number), row.language, row.query, row.product.title, float(row.grade == 3), datasets.esci_label(row))
         for number, row in enumerate(records)

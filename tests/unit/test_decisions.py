@@ -39,13 +39,13 @@ CONFIDENT = {
 
 
 def best_f1(rows: pd.DataFrame) -> float:
-    """The highest F1 of any threshold."""
+    """Return the highest F1 of any threshold."""
     label, probability = rows["label"].to_numpy(int), rows["probability"].to_numpy()
     return max(sklearn.f1_score(label, probability >= threshold) for threshold in np.unique(probability))
 
 
 def stored(decision: Decision) -> Decision:
-    """The decision as another stage reads it from metrics/."""
+    """Return the decision as another stage reads it from metrics/."""
     content = {"threshold": decision.threshold, "thresholds": decision.languages, "temperature": decision.temperature}
     return Decision.from_scores(json.loads(json.dumps({"validation": content})))
 

@@ -31,7 +31,7 @@ def name_of(path: Path) -> str:
 
 
 def prose(page: str) -> str:
-    """A page without its code."""
+    """Return a page without its code."""
     return re.sub(r"`[^`\n]*`", "", FENCE.sub("", page))
 
 
@@ -83,7 +83,7 @@ def snippets(page: str) -> Iterator[str]:
 
 
 def commands(snippet: str) -> Iterator[list[str]]:
-    """The words of each command of PROGRAMS in a line of shell, without variables in front and the brackets of a synopsis."""
+    """Yield the words of each command of PROGRAMS in a line of shell, without variables in front and the brackets of a synopsis."""
     try:
         words = shlex.split(re.sub(r"[\[\]](?=[\s\-.A-Z]|$)", "", snippet), comments=True)
     except ValueError:

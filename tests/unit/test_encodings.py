@@ -106,7 +106,7 @@ TEXTS = {
 
 
 def encoded(text: str, encoding: str) -> bytes:
-    """The bytes of a text; cp1258 has Vietnamese tones as characters of their own."""
+    """Return the bytes of a text; cp1258 has Vietnamese tones as characters of their own."""
     if encoding != "cp1258":
         return text.encode(encoding)
     characters = []

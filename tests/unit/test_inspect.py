@@ -412,7 +412,7 @@ def table_of(**columns: Any) -> str:
 
 
 def proposed_for(folder: Path, **contents: str) -> proposal.Proposal:
-    """The proposal for files: name, with ``__`` for ``/`` -> content."""
+    """Return the proposal for files: name, with ``__`` for ``/`` -> content."""
     for name, content in contents.items():
         path = folder / f"{name.replace('__', '/')}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def in_script(text: str, zero: int) -> str:
 
 
 def luhn(digits: str) -> bool:
-    """Whether the digits have a valid checksum of card numbers."""
+    """Return whether the digits have a valid checksum of card numbers."""
     products = [int(digit) * (1 + position % 2) for position, digit in enumerate(reversed(digits))]
     return sum(product - 9 if product > 9 else product for product in products) % 10 == 0
 

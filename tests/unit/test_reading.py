@@ -35,7 +35,7 @@ ROWS = [
 
 
 def read(path: Path, *, labelled: bool = True, task: str = "qi", **options: Any) -> pd.DataFrame:
-    """The rows of a file without malformed ones."""
+    """Return the rows of a file without malformed ones."""
     table, problems, _ = readers.read_rows([RawFile(path, ReadOptions(**options))], task, labelled=labelled)
     assert not problems
     return table

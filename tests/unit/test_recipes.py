@@ -21,7 +21,7 @@ MODELS = YAML(typ="safe").load(ROOT / "params.yaml")["models"]
 
 
 def literals(hint: Any) -> list[str]:
-    """The texts that a type hint accepts."""
+    """Return the texts that a type hint accepts."""
     return list(get_args(hint)) if get_origin(hint) is Literal else [text for part in get_args(hint) for text in literals(part)]
 
 
@@ -34,7 +34,7 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 
 def first_column(page: str) -> set[str]:
-    """Names in backticks in the first column of the tables of a page."""
+    """Return the names in backticks in the first column of the tables of a page."""
     lines = (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
     return {name for line in lines if line.startswith("|") for name in re.findall(r"`([^`]+)`", line.split("|")[1])}
 

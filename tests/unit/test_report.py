@@ -358,14 +358,14 @@ def choose(browser: Any, **choices: str) -> list[list[str]]:
 
 
 def visible_rows(browser: Any) -> list[list[str]]:
-    """The cells of the visible rows."""
+    """Return the cells of the visible rows."""
     return browser.execute_script(
         "return [...document.querySelectorAll('#rows tbody tr')].map(row => [...row.cells].map(cell => cell.firstChild.textContent))"
     )
 
 
 def status(browser: Any) -> str:
-    """The line above the rows that counts them."""
+    """Return the line above the rows that counts them."""
     return browser.execute_script("return document.getElementById('count').textContent")
 
 

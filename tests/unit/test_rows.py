@@ -24,7 +24,7 @@ HEADER = "id,task,language,origin_query,category_path,label\n"
 
 
 def json_line(**changes: object) -> bytes:
-    """A valid row with other values; ``...`` removes a field."""
+    """Return a valid row with other values; ``...`` removes a field."""
     record = {key: value for key, value in {**VALID, **changes}.items() if value is not ...}
     return json.dumps(record).encode()
 

@@ -66,7 +66,7 @@ UNITS = {unit_of(path) for path in LIBRARY} - {"__init__"}
 
 
 def imported_units(path: Path) -> set[str]:
-    """The units that a module of the library imports."""
+    """Return the units that a module of the library imports."""
     names = [name.split(".") for name in imported(parse(path))]
     return {name[1] for name in names if name[0] == "babelcart" and len(name) > 1} & UNITS
 

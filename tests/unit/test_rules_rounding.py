@@ -23,7 +23,7 @@ SCRIPT = re.compile(r"toFixed|toPrecision|toExponential|Math\.(?:round|floor|cei
 
 
 def kinds(node: ast.AST) -> Iterator[str]:
-    """The kinds of rounding that a node of a syntax tree can be."""
+    """Yield the kinds of rounding that a node of a syntax tree can be."""
     if isinstance(node, ast.Call):
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if called in ("round", "around", "rint", "trunc"):
@@ -66,7 +66,7 @@ def places_in(node: ast.AST, scope: str) -> Iterator[str]:
 
 
 def all_places() -> set[str]:
-    """Every place in the code of the library, the stages, and the page of the report."""
+    """Return every place in the code of the library, the stages, and the page of the report."""
     found: set[str] = set()
     for folder in ("babelcart", "stages"):
         for path in sorted((ROOT / folder).rglob("*")):

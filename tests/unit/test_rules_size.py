@@ -31,7 +31,7 @@ def functions(source: str) -> Iterator[Function]:
 
 
 def docstring(node: ast.AST) -> ast.stmt | None:
-    """The statement that is the docstring of a module, class or function."""
+    """Return the statement that is the docstring of a module, class or function."""
     if isinstance(node, Documented) and ast.get_docstring(node, clean=False) is not None:
         return node.body[0]
     return None
@@ -52,7 +52,7 @@ def parameters(function: Function) -> int:
 
 
 def logic(source: str) -> list[tuple[int, str]]:
-    """Number and tokens of each line of logic.
+    """Return the number and tokens of each line of logic.
 
     Blank lines, comments, docstrings, imports and lines of punctuation are left out.
     """
@@ -70,7 +70,7 @@ def logic(source: str) -> list[tuple[int, str]]:
 
 
 def repeated_blocks(sources: dict[str, str]) -> list[str]:
-    """Where blocks of BLOCK or more equal lines of logic begin, as ``a.py:1 = b.py:7``."""
+    """Return where blocks of BLOCK or more equal lines of logic begin, as ``a.py:1 = b.py:7``."""
     places: defaultdict[tuple[str, ...], list[tuple[str, int, int]]] = defaultdict(list)
     for name, source in sources.items():
         lines = logic(source)

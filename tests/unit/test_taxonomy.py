@@ -109,7 +109,7 @@ def test_related_categories() -> None:
 
 
 def _rows(paths_of: dict[str, tuple[list[str], list[str]]], separator: str) -> pd.DataFrame:
-    """Rows of query -> relevant and other categories."""
+    """Return rows of query -> relevant and other categories."""
     rows = [
         {
             "id": f"{query} {label} {index}", "group": query, "language": "en", "origin_query": query, "origin": "native",

@@ -52,7 +52,7 @@ class Interrupted(Exception):
 
 
 def interrupt_at(stop: int) -> Callable[[int, Mapping[str, float]], None]:
-    """A log that ends training after a step."""
+    """Return a log that ends training after a step."""
 
     def log(step: int, figures: Mapping[str, float]) -> None:
         if step >= stop and "train/loss" in figures:

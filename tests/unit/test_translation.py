@@ -37,7 +37,7 @@ EN_DE = ("en", "de")
 
 
 def libre_translator(memory: Memory, url: str, **changes: Any) -> Translator:
-    """A translator with one LibreTranslate server; `changes` are settings of translate, with those of ``network`` added to `FAST`."""
+    """Return a translator with one LibreTranslate server; `changes` are settings of translate, and ``network`` adds to `FAST`."""
     limits = network.RateLimits(**{**FAST, **changes.pop("network", {})})
     block = engines.EngineSettings(kind="libre", base_url=url)
     values = {"allow_network": True, "network": limits, **changes}
