@@ -27,8 +27,6 @@ class Joined:
         Joined table, and the key that joins it.
     columns : dict of str to tuple of (Table, str)
         Meaning, as in `Roles` -> table and column.
-    unused : list of Table
-        Tables that could be joined, but whose texts another table has.
     problems : list of str
         Why tables that belong to the judgements cannot be joined.
     """
@@ -36,7 +34,6 @@ class Joined:
     facts: Table
     parts: list[tuple[Table, Key]] = field(default_factory=list)
     columns: dict[str, tuple[Table, str]] = field(default_factory=dict)
-    unused: list[Table] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -65,7 +62,6 @@ def find_join(database: Database, tables: Sequence[Table], roles: dict[str, Role
     for other, key in sorted(keys, key=lambda item: -item[1].share):
         lacking, describes = _gains(joined, other, roles, wanted)
         if not lacking and not describes:
-            joined.unused.append(other)
             continue
         joined.parts.append((other, key))
         joined.columns |= {role: (other, roles[other.name].columns[role]) for role in lacking}

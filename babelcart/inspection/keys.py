@@ -123,6 +123,12 @@ def find_key(database: Database, facts: Table, other: Table, roles: dict[str, Ro
         repeated += [pairs_of_key[0] for pairs_of_key in not_unique]
         if keys:
             return max(keys, key=lambda key: key.share)
+    for a, b in (pair for pair in pairs if ranks.get(pair) == 0):
+        if not repeated and database.overlap(facts, [a], other, [b], loosely=True) >= ENOUGH:
+            values = " and ".join(repr(table.columns[name].samples[0]) for table, name in ((facts, a), (other, b)))
+            return Key(
+                problem=f"{other.path}: {b} differs from {a} of {facts.path.name} in case, leading zeros or a trailing `.0`: {values}"
+            )
     same = [pair for pair in pairs if pair[0].casefold() == pair[1].casefold()]
     several = [*itertools.combinations(same, 2), *itertools.combinations(same, 3)]
     with_ids = [group for group in several if not repeated or set(group) & set(repeated)]

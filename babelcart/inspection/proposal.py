@@ -12,7 +12,7 @@ from babelcart.core.errors import UserError
 from babelcart.core.files import is_safe_path
 from babelcart.core.tasks import CANDIDATE_FIELD, TASKS
 from babelcart.inspection.joins import Joined, find_join, not_readable, write_query
-from babelcart.inspection.keys import joined_names
+from babelcart.inspection.keys import Key, joined_names
 from babelcart.inspection.labels import LabelProposal, propose_labels
 from babelcart.inspection.languages import joint_scores, language_shares, map_tag
 from babelcart.inspection.roles import Roles, find_roles, folder_values, is_nested, split_of_name, split_of_value
@@ -24,6 +24,7 @@ from babelcart.rows.countries import COUNTRIES
 TEST_SHARE = 0.2
 MEMORY = "translations.csv"  # a translation memory without entries
 _ENOUGH_IDS = 0.1  # share of the rows whose ids a file of labels must have
+_SECOND_LANGUAGE = 0.2  # share of the queries from which another language is mentioned
 _ENOUGH_LABELS = 10  # rows of a file with a single label from which its scale may be another one
 _OPTIONS = ("format", "encoding", "delimiter", "quoting", "header")
 
@@ -123,7 +124,18 @@ def propose(database: Database, tables: Sequence[Table], wishes: Wishes) -> Prop
         proposal.data[task], reasons = _task_section(task_sources)
         proposal.reasons |= {f"data.{task}.{key}": reason for key, reason in reasons.items()}
     _other_settings(proposal, sources, planner)
+    _remark_on_unused_files(proposal, planner, sources)
+    proposal.problems = list(dict.fromkeys(proposal.problems))
     return proposal
+
+
+def _remark_on_unused_files(proposal: Proposal, planner: _Planner, sources: Mapping[str, list[Source]]) -> None:
+    """Add a remark for each file that no setting and no query names."""
+    texts = [source.name for task_sources in sources.values() for source in task_sources] + list(proposal.queries.values())
+    texts.append(str(proposal.settings["translate.memory"]))
+    for table in planner.tables:
+        if not any(planner.names[table.name] in text for text in texts):
+            proposal.remarks.append(f"{table.path.name} is not used")
 
 
 def _common_folder(paths: Sequence[Path]) -> Path:
@@ -308,6 +320,11 @@ class _Planner:
                 f"no column of languages; by lingua, the queries are most likely in {constant} (single queries: {_percentages(shares)})"
             )
             source.tags = {constant: table.rows}
+            if others := [code for code, share in shares.items() if code != constant and share >= _SECOND_LANGUAGE]:
+                self.proposal.remarks.append(
+                    f"{table.path.name}: many queries seem to be in {', '.join(others)}, but no column states the language of a row, so "
+                    f"that all rows are read as {constant}; add a column of languages if they are in several"
+                )
             return
         codes: dict[str, str | None] = {}
         reasons: dict[str, list[str]] = {}
@@ -351,8 +368,21 @@ class _Planner:
             )
             missing = f"; the texts of the other {round((1 - key.share) * facts.rows):,} are empty" if key.share < 1 else ""
             self.proposal.remarks.append(remark + missing)
-        self.proposal.remarks += [f"{table.path.name} is not used: another file has its texts" for table in joined.unused]
+            if key.share < 1 and (others := self._parts_of_same_table(facts, part, key)):
+                self.proposal.problems.append(
+                    f"{part.path.name} has the texts of {key.share:.1%} of the rows, and {', '.join(others)} the texts of more rows: "
+                    "put the rows of these files into one file"
+                )
         return sources
+
+    def _parts_of_same_table(self, facts: Table, part: Table, key: Key) -> list[str]:
+        """Return the names of other files with the columns of a joined table, in which rows of the judgements occur."""
+        mine, theirs = [first for first, _ in key.pairs], [second for _, second in key.pairs]
+        return [
+            table.path.name
+            for table in self.tables
+            if table is not part and table.columns.keys() == part.columns.keys() and self.database.overlap(facts, mine, table, theirs)
+        ]
 
     def _label_sources(self, tables: Sequence[Table], task: str, rows: Sequence[Table]) -> list[Source]:
         """Return files of ids and labels, each assigned to the split without labels whose ids it has; one for each file of rows."""

@@ -170,11 +170,16 @@ class Database:
             return False
         return bool(self.query(f"SELECT count(*) = count(DISTINCT ({names})) FROM {table.name}")[0][0])
 
-    def overlap(self, table: Table, columns: Sequence[str], other: Table, others: Sequence[str]) -> float:
-        """Return the share of the rows of a table whose values occur in columns of another."""
+    def overlap(self, table: Table, columns: Sequence[str], other: Table, others: Sequence[str], *, loosely: bool = False) -> float:
+        """Return the share of the rows of a table whose values occur in columns of another.
+
+        With `loosely`, values may differ in case, in leading zeros and in a trailing ``.0``.
+        """
         if not table.rows:
             return 0.0
-        condition = " AND ".join(f"a.{quoted(column)} = b.{quoted(name)}" for column, name in zip(columns, others, strict=True))
+        form = r"regexp_replace(lower(trim({})), '^0+|\.0$', '', 'g')" if loosely else "{}"
+        pairs = [(form.format(f"a.{quoted(a)}"), form.format(f"b.{quoted(b)}")) for a, b in zip(columns, others, strict=True)]
+        condition = " AND ".join(f"{first} = {second}" for first, second in pairs)
         matched = self.query(f"SELECT count(*) FROM {table.name} a SEMI JOIN {other.name} b ON {condition}")[0][0]
         return float(matched / table.rows)
 

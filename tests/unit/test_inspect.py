@@ -385,6 +385,34 @@ def test_a_key_that_several_rows_have_is_refused(tmp_path: Path) -> None:
         proposed(tmp_path / "shop")
 
 
+def test_keys_that_differ_in_leading_zeros_are_named(tmp_path: Path) -> None:
+    shop(tmp_path / "shop", {"product_id": "00{}", "title": "red thing number {}"}, {"product_id": lambda i: i % 40} | TEXTS)
+    with pytest.raises(
+        UserError, match=r"product_id differs from product_id of judgements\.csv in case, leading zeros or a trailing `\.0`: '0'"
+    ):
+        proposed(tmp_path / "shop")
+
+
+def test_parts_of_a_catalogue_are_not_joined_alone(tmp_path: Path) -> None:
+    shop(tmp_path / "shop", {"product_id": "{}", "title": "red thing number {}"}, {"product_id": lambda i: i % 80} | TEXTS)
+    records = [{"product_id": index, "title": f"blue thing number {index}"} for index in range(40, 80)]
+    (tmp_path / "shop/products2.csv").write_text(delimited(records), encoding="utf-8")
+    (problem,) = proposed(tmp_path / "shop").problems
+    assert problem.endswith("put the rows of these files into one file")
+
+
+def test_files_that_are_not_used_are_named(tmp_path: Path) -> None:
+    table = table_of(label=lambda i: i % 2)
+    assert "notes.csv is not used" in proposed_for(tmp_path, train=table, notes="a,b\n1,x\n2,y\n").remarks
+
+
+def test_queries_in_several_languages_without_a_column_are_mentioned(tmp_path: Path) -> None:
+    records = [{"query": row["search_term"], "title": row["product_title"], "label": index % 2} for language in ("en", "ja")
+               for index, row in enumerate(rows(language))]  # fmt: skip
+    remarks = proposed_for(tmp_path, train=delimited(records)).remarks
+    assert any("many queries seem to be in" in remark and "add a column of languages" in remark for remark in remarks)
+
+
 def test_descriptions_are_joined_to_titles(tmp_path: Path) -> None:
     records = [{"id": r["pair"], "product_uid": i // 2, **{k: r[k] for k in ("product_title", "search_term")}, "relevance": 1 + i % 3}
                for i, r in enumerate(rows("en"))]  # fmt: skip
