@@ -21,6 +21,7 @@ from babelcart.reading.containers import inner_name
 from babelcart.reading.queries import QueryLimits
 from babelcart.rows import languages
 from babelcart.rows.labels import LabelRule
+from babelcart.rows.text import normalise
 
 SPLITS = ("train", "dev", "test")
 # Suffix of a file name -> format.
@@ -95,6 +96,9 @@ class ReadOptions:
         for tag, code in (self.languages or {}).items():
             if languages.iso_code(code) is None:
                 raise ValueError(f"languages maps {short_repr(tag)} to {short_repr(code)}; accepted: ISO 639-1 codes, such as en or pt")
+        codes = [(normalise(tag), languages.iso_code(code)) for tag, code in (self.languages or {}).items()]
+        if repeated := [tag for tag, code in codes if dict(codes)[tag] != code]:
+            raise ValueError(f"languages maps {short_repr(repeated[0])} to two languages, because case does not matter; remove one of them")
         if (language := (self.constants or {}).get("language")) is not None and languages.iso_code(str(language)) is None:
             raise ValueError(f"constants.language is {short_repr(language)}; accepted: an ISO 639-1 code, such as en")
         if self.labels is not None:

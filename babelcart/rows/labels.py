@@ -85,7 +85,9 @@ class LabelRule:
             elif label not in (0, 1, None):
                 raise ValueError(f"labels maps {short_repr(key)} to {short_repr(label)}; accepted: 1, 0 or null")
             else:
-                self.values[grade_text(key)] = None if label is None else int(label)
+                grade, value = grade_text(key), None if label is None else int(label)
+                if self.values.setdefault(grade, value) != value:
+                    raise ValueError(f"labels has two values for {short_repr(grade)}, which its keys write differently; remove one of them")
         if not self.values and self.cut is None:
             raise ValueError("labels is empty; accepted: values with their label, such as {E: 1, S: 0}, or {at_least: 3}")
 

@@ -61,6 +61,8 @@ class TranslateSettings:
             if not -1 <= limit <= 1:
                 raise ValueError(f"min_similarity.{name} is {limit}; accepted: -1 to 1")
         by_code = {languages.code(name, "min_similarity"): limit for name, limit in self.min_similarity.items()}
+        if len(by_code) != len(self.min_similarity):
+            raise ValueError(f"min_similarity names a language twice: {', '.join(self.min_similarity)}")
         object.__setattr__(self, "min_similarity", by_code)
         if self.pivot is not None:
             object.__setattr__(self, "pivot", languages.code(self.pivot, "pivot"))

@@ -25,6 +25,7 @@ WRONG = [
     ("batch_size: 32", "batch_sise: 32", "unknown key train.batch_sise; accepted: epochs"),
     ("batch_size: 32", "batch_size: 0", "train.batch_size is 0; accepted: 1 to 65536"),
     ("batch_size: 32", "batch_size: many", "train.batch_size is 'many'; accepted: an integer"),
+    ("min_similarity: {ar: 0.28,", "min_similarity: {vn: 0.1, vi: 0.2,", "min_similarity names a language twice: vn, vi"),
     ("batch_size: 32", "batch_size: true", "train.batch_size is true; accepted: an integer"),
     ("learning_rate: 5.0e-4", "learning_rate: .nan", "train.learning_rate is nan; accepted: a number"),
     ("strategy: easy", "strategy: eazy", "negatives.qc.strategy is 'eazy'; accepted: one of 'none', 'easy'"),

@@ -200,6 +200,15 @@ def test_a_value_that_no_rule_covers_is_refused(tmp_path: Path, value: str) -> N
         assert [problem.field for problem in problems] == ["label"]
 
 
+def test_keys_that_are_the_same_value_are_refused_if_they_contradict_each_other() -> None:
+    with pytest.raises(ValueError, match="labels has two values for '1'"):
+        LabelRule({"1": 1, "1.0": 0})
+    with pytest.raises(ValueError, match="languages maps 'uk' to two languages"):
+        ReadOptions(languages={"UK": "en", "uk": "uk"})
+    assert LabelRule({"1": 1, "1.0": 1, "0": 0})("1.00") == 1
+    assert ReadOptions(languages={"UK": "en", "uk": "en"}).languages
+
+
 @pytest.mark.parametrize("labels", [{}, {"E": 2}, {"at_least": None}, {"at_least": "x"}, {"E": 0.5}])
 def test_a_wrong_label_rule_is_refused(labels: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="labels"):
