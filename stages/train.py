@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+import click
+
 from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import write_json
@@ -26,7 +28,7 @@ def main(task: str, model: str) -> None:
     from babelcart.model.task_model import read_task_model
     from babelcart.training.checkpoints import Checkpoints, fingerprint
     from babelcart.training.curves import record_curves
-    from babelcart.training.loop import LabelledRows, Trainer, TrainSettings
+    from babelcart.training.loop import LabelledRows, Trainer, TrainSettings, limit_message
 
     settings, task_model = config.load_section(TrainSettings), read_task_model(Path("models") / model, task)
     model_settings, tokenizer = task_model.local_settings, task_model.load_tokenizer()
@@ -35,6 +37,8 @@ def main(task: str, model: str) -> None:
         for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
     ]
     examples, validation = (LabelledRows(tokenizer.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
+    if message := limit_message(task, len(examples.rows), settings):
+        click.echo(message, err=True)
     source_record = (task_model.base / SOURCE_RECORD).read_text(encoding="utf-8")
     run_id = fingerprint(Path(__file__), settings, model_settings, task_model.prompt, source_record, examples, validation)
     checkpoints = Checkpoints(Path(".scratch/train") / f"{model}-{task}-{run_id}")

@@ -67,7 +67,7 @@ def check_graph(declared: Mapping[str, Any], used: list[str]) -> None:
 
 
 def check_data(data: Data, tasks: Sequence[str]) -> None:
-    """Read the raw files of each task, and print the number of rows and warnings.
+    """Read the raw files of each task, and print the number of rows, warnings, and whether training will use all rows.
 
     Raises
     ------
@@ -76,7 +76,11 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
     """
     from babelcart.prepare import prepare_task
     from babelcart.rows.cleaning import Prepare
+    from babelcart.split import Split
+    from babelcart.training.loop import TrainSettings, limit_message
 
+    split = config.load_section(Split)
+    train_share = 1 - split.validation_share - split.test_share
     for task in tasks:
         prepared = prepare_task(data, config.load_section(Prepare), task)
         counts = prepared.counts
@@ -85,6 +89,9 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
         click.echo(f"{task}: {'; '.join(parts)}")
         for warning in prepared.warnings:
             click.echo(f"warning: {task}: {warning}", err=True)
+        # Without the rows that translation and the sampling of negatives add.
+        if message := limit_message(task, round(train_share * counts["train"]["kept"]), config.load_section(TrainSettings)):
+            click.echo(message)
 
 
 @cli.command

@@ -108,6 +108,17 @@ class History:
     best_step: int = 0
 
 
+def limit_message(task: str, row_count: int, settings: TrainSettings) -> str | None:
+    """Return a sentence for people if ``train.max_rows`` leaves out training rows, None if all rows are used."""
+    rows_of_all_epochs = math.ceil(settings.epochs * row_count)
+    if settings.max_rows is None or rows_of_all_epochs <= settings.max_rows:
+        return None
+    return (
+        f"{task}: train.max_rows is {settings.max_rows:,}, so that training uses only a part of the {rows_of_all_epochs:,} rows of all "
+        "epochs; set it to null in params.yaml to use all of them"
+    )
+
+
 def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[list[int]]:
     """Divide all epochs into optimizer steps of about `batch_size` rows.
 

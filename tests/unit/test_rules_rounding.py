@@ -103,6 +103,7 @@ REASONS = {
         "babelcart/card.py::eval_results: format",
         "babelcart/card.py::format_score: format",
         "babelcart/card.py::score_table: format",
+        "babelcart/commands/check.py::check_data: round",
         "babelcart/commands/experiments.py::run: format",
         "babelcart/commands/results.py::attack_table: format",
         "babelcart/commands/results.py::cells: format",

@@ -222,6 +222,15 @@ def steps(settings: TrainSettings) -> list[list[int]]:
     return list(loop.step_order(rows, settings))
 
 
+@pytest.mark.parametrize(
+    ("max_rows", "epochs", "expected"), [(None, 1, None), (100, 1, None), (50, 0.5, None), (50, 1, "100"), (150, 2, "200")]
+)
+def test_a_limit_that_leaves_out_rows_is_told(max_rows: int | None, epochs: float, expected: str | None) -> None:
+    message = loop.limit_message("qc", 100, dataclasses.replace(SETTINGS, max_rows=max_rows, epochs=epochs))
+    assert (message is None) == (expected is None)
+    assert message is None or f"a part of the {expected} rows" in message
+
+
 def test_validation_rows_with_one_label_are_refused(folder: Path) -> None:
     adapted = loading.add_adapter(loading.load_base(folder, MODEL_SETTINGS), MODEL_SETTINGS, 0)
     rows = [TokenRow((1, 2), (3,))] * 2
