@@ -50,7 +50,7 @@ def main() -> None:
     if RWLOCK.exists():
         try:
             json.loads(RWLOCK.read_text(encoding="utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             RWLOCK.unlink()
             click.echo(f"{RWLOCK} was truncated: removed")
     with objects.fresh_repo() as repo:

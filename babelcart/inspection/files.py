@@ -117,6 +117,8 @@ def _check_json_lines(path: Path, start: str) -> None:
     first = start.partition("\n")[0]
     try:
         json.loads(first)
+    except RecursionError:
+        raise UserError(f"{path}, line 1 is JSON that is nested too deeply; write rows as one flat object a line") from None
     except ValueError:
         if first.rstrip() == "{" or start.count("\n") < 2:
             raise UserError(

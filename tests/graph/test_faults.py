@@ -58,7 +58,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 def test_a_killed_stage_ends_with_the_same_bytes(ground: Ground, stage: str, number: int, seconds: float) -> None:
     before = Before(stage, ground.tree(stage, f"before-{stage}"), seconds, seconds)
     outcome = faults.kill(before, number, 0, ground.expected)
-    assert (outcome.different, outcome.healed) == ([], "repro"), outcome
+    # DVC writes dvc.lock in place: a kill of its process may truncate it, and then `dvc repro` asks for `babelcart heal`.
+    accepted = {"stage": ["repro"], "group": ["repro", "heal"]}
+    assert outcome.different == [], outcome
+    assert outcome.healed in accepted[outcome.whom], outcome
     if stage == "train":
         assert outcome.lost is not None
         assert 0 <= outcome.lost <= 5

@@ -100,6 +100,7 @@ def test_the_content_gives_the_format(project: Project, name: str) -> None:
         (b"", "is empty"),
         (b'[\n{"a": 1}\n]\n', "is a JSON array"),
         (b'{\n "a": 1\n}\n', "on several lines"),
+        (b'{"a": ' + b"[" * 20_000, "line 1 is JSON that is nested too deeply"),
         (b"PK\x03\x04damaged", "zip"),
         (b"\xff\xfe\0\0binary\0\0\0", "starts like utf-32"),
         (b"binary\0\1\0\0binary", "is neither text nor Parquet"),

@@ -167,6 +167,14 @@ def _mapped_tag() -> bool:
     return parser._languages(["\ufeffshop\u00a01\u200b"], {}) == ["de"]
 
 
+def _repeated_tag() -> bool:
+    try:
+        ReadOptions(languages={"Shop 1": "de", "\ufeffshop\u00a01\u200b": "en"})
+    except ValueError as error:
+        return "two languages" in str(error)
+    return False
+
+
 def _language_tag() -> bool:
     return languages.iso_code("\ufeffe\u200bn-US") == languages.iso_code("EN")
 
@@ -324,6 +332,7 @@ COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/rows/cleaning.py", "normalise", _deduplicate),
     ("babelcart/rows/languages.py", "normalise", _language_tag),
     ("babelcart/reading/parsing.py", "normalise", _mapped_tag),
+    ("babelcart/reading/sources.py", "normalise", _repeated_tag),
     ("babelcart/split.py", "normalise", _group),
     ("babelcart/split.py", "fold", _near_duplicates),
     ("babelcart/rows/taxonomy.py", "normalise", _related),
@@ -355,6 +364,7 @@ AS_WRITTEN = {
     "babelcart/translation/augment.py": "skips repeated texts before they are compared in their forms; groups by language",
     "babelcart/split.py": "skips repeated texts before they are compared in their forms",
     "babelcart/reading/readers.py": "splits each path once",
+    "babelcart/rows/damage.py": "checks each written text once",
     "babelcart/report/rows.py": "stores each text of the page once",
     "babelcart/embedding/similarity.py": "the encoder reads the text as it is written",
 }
