@@ -25,6 +25,7 @@ TEST_SHARE = 0.2
 MEMORY = "translations.csv"  # a translation memory without entries
 _ENOUGH_IDS = 0.1  # share of the rows whose ids a file of labels must have
 _SECOND_LANGUAGE = 0.2  # share of the queries from which another language is mentioned
+_ENOUGH_QUERIES = 20  # different queries from which the shares of their languages say something about a file
 _ENOUGH_LABELS = 10  # rows of a file with a single label from which its scale may be another one
 _OPTIONS = ("format", "encoding", "delimiter", "quoting", "header")
 
@@ -320,7 +321,8 @@ class _Planner:
                 f"no column of languages; by lingua, the queries are most likely in {constant} (single queries: {_percentages(shares)})"
             )
             source.tags = {constant: table.rows}
-            if others := [code for code, share in shares.items() if code != constant and share >= _SECOND_LANGUAGE]:
+            others = [code for code, share in shares.items() if code != constant and share >= _SECOND_LANGUAGE]
+            if others and len(texts) >= _ENOUGH_QUERIES:
                 self.proposal.remarks.append(
                     f"{table.path.name}: many queries seem to be in {', '.join(others)}, but no column states the language of a row, so "
                     f"that all rows are read as {constant}; add a column of languages if they are in several"
