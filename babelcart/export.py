@@ -70,13 +70,15 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, decision: Dec
     Raises
     ------
     UserError
-        If `out` exists, or `babelcart.model.loading.check_adapter` rejects the adapter.
+        If `out` exists, or `babelcart.model.loading.check_adapter` rejects the adapter, or the prompt in params.yaml is another one than
+        that of the adapter.
     """
     from huggingface_hub import ModelCard
 
     if out.exists():
         raise UserError(f"{out} exists; choose another folder or remove it")
     check_adapter(task_model.adapter)
+    task_model.check_prompt()
     tokenizer = task_model.load_tokenizer()
     unfinished = out.with_name(f".{out.name}.half")  # renamed to `out` when complete
     shutil.rmtree(unfinished, ignore_errors=True)

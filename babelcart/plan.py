@@ -7,7 +7,7 @@ the memory and operations of a pack. The constants below convert them to memory 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,22 @@ from typing import TYPE_CHECKING, Any
 from babelcart.core.errors import UserError, readable_folder
 from babelcart.cost import PackCost, ParameterCounts, count_parameters, dtype_bytes, pack_cost
 from babelcart.model.batching import scoring_packs, step_packs
-from babelcart.model.packing import TokenRow, common_prefix
+from babelcart.model.packing import TokenRow, trie_tokens
 
 if TYPE_CHECKING:
     from babelcart.model.loading import ModelSettings
+    from babelcart.model.scoring import Predict
     from babelcart.training.loop import TrainSettings
 
 GIB = 2**30
-# Fraction of the rate of a single matrix product that training and scoring reach on this machine, and of the data sheet's rate on a GPU.
-TRAIN_SHARE, SCORE_SHARE, GPU_SHARE = 0.45, 0.5, 0.35
-# Bytes of the process per byte that a pack needs on a CPU: the allocator leaves gaps between packs of different sizes. Measured.
-CPU_ALLOCATOR = 4.0
+# Fraction of the rate of a single matrix product that training and scoring reach on this machine, by dtype, and fraction of the data
+# sheet's rate on a GPU. In bfloat16, products are so fast that the other operations take a larger share. Measured on CPUs.
+TRAIN_SHARE = {"bfloat16": 0.45, "float32": 0.58}
+SCORE_SHARE = {"bfloat16": 0.5, "float32": 0.7}
+GPU_SHARE = 0.35
+# Bytes of the process per byte that a pack needs on a CPU, by dtype: the allocator leaves gaps between packs of different sizes, and
+# products in bfloat16 need copies. Measured.
+CPU_ALLOCATOR = {"bfloat16": 4.0, "float32": 1.5}
 # Minimum time of an operation on a GPU in seconds. It determines the time of small packs.
 CALL_SECONDS = 6e-6
 # GiB that CUDA itself and the gaps of its allocator take.
@@ -85,6 +90,11 @@ class Workload:
     padded_tokens: int
     largest_packs: tuple[list[TokenRow], ...]
 
+    @property
+    def tokens_per_row(self) -> float:
+        """Computed tokens of a row, on average."""
+        return self.tokens / self.rows
+
 
 def training_workload(rows: Sequence[TokenRow], steps: Iterable[Sequence[int]], max_tokens: int) -> Workload:
     """Count the packs of a training run.
@@ -94,24 +104,30 @@ def training_workload(rows: Sequence[TokenRow], steps: Iterable[Sequence[int]], 
     rows : sequence of TokenRow
         The training rows.
     steps : iterable of sequence of int
-        Row indices of each optimizer step, from `babelcart.training.loop.step_order`. At least one step.
+        Row indices of each optimizer step, from `babelcart.training.steps.step_order`. At least one step.
     max_tokens : int
         Token budget of a pack.
     """
     return _count([rows[row_index] for row_index in pack] for step in steps for pack in step_packs(step, rows, max_tokens))
 
 
-def scoring_workload(splits: Iterable[Sequence[TokenRow]], max_tokens: int) -> Workload:
+def scoring_workload(splits: Iterable[Sequence[TokenRow]], settings: Predict) -> Workload:
     """Count the packs of scoring.
 
     Parameters
     ----------
     splits : iterable of sequence of TokenRow
         Rows of each split; splits are scored one after another. At least one row.
-    max_tokens : int
-        Token budget of a pack.
+    settings : Predict
+        `max_tokens` and `chunk_rows` are used.
     """
-    return _count([rows[row_index] for row_index in pack] for rows in splits for pack in scoring_packs(rows, max_tokens))
+    packs = (pack for rows in splits for pack in _scoring_packs(rows, settings))
+    return _count(packs)
+
+
+def _scoring_packs(rows: Sequence[TokenRow], settings: Predict) -> Iterator[list[TokenRow]]:
+    for pack in scoring_packs(rows, settings.max_tokens, settings.chunk_rows):
+        yield [rows[row_index] for row_index in pack]
 
 
 def _count(packs: Iterable[list[TokenRow]]) -> Workload:
@@ -119,27 +135,20 @@ def _count(packs: Iterable[list[TokenRow]]) -> Workload:
     longest_pack: list[TokenRow] = []
     widest_pack: list[TokenRow] = []
     for pack in packs:
-        pack_tokens, area = _pack_tokens(pack), _attention_area(pack)
+        pack_tokens, area = trie_tokens(pack), _attention_area(pack)
         if pack_tokens > most_tokens:
             most_tokens, longest_pack = pack_tokens, pack
         if area > largest_area:
             largest_area, widest_pack = area, pack
         row_count, pack_count, tokens = row_count + len(pack), pack_count + 1, tokens + pack_tokens
-        padded_tokens += len(pack) * max(len(row.query) + len(row.candidate) for row in pack)
+        padded_tokens += len(pack) * max(len(row.tokens) for row in pack)
     largest_packs = (longest_pack,) if widest_pack == longest_pack else (longest_pack, widest_pack)
     return Workload(row_count, pack_count, tokens, padded_tokens, largest_packs)
 
 
-def _pack_tokens(pack: Sequence[TokenRow]) -> int:
-    """Length of the sequence that `babelcart.model.packing.pack_rows` builds."""
-    shared = common_prefix(pack)
-    return shared + sum(len(query) - shared for query in {row.query for row in pack}) + sum(len(row.candidate) for row in pack)
-
-
 def _attention_area(pack: Sequence[TokenRow]) -> int:
-    """Entries of the padded attention matrices of all candidates of a pack."""
-    candidate_tokens, query_tokens = max(len(row.candidate) for row in pack), max(len(row.query) for row in pack)
-    return len(pack) * candidate_tokens * (candidate_tokens + query_tokens)
+    """Upper bound of the entries of the attention matrices of a pack."""
+    return len(pack) * max(len(row.tokens) for row in pack) ** 2
 
 
 def read_config(folder: Path, model: ModelSettings) -> Any:
@@ -228,13 +237,13 @@ def this_machine(config: Any, model: ModelSettings, tokens: int) -> Machine:
 
     text_config = config.get_text_config()
     rate = _product_flops(tokens, text_config.hidden_size, text_config.intermediate_size, getattr(torch, model.dtype), device())
-    train_flops, score_flops = rate * TRAIN_SHARE, rate * SCORE_SHARE
+    train_flops, score_flops = rate * TRAIN_SHARE[model.dtype], rate * SCORE_SHARE[model.dtype]
     if device() == "cuda":
         name = f"this machine ({torch.cuda.get_device_name()}, {rate / 1e12:.0f} TFLOP/s)"
         memory_bytes = torch.cuda.get_device_properties(0).total_memory
         return Machine(name, memory_bytes, CUDA_GIB * GIB, 1.0, train_flops, score_flops, CALL_SECONDS)
     name = f"this machine ({torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s)"
-    return Machine(name, _installed_bytes(), _resident_bytes(), CPU_ALLOCATOR, train_flops, score_flops)
+    return Machine(name, _installed_bytes(), _resident_bytes(), CPU_ALLOCATOR[model.dtype], train_flops, score_flops)
 
 
 def _product_flops(rows: int, inner: int, columns: int, dtype: Any, device: str) -> float:
@@ -293,8 +302,8 @@ class Plan:
         Its numbers of parameters.
     steps : int
         Optimizer steps.
-    train, predict : Workload
-        The packs of training, and those of all splits that `predict` scores.
+    train, predict, one_query : Workload
+        The packs of training, those of all splits that `predict` scores, and those of one query with all candidates.
     validation_tokens : int
         Tokens that the evaluation steps of training score.
     train_cost, score_cost : PackCost
@@ -306,6 +315,7 @@ class Plan:
     steps: int
     train: Workload
     predict: Workload
+    one_query: Workload
     validation_tokens: int
     train_cost: PackCost
     score_cost: PackCost
@@ -348,14 +358,17 @@ class PlannedRows:
         The rows that `babelcart.training.loop.Trainer` is given.
     predict : sequence of sequence of TokenRow
         The rows of each split that `predict` scores.
+    one_query : sequence of TokenRow
+        One query with every candidate of these splits, as a search page or a classifier of queries scores it.
     """
 
     train: Sequence[TokenRow]
     validation: Sequence[TokenRow]
     predict: Sequence[Sequence[TokenRow]]
+    one_query: Sequence[TokenRow]
 
 
-def make_plan(config: Any, model: ModelSettings, settings: TrainSettings, predict_max_tokens: int, rows: PlannedRows) -> Plan:
+def make_plan(config: Any, model: ModelSettings, settings: TrainSettings, predict: Predict, rows: PlannedRows) -> Plan:
     """Plan a training run and the scoring after it.
 
     Parameters
@@ -366,37 +379,39 @@ def make_plan(config: Any, model: ModelSettings, settings: TrainSettings, predic
         The model to train.
     settings : TrainSettings
         Settings of the training run.
-    predict_max_tokens : int
-        Token budget of a pack in `predict`, ``predict.max_tokens``.
+    predict : Predict
+        Settings of scoring.
     rows : PlannedRows
         The rows to train on and to score.
     """
-    from babelcart.training.loop import step_order
+    from babelcart.training.steps import step_order
 
     steps = list(step_order(rows.train, settings))
     train = training_workload(rows.train, steps, settings.max_tokens)
-    predict = scoring_workload(rows.predict, predict_max_tokens)
+    scored = scoring_workload(rows.predict, predict)
     return Plan(
         model,
         count_parameters(config, model),
         len(steps),
         train,
-        predict,
+        scored,
+        scoring_workload([rows.one_query], predict),
         _validation_tokens(rows.validation, settings, len(steps)),
         pack_cost(config, model, train.largest_packs, train=True),
-        pack_cost(config, model, predict.largest_packs, train=False),
+        pack_cost(config, model, scored.largest_packs, train=False),
     )
 
 
 def _validation_tokens(rows: Sequence[TokenRow], settings: TrainSettings, step_count: int) -> int:
     """Tokens that the evaluation steps of a training run score."""
-    from babelcart.training.loop import LabelledRows, sample_queries
+    from babelcart.model.scoring import Predict
+    from babelcart.training.steps import sample_queries
 
     if settings.eval_steps is None:
         return 0
-    sample = sample_queries(LabelledRows(rows, [0] * len(rows)), settings.eval_rows, settings.seed)
+    sample = [rows[row_index] for row_index in sample_queries(rows, settings.eval_rows, settings.seed)]
     evaluations = math.ceil(step_count / settings.eval_steps)  # the last optimizer step is always evaluated
-    return evaluations * scoring_workload([sample.rows], settings.max_tokens).tokens
+    return evaluations * scoring_workload([sample], Predict(max_tokens=settings.max_tokens)).tokens
 
 
 def plan_lines(plan: Plan, machines: Iterable[Machine]) -> list[str]:
@@ -422,6 +437,37 @@ def plan_lines(plan: Plan, machines: Iterable[Machine]) -> list[str]:
     return lines
 
 
+def order_lines(plans: Mapping[str, Plan], machine: Machine, group_by: Sequence[str]) -> list[str]:
+    """Compare orders of query and candidate in the prompt, as lines to print.
+
+    Parameters
+    ----------
+    plans : mapping of str to Plan
+        A plan for each order, by its name; the first is the order in params.yaml.
+    machine : Machine
+        The machine whose speed and memory are printed.
+    group_by : sequence of str
+        ``train.group_by`` of each plan.
+    """
+    workloads = ("train", "predict", "one_query")
+    names = {"train": "train", "predict": "predict", "one_query": "one query with all candidates"}
+    lines = [f"  order of the prompt (train.group_by: {' and '.join(group_by)}): tokens a row, rows/s and memory on this machine"]
+    for order, plan in plans.items():
+        figures = []
+        for workload in workloads:
+            estimate = {"train": plan.train_estimate, "predict": plan.predict_estimate}.get(workload)
+            text = f"{names[workload]} {getattr(plan, workload).tokens_per_row:.1f}"
+            if estimate:
+                cost = estimate(machine)
+                rate = getattr(plan, workload).rows / cost.seconds
+                text += f" ({rate:,.{0 if rate >= 10 else 2}f} rows/s, {cost.memory_bytes / GIB:.1f} GiB)"
+            figures.append(text)
+        lines.append(f"    {order}: {', '.join(figures)}")
+    cheaper = {workload: min(plans, key=lambda order: getattr(plans[order], workload).tokens) for workload in workloads}
+    lines.append("    fewest tokens: " + "; ".join(f"{names[workload]}: {order}" for workload, order in cheaper.items()))
+    return lines
+
+
 def _advice(model: ModelSettings) -> str:
     """Settings that lower the memory of training and are not in use yet."""
     options = ["a smaller train.max_tokens"]
@@ -438,8 +484,12 @@ def _format_duration(seconds: float) -> str:
 
 def assumptions() -> str:
     """State the assumptions behind the estimates in one line."""
+    shares = "; ".join(
+        f"in {dtype}, training reaches {TRAIN_SHARE[dtype]:.0%} and scoring {SCORE_SHARE[dtype]:.0%} of the rate of one matrix product on "
+        f"this machine, and a CPU needs {CPU_ALLOCATOR[dtype]:g} bytes per byte of a pack"
+        for dtype in TRAIN_SHARE
+    )
     return (
-        f"Assumptions: training reaches {TRAIN_SHARE:.0%} and scoring {SCORE_SHARE:.0%} of the rate of one matrix product on this machine; "
-        f"a GPU reaches {GPU_SHARE:.0%} of its data sheet and takes at least {CALL_SECONDS * 1e6:.0f} µs per operation; "
-        f"a CPU needs {CPU_ALLOCATOR:g} bytes per byte of a pack; CUDA takes {CUDA_GIB:g} GiB. Loading the model is not included."
+        f"Assumptions: {shares}; a GPU reaches {GPU_SHARE:.0%} of its data sheet and takes at least {CALL_SECONDS * 1e6:.0f} µs per "
+        f"operation; CUDA takes {CUDA_GIB:g} GiB. Loading the model is not included."
     )

@@ -30,7 +30,7 @@ from babelcart.model.packing import TokenRow
 from babelcart.training import loop
 
 TOKENIZER = Path("models/gemma3-270m/base")
-PACK_TOKENS = 4096
+PREDICT = scoring.Predict()
 BATCH = 32
 RATE = 1e-4
 TINY: dict[str, Any] = dict(
@@ -101,8 +101,7 @@ def trainer_seconds(model: Any, data: loop.LabelledRows, answers: prompts.LabelT
     from transformers import Trainer, TrainingArguments
 
     rows = [
-        {"ids": [*row.query, *row.candidate, answers.positive if label else answers.negative]}
-        for row, label in zip(data.rows, data.labels, strict=True)
+        {"ids": [*row.tokens, answers.positive if label else answers.negative]} for row, label in zip(data.rows, data.labels, strict=True)
     ]
 
     def collate(items: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -134,7 +133,7 @@ def read_rows(path: Path, count: int, vocabulary: int | None) -> tuple[loop.Labe
         def inside(tokens: tuple[int, ...]) -> tuple[int, ...]:
             return tuple(token % vocabulary for token in tokens)
 
-        rows = [TokenRow(inside(row.query), inside(row.candidate)) for row in rows]
+        rows = [TokenRow(inside(row.tokens), inside(row.query), inside(row.candidate)) for row in rows]
         answers = prompts.LabelTokens(answers.negative % vocabulary, answers.positive % vocabulary)
     return loop.LabelledRows(rows, labels), answers
 
@@ -162,12 +161,12 @@ def main(data: Path, name: str, quantization: Quantization, rows: int, peer_batc
     peak = matrix_peak()
     model = loading.add_adapter(build(shape, quantization), replace(model_settings, quantization=quantization), seed=0)
     peak_memory()
-    tokens = plan.scoring_workload([encoded], PACK_TOKENS).tokens
+    tokens = plan.scoring_workload([encoded], PREDICT).tokens
     weights = weights_of_linears(model, quantization)
 
-    scoring.score(model, encoded[:64], answers, PACK_TOKENS)  # warm up
+    scoring.score(model, encoded[:64], answers, PREDICT)  # warm up
     print(f"{name}, {quantization}, {count} rows, {tokens} tokens; fastest product {peak / 1e12:.2f} TFLOP/s")
-    seconds = timed(lambda: scoring.score(model, encoded, answers, PACK_TOKENS))
+    seconds = timed(lambda: scoring.score(model, encoded, answers, PREDICT))
     share = 2 * weights * tokens / seconds / peak
     print(f"score     {count / seconds:.1f} rows/s, {tokens / seconds:.0f} tokens/s, {share:.0%} of the peak, {peak_memory():.1f} GiB")
 

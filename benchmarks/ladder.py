@@ -66,7 +66,7 @@ class Rung:
             from babelcart.model.packing import pack_rows
 
             return loading.label_logits(self.model, pack_rows(rows), self.labels)
-        return self.padded_logits([[*row.query, *row.candidate] for row in rows])
+        return self.padded_logits([list(row.tokens) for row in rows])
 
     def padded_logits(self, ids: list[list[int]]) -> Any:
         """`logits` of rows that are padded on the right."""
@@ -111,15 +111,15 @@ def build(task: str, settings: dict[str, Any], train: bool) -> tuple[Rung, Any]:
 
 def encode(tokenizer: Any, rows: pd.DataFrame, settings: dict[str, Any]) -> tuple[list[Any], list[list[int]]]:
     """Return the rows as tokens, and the indices of the rows of each batch."""
-    from babelcart.model import batching
-    from babelcart.model.packing import TokenRow
+    from babelcart.model import batching, packing
 
     encoded = tokenizer.encode_table(rows)
-    if not settings.get("shared"):  # every token except the first belongs to the candidate
-        encoded = [TokenRow(row.query[:1], (*row.query[1:], *row.candidate)) for row in encoded]
+    if not settings.get("shared"):
+        for module in (packing, batching):
+            module.shared_length = lambda tokens, other: 0  # type: ignore[attr-defined]
     order = list(range(len(encoded)))
     if settings.get("sorted"):
-        order = batching.sort_by_length(encoded)
+        order = batching.sort_by_tokens(order, encoded)
     if settings.get("budget"):
         return encoded, list(batching.split_by_budget(order, encoded, settings["budget"]))
     return encoded, [order[start : start + BATCH] for start in range(0, len(order), BATCH)]

@@ -1,19 +1,22 @@
 """Compare the speed of scoring with gemma3-270m to other scorers: same base model, same rows, same prompt.
 
-    pip install sentence-transformers
+    pip install sentence-transformers openvino nncf
     export PYTHONPATH=. OMP_NUM_THREADS=2
     python benchmarks/scoring.py                                             # rows of the sample, after `dvc repro`
     python benchmarks/scoring.py --data FOLDER/qc.csv                        # rows of your own
     python benchmarks/scoring.py --instruction benchmarks/instruction.txt    # 60 words before the prompt
+    python benchmarks/scoring.py --data FOLDER/qc.csv --rows 13000 --one-query    # one query with all of their candidates
 
 Systems:
 
 * *classifier*: the loop of the competition's winner, AutoModelForSequenceClassification over padded batches.
 * *causal*: the same loop with AutoModelForCausalLM, padded on the left, so that only the logits of the last position are computed.
 * *CrossEncoder*: that of sentence-transformers, which sorts by length itself.
+* *OpenVINO*: padded batches, compiled by OpenVINO, with the logits of the two answers at the last position only.
+* *OpenVINO int8*: the same, with weights and activations quantised to 8 bits by NNCF, calibrated on validation rows.
 
-Babelcart scores with the adapter in place and *causal* with the same adapter merged. The other two have a head of random weights, which
-costs the same.
+Babelcart scores with the adapter in place; *causal* and both OpenVINO systems score with the same adapter merged. The other two have a head
+of random weights, which costs the same.
 
 Method:
 
@@ -45,6 +48,8 @@ from sides import BASE, MODEL, OURS, System
 from babelcart.core.tasks import TASKS
 
 WARM_UP = 32
+CALIBRATION_ROWS = 128
+OPENVINO_CHOICES: dict[str, list[Any]] = {"batch": [16, 4, 8, 32], "hint": ["LATENCY", "THROUGHPUT"]}
 
 Figures = dict[str, float]
 
@@ -66,6 +71,8 @@ def peers() -> list[System]:
             {key: value for key, value in start.items() if key != "sorted"},
             {key: values for key, values in choices.items() if key != "sorted"},
         ),
+        System("OpenVINO", {"batch": 16, "hint": "LATENCY", "precision": "bf16"}, OPENVINO_CHOICES | {"precision": ["bf16", "f32"]}),
+        System("OpenVINO int8", {"batch": 16, "hint": "LATENCY", "precision": "f32"}, OPENVINO_CHOICES | {"precision": ["f32", "bf16"]}),
     ]
 
 
@@ -86,13 +93,13 @@ def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[
 
     model_settings, tokenizer = sides.load(task)
     model = loading.load_adapter(loading.load_base(BASE, model_settings), Path("models") / MODEL / task)
-    budget = scoring.Predict().max_tokens
-    scoring.score(model, tokenizer.encode_table(rows.iloc[:WARM_UP]), tokenizer.labels, budget)
+    predict = scoring.Predict()
+    scoring.score(model, tokenizer.encode_table(rows.iloc[:WARM_UP]), tokenizer.labels, predict)
     start = time.time()
     encoded = tokenizer.encode_table(rows)
-    probability = scoring.score(model, encoded, tokenizer.labels, budget)
+    probability = scoring.score(model, encoded, tokenizer.labels, predict)
     figures = measured(len(rows), start, time.time())
-    work = plan.scoring_workload([encoded], budget)
+    work = plan.scoring_workload([encoded], predict)
     decoder = model.get_base_model().get_decoder()
     figures["flops"] = sides.linear_operations(decoder, work.rows, work.tokens, train=False) / work.rows
     return figures, probability
@@ -124,7 +131,7 @@ def loop(rows: pd.DataFrame, task: str, settings: dict[str, Any], causal: bool) 
     answers = [tokenizer.labels.negative, tokenizer.labels.positive]
 
     def score(table: pd.DataFrame) -> np.ndarray:
-        ids = [[*row.query, *row.candidate] for row in tokenizer.encode_table(table)]
+        ids = [list(row.tokens) for row in tokenizer.encode_table(table)]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index])) if settings["sorted"] else list(range(len(ids)))
         probability = np.empty(len(ids))
         for first in range(0, len(ids), settings["batch"]):
@@ -152,10 +159,11 @@ def cross_encoder(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tu
     model.model.config.pad_token_id = model.tokenizer.pad_token_id
 
     def score(table: pd.DataFrame) -> None:
+        first, second = prompt.template.split("{candidate}")
         pairs = [
             (
-                prompt.query.format(query=row.origin_query, pivot=row.pivot or row.origin_query, language=row.language),
-                prompt.candidate.format(candidate=row.candidate) + prompt.suffix,
+                first.format(query=row.origin_query, pivot=row.pivot or row.origin_query, language=row.language),
+                row.candidate + second,
             )
             for row in table.itertuples()
         ]
@@ -167,11 +175,93 @@ def cross_encoder(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tu
     return measured(len(rows), start, time.time()), None
 
 
+def answer_logits(base: Any, answers: list[int]) -> Any:
+    """A module that computes the logits of `answers` at the last position of right-padded rows: (N, T) -> (N, 2)."""
+    import torch
+
+    class AnswerLogits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder = base.get_decoder()
+            self.register_buffer("head", base.get_output_embeddings().weight[answers].detach().clone())  # (2, D)
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            hidden = self.decoder(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state  # (N, T, D)
+            last = attention_mask.sum(-1) - 1  # (N,)
+            return hidden[torch.arange(hidden.shape[0]), last].float() @ self.head.float().T
+
+    return AnswerLogits().eval()
+
+
+def openvino(rows: pd.DataFrame, task: str, settings: dict[str, Any], quantised: bool) -> tuple[Figures, np.ndarray | None]:
+    """Score padded batches of similar length with a model that OpenVINO compiled; THROUGHPUT runs several batches at once."""
+    import openvino
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from babelcart.model import loading
+
+    _, tokenizer = sides.load(task)
+    base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32, attn_implementation="sdpa")
+    merged = loading.load_adapter(base, Path("models") / MODEL / task).merge_and_unload()
+    example = {"input_ids": torch.ones(2, 8, dtype=torch.long), "attention_mask": torch.ones(2, 8, dtype=torch.long)}
+    with torch.inference_mode():
+        graph = openvino.convert_model(answer_logits(merged, [tokenizer.labels.negative, tokenizer.labels.positive]), example_input=example)
+    del base, merged
+
+    def batches(table: pd.DataFrame) -> tuple[list[list[int]], list[dict[str, np.ndarray]]]:
+        ids = [list(row.tokens) for row in tokenizer.encode_table(table)]
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]))
+        groups = [order[first : first + settings["batch"]] for first in range(0, len(order), settings["batch"])]
+        padded = [dict(tokenizer.tokenizer.pad({"input_ids": [ids[index] for index in group]}, return_tensors="np")) for group in groups]
+        return groups, padded
+
+    tokenizer.tokenizer.padding_side = "right"
+    if quantised:
+        import nncf
+
+        calibration = pd.read_parquet(f"build/translate/{task}/validation.parquet").iloc[:CALIBRATION_ROWS]
+        graph = nncf.quantize(
+            graph, nncf.Dataset(batches(calibration)[1]), model_type=nncf.ModelType.TRANSFORMER, subset_size=CALIBRATION_ROWS
+        )
+    compiled = openvino.compile_model(
+        graph,
+        "CPU",
+        {
+            "PERFORMANCE_HINT": settings["hint"],
+            "INFERENCE_PRECISION_HINT": settings["precision"],
+            "INFERENCE_NUM_THREADS": int(sides.threads()),
+        },
+    )
+
+    def score(table: pd.DataFrame) -> np.ndarray:
+        groups, padded = batches(table)
+        probability = np.empty(len(table))
+        queue = openvino.AsyncInferQueue(compiled)
+
+        def store(request: Any, group: list[int]) -> None:
+            logits = request.get_output_tensor().data.astype(float)  # (N, 2)
+            probability[group] = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+
+        queue.set_callback(store)
+        for group, inputs in zip(groups, padded, strict=True):
+            queue.start_async(inputs, group)
+        queue.wait_all()
+        return probability
+
+    score(rows.iloc[:WARM_UP])
+    start = time.time()
+    probability = score(rows)
+    return measured(len(rows), start, time.time()), probability
+
+
 SIDES: dict[str, Callable[[pd.DataFrame, str, dict[str, Any]], tuple[Figures, np.ndarray | None]]] = {
     OURS: babelcart,
     "classifier": partial(loop, causal=False),
     "causal": partial(loop, causal=True),
     "CrossEncoder": cross_encoder,
+    "OpenVINO": partial(openvino, quantised=False),
+    "OpenVINO int8": partial(openvino, quantised=True),
 }
 
 
@@ -184,6 +274,7 @@ class Options:
     rows: int
     tune_rows: int
     repeats: int
+    one_query: bool
     only: tuple[str, ...]
     system: str | None
     settings: str
@@ -196,7 +287,8 @@ def run_in_this_process(options: Options, rows: pd.DataFrame) -> Figures:
 
     figures, probability = SIDES[str(options.system)](rows, options.task, json.loads(options.settings))
     if probability is not None:
-        figures["auc"] = float(roc_auc_score(rows["label"].astype(int), probability))
+        if not options.one_query:
+            figures["auc"] = float(roc_auc_score(rows["label"].astype(int), probability))
         if options.keep:
             np.save(options.keep / f"{options.system}.npy", probability)
             if (ours := options.keep / f"{OURS}.npy").exists():
@@ -207,7 +299,7 @@ def run_in_this_process(options: Options, rows: pd.DataFrame) -> Figures:
 def compare(options: Options) -> None:
     """Tune the peers, run all systems in turns, print the tables."""
     systems = [system for system in [System(OURS), *peers()] if not options.only or system.name in options.only]
-    given = ["--data", str(options.data), "--task", options.task]
+    given = ["--data", str(options.data), "--task", options.task, *(["--one-query"] if options.one_query else [])]
     if options.tune_rows:
         lines = [line for system in systems for line in sides.tune(__file__, system, [*given, "--rows", str(options.tune_rows)])]
         print(sides.tuning_table(lines), flush=True)
@@ -227,7 +319,8 @@ def compare(options: Options) -> None:
 @click.option("--rows", default=2000, show_default=True, help="Approximate number of rows.")
 @click.option("--tune-rows", default=512, show_default=True, help="Rows for each setting of the peers; 0: use the first settings.")
 @click.option("--repeats", default=3, show_default=True, help="Number of rounds.")
-@sides.instruction
+@click.option("--one-query", is_flag=True, help="Score the first query with every candidate of the rows instead.")
+@sides.prompt_options
 @click.option("--only", multiple=True, type=click.Choice(list(SIDES)), help="Run only this system; repeatable.")
 @click.option("--system", hidden=True)
 @click.option("--settings", default="{}", hidden=True)
@@ -235,6 +328,10 @@ def compare(options: Options) -> None:
 def main(**given: Any) -> None:
     options = Options(**given)
     rows, _ = sides.read_rows(options.data, options.rows)
+    if options.one_query:
+        first = rows.iloc[0]
+        texts = {"language": first["language"], "origin_query": first["origin_query"], "pivot": first["pivot"]}
+        rows = rows.drop_duplicates("candidate").assign(**texts)
     if options.system:
         print(json.dumps(run_in_this_process(options, rows)))
         return

@@ -207,28 +207,46 @@ def precision() -> Any:
 
 
 def load(task: str) -> Any:
-    """Return the settings of the model and its tokenizer; the prompt follows the text of `instruction`, if one is given."""
+    """Return the settings of the model and its tokenizer, with the prompt of the options of `prompt_options`."""
     from babelcart.model.task_model import read_task_model
 
     task_model = read_task_model(BASE.parent, task)
+    prompt = task_model.prompt
     if path := os.environ.get("INSTRUCTION"):
-        prompt = replace(task_model.prompt, query=Path(path).read_text(encoding="utf-8") + task_model.prompt.query)
-        task_model = replace(task_model, prompt=prompt)
+        prompt = replace(prompt, template=Path(path).read_text(encoding="utf-8") + prompt.template)
+    if (first := os.environ.get("FIRST")) and prompt.query_first() != (first == "query"):
+        prompt = prompt.other_order()
+    task_model = replace(task_model, prompt=prompt)
     return task_model.local_settings, task_model.load_tokenizer()
 
 
-def _export_instruction(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    if path:
-        os.environ["INSTRUCTION"] = str(path)  # the processes of all sides inherit it
+def group_by() -> Any:
+    """Return the value of ``train.group_by`` for the option ``--first`` of `prompt_options`."""
+    return os.environ.get("FIRST", "query")
 
 
-instruction = click.option(
-    "--instruction",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    expose_value=False,
-    callback=_export_instruction,
-    help="File with a text that all sides put before the prompt, such as benchmarks/instruction.txt.",
-)
+def _export(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value and parameter.name:
+        os.environ[parameter.name.upper()] = str(value)  # the processes of all sides inherit it
+
+
+def prompt_options(command: Command) -> Command:
+    """Add the options ``--instruction`` and ``--first``, which change the prompt of all sides."""
+    instruction = click.option(
+        "--instruction",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        expose_value=False,
+        callback=_export,
+        help="File with a text that all sides put before the prompt, such as benchmarks/instruction.txt.",
+    )
+    first = click.option(
+        "--first",
+        type=click.Choice(["query", "candidate"]),
+        expose_value=False,
+        callback=_export,
+        help="What is first in the prompt of all sides; Babelcart also draws the rows of a step by it. Default: as in params.yaml.",
+    )
+    return instruction(first(command))
 
 
 def data_option(default: str) -> Callable[[Command], Command]:

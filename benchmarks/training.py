@@ -119,7 +119,9 @@ def auc_of(model: Any, tokenizer: Any, held_out: pd.DataFrame) -> float:
     """AUC on held-out rows with Babelcart's forward pass."""
     from babelcart.model import scoring
 
-    return auc(held_out, scoring.score(model, tokenizer.encode_table(held_out), tokenizer.labels, SCORING_TOKENS))
+    return auc(
+        held_out, scoring.score(model, tokenizer.encode_table(held_out), tokenizer.labels, scoring.Predict(max_tokens=SCORING_TOKENS))
+    )
 
 
 def measured(ends: Sequence[float], steps: Sequence[int]) -> Figures:
@@ -146,7 +148,9 @@ def our_settings(seed: int) -> Any:
     """Babelcart's settings, equal to those of the peers."""
     from babelcart.training import loop
 
-    return loop.TrainSettings(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
+    return loop.TrainSettings(
+        batch_size=BATCH, group_by=sides.group_by(), learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed
+    )
 
 
 def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
@@ -227,7 +231,7 @@ def trainer(work: Work, settings: dict[str, Any]) -> Figures:
     model = lora(model_settings, base, "SEQ_CLS", settings)
 
     def dataset(rows: pd.DataFrame) -> Any:
-        ids = [[*row.query, *row.candidate] for row in tokenizer.encode_table(rows)]
+        ids = [list(row.tokens) for row in tokenizer.encode_table(rows)]
         return Dataset.from_dict({"input_ids": ids, "labels": labels(rows)})
 
     clock = timer()
@@ -255,7 +259,7 @@ def sft_trainer(work: Work, settings: dict[str, Any]) -> Figures:
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype=sides.precision(), attn_implementation=settings["attention"])
     model = lora(model_settings, base, "CAUSAL_LM", settings)
     answers = (tokenizer.labels.negative, tokenizer.labels.positive)
-    prompts = [[*row.query, *row.candidate] for row in tokenizer.encode_table(train)]
+    prompts = [list(row.tokens) for row in tokenizer.encode_table(train)]
     with_answers = [ids + [answers[label]] for ids, label in zip(prompts, labels(train), strict=True)]
     rows = Dataset.from_dict({"input_ids": with_answers, "completion_mask": [[0] * len(ids) + [1] for ids in prompts]})
     clock = timer()
@@ -303,7 +307,7 @@ def prepare(work: Work, folder: Path) -> None:
     """Write the rows in the form that LLaMA-Factory reads."""
     _, tokenizer, train, _ = work.load()
     answers = (tokenizer.prompt.negative, tokenizer.prompt.positive)
-    decoded = [tokenizer.tokenizer.decode([*row.query, *row.candidate]) for row in tokenizer.encode_table(train)]
+    decoded = [tokenizer.tokenizer.decode(list(row.tokens)) for row in tokenizer.encode_table(train)]
     rows = [{"instruction": text, "input": "", "output": answers[label]} for text, label in zip(decoded, labels(train), strict=True)]
     (folder / "rows.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json", "count": len(rows)}}))
@@ -428,7 +432,7 @@ def compare(options: Options, work: Work) -> None:
 @click.option("--held", default=2000, show_default=True, help="Approximate number of held-out rows, for --quality.")
 @click.option("--llamafactory", help="Python interpreter of an environment that contains LLaMA-Factory.")
 @click.option("--compile", "compiled", is_flag=True, help="Also try torch.compile on the peers.")
-@sides.instruction
+@sides.prompt_options
 @click.option("--only", multiple=True, help="Run only this system; repeatable.")
 @click.option("--system", hidden=True)
 @click.option("--settings", default="{}", hidden=True)

@@ -30,13 +30,13 @@ def main(task: str, model: str) -> None:
 
     settings = config.load_section(attack.AttackSettings)
     task_model = read_task_model(Path("models") / model, task)
-    max_tokens = config.load_section(scoring.Predict).max_tokens
+    predict = config.load_section(scoring.Predict)
     rows = read_table(Path(f"build/translate/{task}/{settings.split}.parquet"), "pivot")
     tokenizer, adapted = task_model.load_tokenizer(), task_model.load_adapted()
 
     def score(texts: Sequence[RowTexts]) -> np.ndarray:
         token_rows = tokenizer.encode_many(texts)
-        return scoring.score(adapted, token_rows, tokenizer.labels, max_tokens, "attack")
+        return scoring.score(adapted, token_rows, tokenizer.labels, predict, "attack")
 
     write_table(Path(f"build/attack/{model}/{task}.parquet"), attack.score_attacks(rows, task_model.prompt, settings, score))
 

@@ -29,7 +29,7 @@ def main(task: str, model: str) -> None:
         adapted = task_model.load_adapted()
         for split, rows in tables.items():
             token_rows = tokenizer.encode_table(rows)
-            probability = scoring.score(adapted, token_rows, tokenizer.labels, settings.max_tokens, f"predict {split}")
+            probability = scoring.score(adapted, token_rows, tokenizer.labels, settings, f"predict {split}")
             columns = [name for name in (*ROW_COLUMNS, "origin") if name in rows]  # only validation has the column origin
             write_table(Path("predictions") / model / task / f"{split}.parquet", rows[columns].assign(probability=probability))
             report[f"{split}_rows"] = len(rows)

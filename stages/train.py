@@ -28,7 +28,8 @@ def main(task: str, model: str) -> None:
     from babelcart.model.task_model import read_task_model
     from babelcart.training.checkpoints import Checkpoints, fingerprint
     from babelcart.training.curves import record_curves
-    from babelcart.training.loop import LabelledRows, Trainer, TrainSettings, limit_message
+    from babelcart.training.loop import LabelledRows, Trainer, TrainSettings
+    from babelcart.training.steps import limit_message
 
     settings, task_model = config.load_section(TrainSettings), read_task_model(Path("models") / model, task)
     model_settings, tokenizer = task_model.local_settings, task_model.load_tokenizer()
@@ -50,7 +51,7 @@ def main(task: str, model: str) -> None:
         trainer = Trainer(adapted, model_settings, examples, tokenizer.labels, settings, validation)
         history = trainer.train(checkpoints, log)
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
-    loading.save_adapter(adapted, task_model.adapter)
+    task_model.save_adapter(adapted)
     write_json(task_model.adapter / "training.json", asdict(history))
     checkpoints.finish()
 

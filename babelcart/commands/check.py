@@ -77,7 +77,8 @@ def check_data(data: Data, tasks: Sequence[str]) -> None:
     from babelcart.prepare import prepare_task
     from babelcart.rows.cleaning import Prepare
     from babelcart.split import Split
-    from babelcart.training.loop import TrainSettings, limit_message
+    from babelcart.training.loop import TrainSettings
+    from babelcart.training.steps import limit_message
 
     split = config.load_section(Split)
     train_share = 1 - split.validation_share - split.test_share

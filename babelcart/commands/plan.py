@@ -20,6 +20,8 @@ from babelcart.core.errors import UserError
 from babelcart.core.tasks import TASKS
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from babelcart.model.prompts import PromptTokenizer
 
 # Its tokenizer is used for models that are not downloaded. All Gemma-3 models share it; for other models, token counts are estimates.
@@ -54,24 +56,46 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
         tokenizer = replace(task_model, base=Path("models") / SUBSTITUTE_MODEL / "base").load_tokenizer()
         if not model_config.model_type.startswith("gemma3"):
             note = f" (tokens estimated with the tokenizer of {SUBSTITUTE_MODEL})"
-    rows = _read_rows(task, predict.splits, tokenizer)
+    tables = _read_tables(task, predict.splits)
     click.echo(f"{task}, {folder.name}{note}")
     # The local settings differ from those for a GPU only if this machine does not support the dtype. If they are equal, one plan suffices.
     local, for_gpu = task_model.local_settings, task_model.settings
-    local_plan = plan.make_plan(model_config, local, settings, predict.max_tokens, rows)
-    click.echo("\n".join(plan.plan_lines(local_plan, [plan.this_machine(model_config, local, local_plan.train_cost.tokens)])))
+    rows = _encode(tables, tokenizer)
+    local_plan = plan.make_plan(model_config, local, settings, predict, rows)
+    machine = plan.this_machine(model_config, local, local_plan.train_cost.tokens)
+    click.echo("\n".join(plan.plan_lines(local_plan, [machine])))
     if gpus:
-        gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict.max_tokens, rows)
+        gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict, rows)
         click.echo("\n".join(plan.plan_lines(gpu_plan, map(plan.gpu_machine, gpus))))
+    other = replace(tokenizer, prompt=tokenizer.prompt.other_order())
+    group_by = {"query": "candidate", "candidate": "query"}.get(settings.group_by, settings.group_by)
+    other_settings = replace(settings, group_by=group_by)  # type: ignore[arg-type]
+    other_plan = plan.make_plan(model_config, local, other_settings, predict, _encode(tables, other))
+    plans = {_order(tokenizer): local_plan, _order(other): other_plan}
+    click.echo("\n".join(plan.order_lines(plans, machine, (settings.group_by, group_by))))
 
 
-def _read_rows(task: str, splits: Sequence[str], tokenizer: PromptTokenizer) -> plan.PlannedRows:
-    """Read and tokenise the rows that `train` and `predict` read."""
+def _order(tokenizer: PromptTokenizer) -> str:
+    return "query first" if tokenizer.prompt.query_first() else "candidate first"
+
+
+def _read_tables(task: str, splits: Sequence[str]) -> list[pd.DataFrame]:
+    """Read the tables of `train` (training and validation rows) and of the splits of `predict`."""
     from babelcart.rows.table import read_table
 
     paths = [Path(f"build/negatives/{task}.parquet")]
     paths += [Path(f"build/translate/{task}/{split}.parquet") for split in ("validation", *splits)]
     if missing := [path for path in paths if not path.exists()]:
         raise UserError(f"{missing[0]} does not exist; run `dvc repro negatives`")
-    train, validation, *predict = (tokenizer.encode_table(read_table(path, "pivot")) for path in paths)
-    return plan.PlannedRows(train, validation, predict)
+    return [read_table(path, "pivot") for path in paths]
+
+
+def _encode(tables: Sequence[pd.DataFrame], tokenizer: PromptTokenizer) -> plan.PlannedRows:
+    """Tokenise the rows of `_read_tables`, and the first query of the last split with every candidate of all splits."""
+    from babelcart.model.prompts import RowTexts
+
+    train, validation, *predict = (tokenizer.encode_table(table) for table in tables)
+    first = tables[-1].iloc[0]
+    candidates = dict.fromkeys(candidate for table in tables[2:] for candidate in table["candidate"])
+    one_query = [RowTexts(first["language"], first["origin_query"], candidate, first["pivot"]) for candidate in candidates]
+    return plan.PlannedRows(train, validation, predict, tokenizer.encode_many(one_query))

@@ -166,6 +166,9 @@ def build_section(kind: type[Settings], values: Any, where: str) -> Settings:
     """
     if not isinstance(values, dict):
         raise _refuse(kind, values, where)
+    former_keys = getattr(kind, "former_keys", None)  # a function of a section whose keys changed
+    if former_keys and (message := former_keys(values)):
+        raise SettingError(where, f"{where}: {message}")
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in values:

@@ -1,40 +1,34 @@
 """Divide rows into packs that fit a token budget, for training and for scoring.
 
-Training and scoring compute the packs of `step_packs` and `scoring_packs`; `babelcart.plan` counts the same packs.
+Training and scoring compute the packs of `step_packs` and `scoring_packs`; `babelcart.plan` counts the same packs. In both, rows are
+sorted by their tokens, so that rows with a common prefix are next to each other and share it (`babelcart.model.packing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from babelcart.core.errors import UserError, out_of_memory
-from babelcart.model.packing import TokenRow
+from babelcart.model.packing import TokenRow, shared_length, trie_tokens
+
+# Consecutive rows that are sorted together in scoring. More rows share more, and need more memory.
+CHUNK_ROWS = 16_384
 
 
-def group_by_query(rows: Sequence[TokenRow]) -> list[list[int]]:
-    """Group row indices by equal query tokens, in order of first appearance."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for row_index, row in enumerate(rows):
-        groups.setdefault(row.query, []).append(row_index)
-    return list(groups.values())
-
-
-def sort_by_length(rows: Sequence[TokenRow]) -> list[int]:
-    """Row indices with the rows of a query next to each other and the queries sorted by length, so that attention pads little."""
-    groups = group_by_query(rows)
-    groups.sort(key=lambda group: (max(len(rows[index].candidate) for index in group), len(rows[group[0]].query), group[0]))
-    return [row_index for group in groups for row_index in group]
+def sort_by_tokens(indices: Iterable[int], rows: Sequence[TokenRow]) -> list[int]:
+    """Sort row indices by the tokens of their rows; equal rows keep their order."""
+    return sorted(indices, key=lambda row_index: rows[row_index].tokens)
 
 
 def split_by_budget(order: Sequence[int], rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
     """Divide rows into packs of at most `max_tokens` tokens, without changing their order.
 
-    Tokens of a query count once for consecutive rows of that query in a pack. A row longer than `max_tokens` gets its own pack.
+    A prefix counts once for consecutive rows of a pack that share it. A row longer than `max_tokens` gets its own pack.
 
     Parameters
     ----------
     order : sequence of int
-        Row indices.
+        Row indices, as `sort_by_tokens` returns them.
     rows : sequence of TokenRow
         The rows that `order` points into.
     max_tokens : int
@@ -47,28 +41,27 @@ def split_by_budget(order: Sequence[int], rows: Sequence[TokenRow], max_tokens: 
     """
     pack: list[int] = []
     pack_tokens = 0
-    previous_query: tuple[int, ...] | None = None
+    previous: tuple[int, ...] = ()
     for row_index in order:
-        row = rows[row_index]
-        new_tokens = len(row.candidate) + (0 if row.query == previous_query else len(row.query))
+        tokens = rows[row_index].tokens
+        new_tokens = len(tokens) - shared_length(tokens, previous)
         if pack and pack_tokens + new_tokens > max_tokens:
             yield pack
-            pack, pack_tokens = [], 0
-            new_tokens = len(row.candidate) + len(row.query)
+            pack, pack_tokens, new_tokens = [], 0, len(tokens)
         pack.append(row_index)
         pack_tokens += new_tokens
-        previous_query = row.query
+        previous = tokens
     if pack:
         yield pack
 
 
 def step_packs(step: Sequence[int], rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
-    """Divide the rows of one optimizer step into packs; the rows of a query are next to each other.
+    """Divide the rows of one optimizer step into packs.
 
     Parameters
     ----------
     step : sequence of int
-        Row indices of the step, as `babelcart.training.loop.step_order` yields them.
+        Row indices of the step, as `babelcart.training.steps.step_order` yields them.
     rows : sequence of TokenRow
         The rows that `step` points into.
     max_tokens : int
@@ -79,12 +72,14 @@ def step_packs(step: Sequence[int], rows: Sequence[TokenRow], max_tokens: int) -
     list of int
         Row indices of one pack.
     """
-    groups = group_by_query([rows[row_index] for row_index in step])
-    return split_by_budget([step[position] for group in groups for position in group], rows, max_tokens)
+    return split_by_budget(sort_by_tokens(step, rows), rows, max_tokens)
 
 
-def scoring_packs(rows: Sequence[TokenRow], max_tokens: int, scored: int = 0) -> Iterator[list[int]]:
-    """Divide rows into packs of similar length for scoring.
+def scoring_packs(rows: Sequence[TokenRow], max_tokens: int, chunk_rows: int = CHUNK_ROWS, scored: int = 0) -> Iterator[list[int]]:
+    """Divide rows into packs for scoring.
+
+    The packs of a chunk depend on the rows of this chunk only, so that a file of any length is scored in the same packs, whether
+    at once, in parts or on several machines, if it is divided between chunks.
 
     Parameters
     ----------
@@ -92,6 +87,8 @@ def scoring_packs(rows: Sequence[TokenRow], max_tokens: int, scored: int = 0) ->
         All rows to score.
     max_tokens : int
         Token budget of a pack.
+    chunk_rows : int
+        Number of consecutive rows that are sorted together.
     scored : int
         Number of rows in the packs that are already scored. They are skipped.
 
@@ -100,7 +97,9 @@ def scoring_packs(rows: Sequence[TokenRow], max_tokens: int, scored: int = 0) ->
     list of int
         Row indices of one pack.
     """
-    return split_by_budget(sort_by_length(rows)[scored:], rows, max_tokens)
+    for start in range(scored - scored % chunk_rows, len(rows), chunk_rows):
+        chunk = sort_by_tokens(range(start, min(start + chunk_rows, len(rows))), rows)
+        yield from split_by_budget(chunk[max(0, scored - start) :], rows, max_tokens)
 
 
 def smaller_budget(error: RuntimeError, max_tokens: int, pack: Sequence[TokenRow]) -> int:
@@ -123,14 +122,14 @@ def smaller_budget(error: RuntimeError, max_tokens: int, pack: Sequence[TokenRow
     Raises
     ------
     UserError
-        If the pack holds a single row, which cannot be divided.
+        If all rows of the pack are equal, so that it cannot be divided.
     """
     import torch
 
     if not out_of_memory(error):
         raise error
-    pack_tokens = sum(map(len, {row.query for row in pack})) + sum(len(row.candidate) for row in pack)
-    if len(pack) == 1:
+    pack_tokens = trie_tokens(pack)
+    if len({row.tokens for row in pack}) == 1:
         raise UserError(
             f"out of memory with a single row of {pack_tokens} tokens; set gradient_checkpointing: true or quantization: nf4 for this "
             "model, lower max_query_tokens and max_candidate_tokens of its prompt, or use a smaller model"

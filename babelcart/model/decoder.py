@@ -2,17 +2,17 @@
 
 It differs from the forward pass of transformers in three ways:
 
-* Attention follows the tree of the pack (`babelcart.model.packing`).
-* The last layer computes keys and values for all tokens, and everything else only for the last token of each row.
+* Attention follows the trie of the pack (`babelcart.model.packing`). Its masks are computed once a pack, not once a layer.
+* The last layer computes keys and values for all tokens, and everything else only for the last token of each different row.
 * Norms, rotations and activations run in fused functions (`babelcart.model.layers`).
 
-Shapes in this module use the letters of `babelcart.model.packing`: ``T`` tokens, ``R`` rows, ``H`` attention heads, ``K`` key-value
-heads, ``D`` head_dim. ``N`` is the number of positions that a layer returns: ``R`` in the last layer, else ``T``.
+Shapes in this module use the letters of `babelcart.model.packing`: ``T`` tokens, ``R`` different rows, ``H`` attention heads, ``K``
+key-value heads, ``D`` head_dim. ``M`` is the number of positions that a layer returns: ``R`` in the last layer, else ``T``.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "silu": "silu"}
 
 
 def last_hidden(decoder: Any, pack: Pack) -> Tensor:
-    """Compute the final hidden state of the last token of each row.
+    """Compute the final hidden state of the last token of each different row.
 
     Parameters
     ----------
@@ -51,13 +51,13 @@ def last_hidden(decoder: Any, pack: Pack) -> Tensor:
     if config.model_type not in FAMILIES or activation not in ACTIVATIONS:
         raise UserError(f"models of the family {config.model_type} ({activation}) are not supported; accepted: {', '.join(FAMILIES)}")
     hidden = decoder.embed_tokens(pack.input_ids)[0]  # (T, hidden_size)
-    angles: dict[str, tuple[Tensor, Tensor]] = {}  # layer type -> cosine and sine, (T, 1, D / 2) each
-    last_layer = len(decoder.layers) - 1
+    kinds: dict[tuple[str, int | None], _LayerKind] = {}
     for layer_index, layer in enumerate(decoder.layers):
-        layer_type = getattr(layer.self_attn, "layer_type", None) or ""
-        if layer_type not in angles:
-            angles[layer_type] = _angles(decoder.rotary_emb, pack.position_ids, layer_type)
-        inputs = (layer, hidden, *angles[layer_type], pack, ACTIVATIONS[activation], layer_index == last_layer)
+        kind = (getattr(layer.self_attn, "layer_type", None) or "", getattr(layer.self_attn, "sliding_window", None))
+        if kind not in kinds:
+            masks = tuple(block.mask(kind[1]) for block in pack.blocks)
+            kinds[kind] = _LayerKind(*_angles(decoder.rotary_emb, pack.position_ids, kind[0]), masks)
+        inputs = (layer, hidden, pack, kinds[kind], ACTIVATIONS[activation], layer_index == len(decoder.layers) - 1)
         if getattr(layer, "gradient_checkpointing", False) and decoder.training:
             hidden = checkpoint(_layer, *inputs, use_reentrant=False)
         else:
@@ -65,10 +65,17 @@ def last_hidden(decoder: Any, pack: Pack) -> Tensor:
     return _norm(hidden, decoder.norm)
 
 
-def _layer(layer: Any, hidden: Tensor, cosine: Tensor, sine: Tensor, pack: Pack, activation: str, is_last: bool) -> Tensor:
-    """One layer of the decoder: ``(T, hidden_size)`` to ``(N, hidden_size)``."""
-    module = layer.self_attn
-    blocks, output_index = ((pack.last_block,), None) if is_last else (pack.blocks, pack.output_index)
+class _LayerKind(NamedTuple):
+    """What layers with the same rotation and sliding window share: cosine and sine, ``(T, 1, D / 2)`` each, and masks of the blocks."""
+
+    cosine: Tensor
+    sine: Tensor
+    masks: tuple[Tensor, ...]
+
+
+def _layer(layer: Any, hidden: Tensor, pack: Pack, kind: _LayerKind, activation: str, is_last: bool) -> Tensor:
+    """One layer of the decoder: ``(T, hidden_size)`` to ``(M, hidden_size)``."""
+    module, (cosine, sine, masks) = layer.self_attn, kind
     query_norm, key_norm = getattr(module, "q_norm", None), getattr(module, "k_norm", None)
     normed = _norm(hidden, layer.input_layernorm)  # (T, hidden_size)
     if is_last:
@@ -82,8 +89,12 @@ def _layer(layer: Any, hidden: Tensor, cosine: Tensor, sine: Tensor, pack: Pack,
         query = _rotate(query, query_norm, module.head_dim, cosine, sine)  # (T, H, D)
     key = _rotate(key, key_norm, module.head_dim, cosine, sine)  # (T, K, D)
     value = value.view(len(value), -1, module.head_dim)  # (T, K, D)
-    output = attention(query, key, value, blocks, output_index, module.scaling, getattr(module, "sliding_window", None))  # (N, H, D)
-    (output,) = linears(output.flatten(1), module.o_proj)  # (N, hidden_size)
+    if is_last:
+        last_mask = pack.last_block.mask(getattr(module, "sliding_window", None))
+        output = attention(query, key, value, (pack.last_block,), (last_mask,), None, module.scaling)  # (R, H, D)
+    else:
+        output = attention(query, key, value, pack.blocks, masks, pack.output_index, module.scaling)  # (T, H, D)
+    (output,) = linears(output.flatten(1), module.o_proj)  # (M, hidden_size)
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma normalises before and after attention and feed-forward
         hidden = hidden + _norm(output, layer.post_attention_layernorm)
         output = _feed_forward(layer.mlp, _norm(hidden, layer.pre_feedforward_layernorm), activation)
@@ -93,8 +104,8 @@ def _layer(layer: Any, hidden: Tensor, cosine: Tensor, sine: Tensor, pack: Pack,
 
 
 def _feed_forward(mlp: Any, x: Tensor, activation: str) -> Tensor:
-    """``(N, hidden_size)`` to ``(N, hidden_size)``."""
-    gate, up = linears(x, mlp.gate_proj, mlp.up_proj)  # (N, intermediate_size) each
+    """``(M, hidden_size)`` to ``(M, hidden_size)``."""
+    gate, up = linears(x, mlp.gate_proj, mlp.up_proj)  # (M, intermediate_size) each
     return linears(Gated.apply(gate, up, activation), mlp.down_proj)[0]  # type: ignore[no-untyped-call]
 
 
@@ -106,12 +117,12 @@ def _scale_and_epsilon(norm: Any) -> tuple[Tensor, float]:
 
 
 def _norm(x: Tensor, norm: Any) -> Tensor:
-    """``(N, hidden_size)`` to ``(N, hidden_size)``."""
+    """``(M, hidden_size)`` to ``(M, hidden_size)``."""
     return RmsNorm.apply(x, *_scale_and_epsilon(norm))  # type: ignore[no-untyped-call]
 
 
 def _rotate(x: Tensor, norm: Any, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:
-    """``(N, heads * D)`` to ``(N, heads, D)``: normalise each head if `norm` is not None, then rotate it."""
+    """``(M, heads * D)`` to ``(M, heads, D)``: normalise each head if `norm` is not None, then rotate it."""
     scale, epsilon = (None, 0.0) if norm is None else _scale_and_epsilon(norm)
     return Rotate.apply(x.view(len(x), -1, head_dim), cosine, sine, scale, epsilon)  # type: ignore[no-untyped-call]
 

@@ -204,3 +204,36 @@ def _is_plain_lora(module: Any) -> bool:
         and not module.disable_adapters
         and not module.merged
     )
+
+
+class Gather(torch.autograd.Function):
+    """Select rows by index; the backward pass adds up the gradients of a row in float32 and in a fixed order.
+
+    The gradient of a shared token is the sum over many rows, for which bfloat16 has too few digits. The backward pass of
+    ``index_select`` adds with atomic operations on CUDA, so that the order of the terms, and the rounding, change from run to run;
+    ``index_put`` with ``accumulate`` sorts them first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows, ctx.dtype = len(x), x.dtype
+        return x.index_select(0, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (index,) = ctx.saved_tensors
+        total = torch.zeros(ctx.rows, *gradient.shape[1:], dtype=torch.float32, device=gradient.device)
+        if gradient.is_cuda:
+            total.index_put_((index,), gradient.float(), accumulate=True)
+        else:  # the same terms in the order of `index`, and faster
+            total.index_add_(0, index, gradient.float())
+        return total.to(ctx.dtype), None
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """Select rows of `x`, ``(rows, ...)``, by index ``(M,)`` int64, with the backward pass of `Gather`."""
+    if not x.requires_grad:
+        return x.index_select(0, index)
+    return Gather.apply(x, index)  # type: ignore[no-untyped-call]

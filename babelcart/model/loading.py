@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError, readable_folder
 from babelcart.core.files import read_json
+from babelcart.core.tasks import TASKS
 from babelcart.model.packing import Pack
+from babelcart.model.prompts import Prompt
 from babelcart.weights.fetching import SOURCE_RECORD, SOURCE_RECORD_SHAPE, Weights
 from babelcart.weights.quiet import silence_libraries
 
@@ -42,6 +44,11 @@ class ModelSettings:
     loraplus_lr_ratio: float = bounded(1, 1000, default=1.0)
     gradient_checkpointing: bool = False
     learning_rate: float | None = bounded(0, 1, default=None)
+    prompts: dict[str, Prompt] | None = None  # by task, in the place of those of the section prompts
+
+    def __post_init__(self) -> None:
+        if unknown := [task for task in self.prompts or {} if task not in TASKS]:
+            raise ValueError(f"prompts has the key {unknown[0]!r}; accepted: {', '.join(TASKS)}")
 
 
 def device() -> str:
@@ -256,22 +263,24 @@ def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
     pack : Pack
-        Rows ``R`` in one sequence of ``T`` tokens, on any device.
+        Rows ``N``, of which ``R`` are different, in one sequence of ``T`` tokens, on any device.
     labels : LabelTokens
 
     Returns
     -------
     torch.Tensor
-        ``(R, 2)`` float32: column 0 is "not relevant", column 1 is "relevant".
+        ``(N, 2)`` float32: column 0 is "not relevant", column 1 is "relevant".
     """
     import torch
 
     from babelcart.model.decoder import last_hidden
+    from babelcart.model.layers import gather
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = base.get_output_embeddings().weight  # (vocabulary, hidden_size)
-    hidden = last_hidden(base.get_decoder(), pack.to(head.device))  # (R, hidden_size)
-    logits = hidden.float() @ head[[labels.negative, labels.positive]].float().T  # (R, 2)
+    pack = pack.to(head.device)
+    hidden = last_hidden(base.get_decoder(), pack)  # (R, hidden_size)
+    logits = gather(hidden.float() @ head[[labels.negative, labels.positive]].float().T, pack.row_index)  # (N, 2)
     cap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
 

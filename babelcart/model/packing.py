@@ -1,8 +1,10 @@
-"""Shared-prefix packing: many rows as one sequence in which shared tokens occur once, without padding.
+"""Packing: many rows as one sequence in which the tokens that they share occur once, without padding.
 
-The rows of a query share the prompt's instruction and the query itself. Their tokens form a tree: the instruction is the root,
-each query is a child of it, and the candidates of a query are its children. The tree is laid out as one sequence. Position ids
-restart after each shared prefix, and a token attends only to the tokens between the root and itself.
+The tokens of the rows form a trie: rows share their tokens up to the first one that differs. Nothing is declared about what is shared.
+With the query first, the rows of a query share the instruction and the query; with the candidate first, the rows of a category share
+its path, and categories share the upper levels of their paths. A run of tokens without a branch is a segment; the trie is laid
+out as one sequence of segments. Position ids restart after each shared prefix, and a token attends only to the tokens between
+the root and itself. Rows with equal tokens are computed once.
 
 All matrix products of the model run over this sequence. Only attention is padded: it is computed for groups of segments of
 similar length (`AttentionBlock`), and takes a few per cent of the time for rows this short.
@@ -13,10 +15,11 @@ Shapes in this module use these letters:
 
 ====== ==========================================================================
 ``T``  tokens of the sequence
-``R``  rows of the pack
-``S``  segments of an attention block; a segment is a node of the tree
+``N``  rows of the pack
+``R``  different rows of the pack
+``S``  segments of an attention block
 ``Lq`` tokens of the longest segment of the block
-``Lk`` tokens of the longest branch of the block; a branch ends with its segment
+``Lk`` tokens of the longest branch of the block; a branch is a segment with its ancestors
 ``H``  attention heads
 ``K``  key-value heads; ``G = H / K`` attention heads share each of them
 ``D``  head_dim
@@ -25,26 +28,34 @@ Shapes in this module use these letters:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+# Entries of an attention matrix that take as long as the calls of one more block. Fewer, larger blocks pad more.
+_BLOCK_ENTRIES = 20_000
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """The token ids of one row, divided where rows of the same query begin to differ.
+    """The token ids of one row.
 
     Attributes
     ----------
+    tokens : tuple of int
+        The complete prompt. The model answers after the last of these tokens.
     query : tuple of int
-        Instruction and query, equal for all candidates of the query.
+        The prompt without the candidate. It is equal for all candidates of a query.
     candidate : tuple of int
-        Candidate and suffix of the prompt. The model answers after the last of these tokens.
+        The tokens of the candidate.
     """
 
+    tokens: tuple[int, ...]
     query: tuple[int, ...]
     candidate: tuple[int, ...]
 
@@ -60,7 +71,7 @@ class AttentionBlock:
     key_index : torch.Tensor
         ``(S, Lk)`` int64: index in the sequence of each token of the segment's branch, from the root; 0 for padding.
     distance : torch.Tensor
-        ``(S, Lq, Lk)`` int64: position of the query token minus position of the key token. Negative for padding and for later
+        ``(S, Lq, Lk)`` int32: position of the query token minus position of the key token. Negative for padding and for later
         tokens, which must not be attended to.
     """
 
@@ -71,6 +82,23 @@ class AttentionBlock:
     def to(self, device: torch.device | str) -> AttentionBlock:
         """Copy the block to a device."""
         return AttentionBlock(self.query_index.to(device), self.key_index.to(device), self.distance.to(device))
+
+    def mask(self, sliding_window: int | None) -> torch.Tensor:
+        """Numbers to add to the scores, ``(S, 1, 1, Lq, Lk)`` float32: 0 where a query token attends to a key token.
+
+        The others are finite, because the softmax of a padding query, whose result is not used, would be NaN with -inf.
+
+        Parameters
+        ----------
+        sliding_window : int, optional
+            Number of positions that a query can attend to, its own included. None for no limit.
+        """
+        import torch
+
+        allowed = self.distance >= 0  # (S, Lq, Lk)
+        if sliding_window is not None:
+            allowed &= self.distance < sliding_window
+        return torch.where(allowed, 0.0, -1e30)[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -84,14 +112,16 @@ class Pack:
     position_ids : torch.Tensor
         ``(1, T)`` int64: position of each token in its row.
     blocks : tuple of AttentionBlock
-        One block of the prefixes and one of the candidates, so that neither is padded to the length of the other.
+        Blocks of segments of similar length, so that short segments are not padded to the length of long ones.
     output_index : torch.Tensor
         ``(T,)`` int64: index of each token of the sequence in the flattened queries of all blocks.
     last_block : AttentionBlock
-        The last token of each row as a block with ``S = R`` and ``Lq = 1``. Its `query_index` counts rows (0 to ``R - 1``), not
-        tokens of the sequence.
+        The last token of each different row as a block with ``S = R`` and ``Lq = 1``. Its `query_index` counts rows (0 to ``R - 1``),
+        not tokens of the sequence.
     last_index : torch.Tensor
-        ``(R,)`` int64: index in the sequence of the last token of each row, in the order of the rows given to `pack_rows`.
+        ``(R,)`` int64: index in the sequence of the last token of each different row.
+    row_index : torch.Tensor
+        ``(N,)`` int64: index in `last_index` of each row, in the order of the rows given to `pack_rows`.
     """
 
     input_ids: torch.Tensor
@@ -100,6 +130,7 @@ class Pack:
     output_index: torch.Tensor
     last_block: AttentionBlock
     last_index: torch.Tensor
+    row_index: torch.Tensor
 
     def to(self, device: torch.device | str) -> Pack:
         """Copy the pack to a device."""
@@ -110,141 +141,213 @@ class Pack:
             self.output_index.to(device),
             self.last_block.to(device),
             self.last_index.to(device),
+            self.row_index.to(device),
         )
 
 
-@dataclass(frozen=True)
-class _Segment:
-    """A node of the tree: a run of tokens of the sequence.
+def shared_length(tokens: Sequence[int], other: Sequence[int]) -> int:
+    """Count the leading tokens that two rows have in common."""
+    length = 0
+    for token, other_token in zip(tokens, other, strict=False):
+        if token != other_token:
+            break
+        length += 1
+    return length
 
-    Attributes
-    ----------
-    indices : range
-        Indices of its tokens in the sequence.
-    branch : list of int
-        Indices of the tokens of its ancestors, from the root, and of its own.
-    """
 
-    indices: range
-    branch: list[int]
+def trie_tokens(rows: Sequence[TokenRow]) -> int:
+    """Count the tokens of the sequence that `pack_rows` builds of these rows: shared prefixes count once."""
+    count = 0
+    previous: tuple[int, ...] = ()
+    for tokens in sorted({row.tokens for row in rows}):
+        count += len(tokens) - shared_length(tokens, previous)
+        previous = tokens
+    return count
 
 
 @dataclass
-class _Sequence:
-    """The sequence while segments are appended to it."""
+class _Segment:
+    """A run of tokens of the sequence without a branch, with all tokens of its branch.
+
+    Attributes
+    ----------
+    start : int
+        Index in the sequence of its first token; the others follow.
+    branch : numpy.ndarray
+        ``(Lk,)`` int64: indices in the sequence of its ancestors' tokens, from the root, and of its own.
+    depth : int
+        Number of its ancestors' tokens, which is also the position of its first token.
+    """
+
+    start: int
+    branch: np.ndarray
+    depth: int
+
+    @property
+    def length(self) -> int:
+        """Number of its own tokens."""
+        return len(self.branch) - self.depth
+
+
+@dataclass
+class _Trie:
+    """The sequence of a trie.
+
+    Attributes
+    ----------
+    tokens, positions : list of int
+        Tokens of the sequence and their positions in their rows.
+    segments : list of _Segment
+        In the order of the sequence.
+    branches : list of numpy.ndarray
+        For each different row, the indices in the sequence of its tokens.
+    """
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
-
-    def append(self, tokens: Sequence[int], ancestors: list[int]) -> _Segment:
-        indices = range(len(self.tokens), len(self.tokens) + len(tokens))
-        branch = [*ancestors, *indices]
-        self.tokens.extend(tokens)
-        self.positions.extend(range(len(ancestors), len(branch)))
-        return _Segment(indices, branch)
+    segments: list[_Segment] = field(default_factory=list)
+    branches: list[np.ndarray] = field(default_factory=list)
 
 
-def common_prefix(rows: Sequence[TokenRow]) -> int:
-    """Count the leading tokens that the queries of all rows have in common.
+def _trie(rows: Sequence[tuple[int, ...]]) -> _Trie:
+    """Lay out different rows, in lexicographic order, as a compressed trie.
 
-    At least one token of each query is not counted, so that no query becomes an empty segment.
+    In this order, the tokens that a row adds to the sequence follow those that it shares with the row before. A row branches where a
+    later row leaves it: at the running minima of the shared lengths of the rows after it.
     """
-    longest = min(len(row.query) for row in rows) - 1
-    first = rows[0].query
-    for length in range(longest):
-        if any(row.query[length] != first[length] for row in rows):
-            return length
-    return max(longest, 0)
+    import numpy as np
+
+    shared = [0, *(shared_length(row, previous) for previous, row in itertools.pairwise(rows))]
+    forks: list[list[int]] = []  # for each row, the last row first: the lengths at which later rows leave it
+    minima: list[int] = []  # running minima of `shared` of the rows after the current one, the nearest and largest last
+    for length in reversed(shared):
+        row_forks: list[int] = []
+        while minima and minima[-1] >= length:
+            row_forks.insert(0, minima.pop())
+        minima.append(length)
+        forks.append(row_forks)
+    trie = _Trie()
+    branch = np.zeros(0, dtype=np.int64)
+    for row, start, row_forks in zip(rows, shared, reversed(forks), strict=True):
+        new_indices = np.arange(len(trie.tokens), len(trie.tokens) + len(row) - start)
+        branch = np.concatenate([branch[:start], new_indices])
+        trie.tokens.extend(row[start:])
+        trie.positions.extend(range(start, len(row)))
+        ends = [fork for fork in row_forks if start < fork < len(row)] + [len(row)]
+        for depth, end in zip([start, *ends], ends, strict=False):
+            trie.segments.append(_Segment(int(branch[depth]), branch[:end], depth))
+        trie.branches.append(branch)
+    return trie
 
 
 def pack_rows(rows: Sequence[TokenRow]) -> Pack:
-    """Lay out rows as a tree with three levels: common prefix, queries, candidates.
+    """Lay out rows as a compressed trie.
 
     Parameters
     ----------
     rows : sequence of TokenRow
-        At least one. Rows with equal ``query`` share its tokens, also when other rows are between them.
+        At least one, in any order.
 
     Returns
     -------
     Pack
-        On the CPU.
+        On the CPU. It depends on the set of the different rows; their order is in `Pack.row_index` only.
 
     Raises
     ------
     ValueError
-        If there are no rows, or a row has an empty part.
+        If there are no rows, or a row has no tokens.
     """
     import torch
 
-    if not rows:
-        raise ValueError("pack_rows needs at least one row")
-    if any(not row.query or not row.candidate for row in rows):
-        raise ValueError("every row needs at least one query token and one candidate token")
-
-    shared = common_prefix(rows)
-    sequence = _Sequence()
-    root = sequence.append(rows[0].query[:shared], [])
-    queries: dict[tuple[int, ...], _Segment] = {}
-    candidates: list[_Segment] = []
-    for row in rows:
-        if row.query not in queries:
-            queries[row.query] = sequence.append(row.query[shared:], root.branch)
-        candidates.append(sequence.append(row.candidate, queries[row.query].branch))
-
-    levels = ([*([root] if shared else []), *queries.values()], candidates)
-    blocks = tuple(_attention_block(segments) for segments in levels)
+    if not rows or not all(row.tokens for row in rows):
+        raise ValueError("pack_rows needs at least one row, and at least one token in every row")
+    different = sorted({row.tokens for row in rows})
+    trie = _trie(different)
+    groups = _groups(trie.segments)
+    blocks = tuple(_attention_block(group) for group in groups)
+    positions = {tokens: index for index, tokens in enumerate(different)}
     return Pack(
-        torch.tensor([sequence.tokens]),  # (1, T)
-        torch.tensor([sequence.positions]),  # (1, T)
+        torch.tensor([trie.tokens]),  # (1, T)
+        torch.tensor([trie.positions]),  # (1, T)
         blocks,
-        _output_index(levels, blocks, len(sequence.tokens)),  # (T,)
-        _last_block(candidates, blocks[1]),
-        torch.tensor([segment.indices[-1] for segment in candidates]),  # (R,)
+        _output_index(groups, blocks, len(trie.tokens)),  # (T,)
+        _last_block(trie.branches),
+        torch.tensor([int(branch[-1]) for branch in trie.branches]),  # (R,)
+        torch.tensor([positions[row.tokens] for row in rows]),  # (N,)
     )
 
 
+def _groups(segments: Sequence[_Segment]) -> list[list[_Segment]]:
+    """Divide segments into groups of similar length: up to 1, 2, 4, 8 ... tokens, without groups that save less than their calls cost."""
+    by_size: dict[int, list[_Segment]] = {}
+    for segment in sorted(segments, key=lambda segment: segment.length):
+        by_size.setdefault((segment.length - 1).bit_length(), []).append(segment)
+    groups: list[list[_Segment]] = []
+    for group in by_size.values():
+        if groups and _entries([*groups[-1], *group]) <= _entries(groups[-1]) + _entries(group) + _BLOCK_ENTRIES:
+            groups[-1].extend(group)
+        else:
+            groups.append(group)
+    return groups
+
+
+def _entries(segments: Sequence[_Segment]) -> int:
+    """Entries of the padded attention matrix of a block."""
+    return len(segments) * max(segment.length for segment in segments) * max(len(segment.branch) for segment in segments)
+
+
+def _padded(branches: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of branches, ``(S, Lk)`` with 0 for padding, and positions ``(S, Lk)``, which are behind all tokens for padding."""
+    import numpy as np
+
+    longest = max(map(len, branches))
+    indices = np.zeros((len(branches), longest), dtype=np.int64)
+    positions = np.full((len(branches), longest), longest, dtype=np.int32)
+    for number, branch in enumerate(branches):
+        indices[number, : len(branch)] = branch
+        positions[number, : len(branch)] = np.arange(len(branch))
+    return indices, positions
+
+
 def _attention_block(segments: Sequence[_Segment]) -> AttentionBlock:
+    import numpy as np
     import torch
 
-    longest_segment = max(len(segment.indices) for segment in segments)
-    longest_branch = max(len(segment.branch) for segment in segments)
-    query_index = torch.zeros(len(segments), longest_segment, dtype=torch.long)  # (S, Lq)
-    key_index = torch.zeros(len(segments), longest_branch, dtype=torch.long)  # (S, Lk)
-    # Padding is in front of all tokens as a query and behind all tokens as a key: its distances are negative.
-    query_position = torch.full((len(segments), longest_segment), -1, dtype=torch.long)  # (S, Lq)
-    key_position = torch.full((len(segments), longest_branch), longest_branch, dtype=torch.long)  # (S, Lk)
-    for segment_index, segment in enumerate(segments):
-        length, branch_length = len(segment.indices), len(segment.branch)
-        query_index[segment_index, :length] = torch.arange(segment.indices.start, segment.indices.stop)
-        key_index[segment_index, :branch_length] = torch.tensor(segment.branch)
-        query_position[segment_index, :length] = torch.arange(branch_length - length, branch_length)
-        key_position[segment_index, :branch_length] = torch.arange(branch_length)
-    return AttentionBlock(query_index, key_index, query_position[:, :, None] - key_position[:, None, :])
+    longest = max(segment.length for segment in segments)
+    query_index = np.zeros((len(segments), longest), dtype=np.int64)  # (S, Lq)
+    query_position = np.full((len(segments), longest), -1, dtype=np.int32)  # (S, Lq); padding is in front of all tokens
+    for number, segment in enumerate(segments):
+        query_index[number, : segment.length] = segment.branch[segment.depth :]
+        query_position[number, : segment.length] = np.arange(segment.depth, len(segment.branch))
+    key_index, key_position = _padded([segment.branch for segment in segments])  # (S, Lk) each
+    distance = query_position[:, :, None] - key_position[:, None, :]  # (S, Lq, Lk)
+    return AttentionBlock(torch.from_numpy(query_index), torch.from_numpy(key_index), torch.from_numpy(distance))
 
 
-def _output_index(levels: Sequence[Sequence[_Segment]], blocks: Sequence[AttentionBlock], tokens: int) -> torch.Tensor:
+def _output_index(groups: Sequence[Sequence[_Segment]], blocks: Sequence[AttentionBlock], tokens: int) -> torch.Tensor:
     """`Pack.output_index`, ``(T,)``, of the segments of each block."""
     import torch
 
     output_index = torch.empty(tokens, dtype=torch.long)  # (T,)
     offset = 0  # of the segment in the flattened queries of all blocks
-    for segments, block in zip(levels, blocks, strict=True):
+    for segments, block in zip(groups, blocks, strict=True):
         padded_length = block.query_index.shape[1]
         for segment in segments:
-            length = len(segment.indices)
-            output_index[segment.indices.start : segment.indices.stop] = torch.arange(offset, offset + length)
+            output_index[segment.start : segment.start + segment.length] = torch.arange(offset, offset + segment.length)
             offset += padded_length
     return output_index
 
 
-def _last_block(candidates: Sequence[_Segment], block: AttentionBlock) -> AttentionBlock:
-    """`Pack.last_block`: the attention block of the candidates, reduced to the last token of each."""
+def _last_block(branches: Sequence[np.ndarray]) -> AttentionBlock:
+    """`Pack.last_block` of the branches of the different rows."""
+    import numpy as np
     import torch
 
-    rows = torch.arange(len(candidates))  # (R,)
-    last_tokens = torch.tensor([len(segment.indices) - 1 for segment in candidates])  # (R,), index in the segment
-    return AttentionBlock(rows[:, None], block.key_index, block.distance[rows, last_tokens][:, None])
+    key_index, key_position = _padded(branches)  # (R, Lk) each
+    lengths = np.array([len(branch) for branch in branches], dtype=np.int32)  # (R,)
+    distance = (lengths - 1)[:, None] - key_position  # (R, Lk)
+    return AttentionBlock(torch.arange(len(branches))[:, None], torch.from_numpy(key_index), torch.from_numpy(distance)[:, None])
 
 
 def attention(
@@ -252,9 +355,9 @@ def attention(
     key: torch.Tensor,
     value: torch.Tensor,
     blocks: Sequence[AttentionBlock],
+    masks: Sequence[torch.Tensor],
     output_index: torch.Tensor | None,
     scaling: float,
-    sliding_window: int | None = None,
 ) -> torch.Tensor:
     """Compute attention within each branch of a `Pack`.
 
@@ -264,70 +367,52 @@ def attention(
     Parameters
     ----------
     query : torch.Tensor
-        ``(N, H, D)``: one query for each index in `blocks`; `N` is ``T``, or ``R`` with `Pack.last_block`.
+        ``(M, H, D)``: one query for each index in `blocks`; `M` is ``T``, or ``R`` with `Pack.last_block`.
     key, value : torch.Tensor
         ``(T, K, D)``.
     blocks : sequence of AttentionBlock
         `Pack.blocks`, or only `Pack.last_block`.
+    masks : sequence of torch.Tensor
+        `AttentionBlock.mask` of each block, for the sliding window of the layer.
     output_index : torch.Tensor, optional
-        `Pack.output_index`, ``(N,)``. None if the queries of the blocks are in order and have no padding.
+        `Pack.output_index`, ``(M,)``. None if the queries of the blocks are in order and have no padding.
     scaling : float
         Factor of the scores before the softmax.
-    sliding_window : int, optional
-        Number of positions that a query can attend to, its own included. None for no limit.
 
     Returns
     -------
     torch.Tensor
-        ``(N, H, D)`` in the dtype of `query`.
+        ``(M, H, D)`` in the dtype of `query`.
     """
     import torch
 
-    outputs = [_block_attention(query, key, value, block, scaling, sliding_window) for block in blocks]  # (S * Lq, H, D) each
+    pairs = zip(blocks, masks, strict=True)
+    outputs = [_block_attention(query, key, value, block, mask, scaling) for block, mask in pairs]  # (S * Lq, H, D) each
     output = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
     return output if output_index is None else output.index_select(0, output_index)
 
 
 def _block_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block: AttentionBlock, scaling: float, sliding_window: int | None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, block: AttentionBlock, mask: torch.Tensor, scaling: float
 ) -> torch.Tensor:
     """Attention of one block, ``(S * Lq, H, D)``; the parameters are those of `attention`."""
     import torch
+
+    from babelcart.model.layers import gather
 
     heads, key_heads = query.shape[1], key.shape[1]  # H, K
     group = heads // key_heads  # G
     segments, length = block.query_index.shape  # S, Lq
     span = block.key_index.shape[1]  # Lk
     # The heads that share a key-value head become further queries of that head.
-    q = _gather(query, block.query_index.flatten()).view(segments, length, key_heads, group, -1)  # (S, Lq, K, G, D)
+    q = gather(query, block.query_index.flatten()).view(segments, length, key_heads, group, -1)  # (S, Lq, K, G, D)
     q = q.permute(0, 2, 3, 1, 4).reshape(segments * key_heads, group * length, -1)  # (S * K, G * Lq, D)
-    k = _gather_branches(key, block)  # (S * K, Lk, D)
-    v = _gather_branches(value, block)  # (S * K, Lk, D)
-    allowed = block.distance >= 0  # (S, Lq, Lk)
-    if sliding_window is not None:
-        allowed &= block.distance < sliding_window
-    # A finite number instead of -inf: the softmax of a padding query, whose result is not used, would be NaN.
-    bias = torch.where(allowed, 0.0, -1e30)[:, None, None].expand(segments, key_heads, group, length, span)
+    k, v = (  # (S * K, Lk, D) each
+        gather(tensor, block.key_index.flatten()).view(segments, span, key_heads, -1).transpose(1, 2).flatten(0, 1)
+        for tensor in (key, value)
+    )
     scores = torch.baddbmm(torch.zeros((), dtype=q.dtype, device=q.device), q, k.transpose(1, 2), beta=0, alpha=scaling)
-    weights = torch.softmax(scores.float() + bias.reshape(scores.shape), dim=-1).to(query.dtype)  # (S * K, G * Lq, Lk)
+    masked = scores.float().view(segments, key_heads, group, length, span) + mask  # (S, K, G, Lq, Lk)
+    weights = torch.softmax(masked, dim=-1).to(query.dtype).view(scores.shape)  # (S * K, G * Lq, Lk)
     output = (weights @ v).view(segments, key_heads, group, length, -1)  # (S, K, G, Lq, D)
     return output.permute(0, 3, 1, 2, 4).reshape(segments * length, heads, -1)  # (S * Lq, H, D)
-
-
-def _gather_branches(tensor: torch.Tensor, block: AttentionBlock) -> torch.Tensor:
-    """Keys or values ``(T, K, D)`` of the branch of each segment, ``(S * K, Lk, D)``."""
-    segments, span = block.key_index.shape
-    key_heads = tensor.shape[1]
-    branches = _gather(tensor, block.key_index.flatten()).view(segments, span, key_heads, -1)  # (S, Lk, K, D)
-    return branches.transpose(1, 2).reshape(segments * key_heads, span, -1)
-
-
-def _gather(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Select rows by index.
-
-    Where gradients flow, the selection is done in float32: the gradient of a shared token is the sum over many rows, for which
-    bfloat16 has too few digits.
-    """
-    if not tensor.requires_grad:
-        return tensor.index_select(0, index)
-    return tensor.float().index_select(0, index).to(tensor.dtype)

@@ -1,15 +1,16 @@
 """Convert rows to tokens: fill in the prompt, cut long texts, and find the two label tokens.
 
-The tokens of a row are those of instruction and query, followed by those of candidate and suffix; the next token is the answer.
-All candidates of a query share the first part, which is therefore computed once (`babelcart.model.packing`). Each part is
-tokenized separately, so that the tokens of a row do not depend on the rows in the same pack.
+A prompt is a template: text with the fields of a row, in any order. The next token after the prompt is the answer. The text between
+the fields and each field are tokenized separately, so that the tokens of a row do not depend on the rows in the same pack, and
+rows with equal texts at the start of the prompt share their tokens (`babelcart.model.packing`).
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from babelcart.core.config import bounded
@@ -21,35 +22,71 @@ if TYPE_CHECKING:
 
 # Texts in one call of the tokenizer.
 BATCH_SIZE = 8192
+_FIELD = re.compile(r"\{(query|pivot|candidate)\}")
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A block under ``prompts:`` in params.yaml: the parts of a prompt and the two answers.
+    """A block under ``prompts:`` in params.yaml: the template of a prompt and the two answers.
 
     Attributes
     ----------
-    query : str
-        Instruction and query. Contains ``{query}`` or ``{pivot}``, and optionally ``{language}``.
-    candidate : str
-        Contains ``{candidate}``.
-    suffix : str
-        Text between the candidate and the answer.
+    template : str
+        Contains ``{candidate}``, ``{query}`` or ``{pivot}`` or both, and optionally ``{language}``. Ends with text.
     positive, negative : str
-        The answers "relevant" and "not relevant". Each adds exactly one token to the suffix.
+        The answers "relevant" and "not relevant". Each adds exactly one token to the template.
     max_query_tokens, max_candidate_tokens : int
         Longer queries and candidates are cut; the other text of the prompt is not.
+
+    Raises
+    ------
+    ValueError
+        If the template lacks a field or ends with one.
     """
 
     SECTION: ClassVar[str] = "prompts.*"
 
-    query: str
-    candidate: str
-    suffix: str
+    template: str
     positive: str
     negative: str
     max_query_tokens: int = bounded(1, 8192, default=48)
     max_candidate_tokens: int = bounded(1, 8192, default=96)
+
+    def __post_init__(self) -> None:
+        for fields in (("{query}", "{pivot}"), ("{candidate}",)):
+            if not any(field in self.template for field in fields):
+                raise ValueError(f"template must contain {' or '.join(fields)}; found {self.template!r}")
+        if repeated := [field for field in ("{query}", "{pivot}", "{candidate}") if self.template.count(field) > 1]:
+            raise ValueError(f"template contains {repeated[0]} more than once; keep one")
+        if not self.ending:
+            raise ValueError(
+                f"template ends with a field: {self.template[-40:]!r}; add text to its end, because the answer follows its last token"
+            )
+
+    @staticmethod
+    def former_keys(values: Mapping[str, Any]) -> str | None:
+        """Return what to write in place of the three parts that version 0.1 had; None if `values` has none of them."""
+        if not (former := [name for name in ("query", "candidate", "suffix") if name in values]):
+            return None
+        template = json.dumps("".join(str(values[name]) for name in former), ensure_ascii=False)
+        return f"{', '.join(former)} were replaced by one text; write `template: {template}`"
+
+    @property
+    def ending(self) -> str:
+        """The text after the last field. The answer follows it."""
+        return re.split(r"\{(?:query|pivot|candidate|language)\}", self.template)[-1]
+
+    def other_order(self) -> Prompt:
+        """Return this prompt with query and candidate in each other's place."""
+        field = "query" if "{query}" in self.template else "pivot"
+        exchanged = {field: "{candidate}", "candidate": "{" + field + "}"}
+        return replace(self, template=_FIELD.sub(lambda match: exchanged.get(match[1], match[0]), self.template))
+
+    def query_first(self) -> bool:
+        """Return whether the query, or its translation, comes before the candidate."""
+        return self.template.index("{candidate}") > min(
+            self.template.index(field) for field in ("{query}", "{pivot}") if field in self.template
+        )
 
 
 @dataclass(frozen=True)
@@ -69,8 +106,8 @@ class RowTexts(NamedTuple):
     pivot: str = ""
 
 
-# A part of the prompt: token ids of its literal text, alternating with names of the fields of `RowTexts`.
-Template = list[list[int] | str]
+# A template: token ids of its text, alternating with names of the fields of `RowTexts`.
+Template = list[tuple[int, ...] | str]
 
 
 @dataclass
@@ -90,23 +127,17 @@ class PromptTokenizer:
     Raises
     ------
     UserError
-        If the prompt lacks a field or the suffix, or if an answer is not exactly one token after the suffix.
+        If an answer is not exactly one token after the template.
     """
 
     tokenizer: Any
     prompt: Prompt
 
     def __post_init__(self) -> None:
-        for part, fields in (("query", ("{query}", "{pivot}")), ("candidate", ("{candidate}",))):
-            text = getattr(self.prompt, part)
-            if not any(field in text for field in fields):
-                raise UserError(f"params.yaml: prompts: {part} must contain {' or '.join(fields)}; found {text!r}")
-        if not self.prompt.suffix:
-            raise UserError("params.yaml: prompts: suffix is empty; it must contain text, because the answer follows its last token")
         max_query, max_candidate = self.prompt.max_query_tokens, self.prompt.max_candidate_tokens
         self._limits = {"query": max_query, "pivot": max_query, "candidate": max_candidate}
         bos = self.tokenizer.bos_token_id
-        self._first_tokens = [] if bos is None else [bos]
+        self._first_tokens: tuple[int, ...] = () if bos is None else (bos,)
         self.labels = LabelTokens(self._label_token(self.prompt.negative), self._label_token(self.prompt.positive))
         if self.labels.negative == self.labels.positive:
             raise UserError(
@@ -118,13 +149,13 @@ class PromptTokenizer:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def _label_token(self, answer: str) -> int:
-        """Return the token that `answer` adds to the suffix, found in context as in Tevatron's reranker."""
-        suffix = self._tokenize(self.prompt.suffix)
-        with_answer = self._tokenize(self.prompt.suffix + answer)
-        if with_answer[: len(suffix)] != suffix or len(with_answer) != len(suffix) + 1:
+        """Return the token that `answer` adds to the end of the template, found in context as in Tevatron's reranker."""
+        ending = self._tokenize(self.prompt.ending)
+        with_answer = self._tokenize(self.prompt.ending + answer)
+        if with_answer[: len(ending)] != ending or len(with_answer) != len(ending) + 1:
             raise UserError(
-                f"params.yaml: prompts: the answer {answer!r} after {self.prompt.suffix!r} is not exactly one token of this "
-                f"model ({self.tokenizer.convert_ids_to_tokens(with_answer)}); choose another answer or suffix"
+                f"params.yaml: prompts: the answer {answer!r} after {self.prompt.ending!r} is not exactly one token of this "
+                f"model ({self.tokenizer.convert_ids_to_tokens(with_answer)}); choose another answer or another end of the template"
             )
         return with_answer[-1]
 
@@ -155,37 +186,39 @@ class PromptTokenizer:
         """
         rows = [row if row.pivot else row._replace(pivot=row.query) for row in rows]
         ids = self._tokenize_texts(list(dict.fromkeys(text for row in rows for text in (row.query, row.pivot, row.candidate))))
-        query_templates = {language: self._template(self.prompt.query, language) for language in {row.language for row in rows}}
-        # The text after the candidate is tokenized together with the suffix: both are the context of the answer.
-        candidate_template = self._template(self.prompt.candidate + self.prompt.suffix, "")
-        return [
-            TokenRow(
-                query=(*self._first_tokens, *self._fill(query_templates[row.language], row, ids)),
-                candidate=tuple(self._fill(candidate_template, row, ids)),
-            )
-            for row in rows
-        ]
+        templates = {language: self._template(language) for language in {row.language for row in rows}}
+        queries: dict[tuple[str, str, str], tuple[int, ...]] = {}  # rows of a query share one tuple
+        candidates: dict[str, tuple[int, ...]] = {}
+        encoded = []
+        for row in rows:
+            template, key = templates[row.language], (row.language, row.query, row.pivot)
+            if key not in queries:
+                queries[key] = self._fill(template, row._replace(candidate=""), ids)
+            if row.candidate not in candidates:
+                candidates[row.candidate] = ids[row.candidate][: self.prompt.max_candidate_tokens]
+            encoded.append(TokenRow(self._fill(template, row, ids), queries[key], candidates[row.candidate]))
+        return encoded
 
-    def _tokenize_texts(self, texts: Sequence[str]) -> dict[str, list[int]]:
+    def _tokenize_texts(self, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Return texts of rows and their token ids.
 
         Special tokens are recognised only in the prompt: ``<eos>`` in a query becomes the tokens of these five characters.
         """
-        ids: dict[str, list[int]] = {}
+        ids: dict[str, tuple[int, ...]] = {"": ()}
         for start in range(0, len(texts), BATCH_SIZE):
             batch = texts[start : start + BATCH_SIZE]
-            ids.update(zip(batch, self.tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"], strict=True))
+            encoded = self.tokenizer(batch, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ids.update(zip(batch, map(tuple, encoded), strict=True))
         return ids
 
-    def _template(self, text: str, language: str) -> Template:
-        """Divide a part of the prompt at its fields and tokenize the text between them."""
-        pieces = re.split(r"\{(query|pivot|candidate)\}", text.replace("{language}", language))
-        return [self._tokenize(piece) if index % 2 == 0 else piece for index, piece in enumerate(pieces)]
+    def _template(self, language: str) -> Template:
+        """Divide the template at its fields and tokenize the text between them."""
+        pieces = _FIELD.split(self.prompt.template.replace("{language}", language))
+        return [tuple(self._tokenize(piece)) if index % 2 == 0 else piece for index, piece in enumerate(pieces)]
 
-    def _fill(self, template: Template, row: RowTexts, ids: Mapping[str, list[int]]) -> Iterator[int]:
-        """Yield the token ids of a template with the texts of a row, cut to the limits of the prompt."""
+    def _fill(self, template: Template, row: RowTexts, ids: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """Return the token ids of a template with the texts of a row, cut to the limits of the prompt."""
+        filled = list(self._first_tokens)
         for part in template:
-            if isinstance(part, list):
-                yield from part
-            else:
-                yield from ids[getattr(row, part)][: self._limits[part]]
+            filled += part if isinstance(part, tuple) else ids[getattr(row, part)][: self._limits[part]]
+        return tuple(filled)

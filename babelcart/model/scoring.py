@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
-from babelcart.model.batching import scoring_packs, smaller_budget
+from babelcart.model.batching import CHUNK_ROWS, scoring_packs, smaller_budget
 from babelcart.model.loading import label_logits
 from babelcart.model.packing import TokenRow, pack_rows
 
@@ -26,9 +26,10 @@ class Predict:
 
     splits: tuple[Literal["validation", "dev", "test"], ...] = ("validation", "dev", "test")
     max_tokens: int = bounded(1, 2**31, default=4096)
+    chunk_rows: int = bounded(1, 2**31, default=CHUNK_ROWS)
 
 
-def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens: int, description: str | None = None) -> np.ndarray:
+def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: Predict, description: str | None = None) -> np.ndarray:
     """Probability that each candidate is relevant to its query.
 
     The probability is the softmax over the two label tokens, as in Nogueira et al., "Document Ranking with a Pretrained
@@ -39,12 +40,12 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens:
     model
         A transformers or peft model (see `babelcart.model.loading`). It is left in evaluation mode.
     rows : sequence of TokenRow
-        Rows in any order. Their order changes the probabilities by rounding errors at most.
+        Rows in any order. Their order changes the probabilities by rounding errors at most. Rows with equal tokens are computed once.
     labels : LabelTokens
         Token ids of the two answers.
-    max_tokens : int
-        Token budget of a pack. It limits memory and changes the probabilities by rounding errors at most. It is halved when memory
-        runs out.
+    settings : Predict
+        `max_tokens` is the token budget of a pack, and `chunk_rows` the number of consecutive rows that are divided into packs together.
+        Both change the probabilities by rounding errors at most. `max_tokens` limits memory, and is halved when memory runs out.
     description : str, optional
         Text next to the progress bar. Without it, no bar is shown.
 
@@ -65,17 +66,17 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens:
     probability = np.full(len(rows), np.nan)  # (rows,)
     model.eval()
     with torch.inference_mode(), tqdm(total=len(rows), desc=description, unit="row", disable=None if description else True) as bar:
-        for row_indices, logits in _pack_logits(model, rows, labels, max_tokens):
+        for row_indices, logits in _pack_logits(model, rows, labels, settings):
             probability[row_indices] = torch.softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()  # (rows of the pack,)
             bar.update(len(row_indices))
     return probability
 
 
-def _pack_logits(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, max_tokens: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+def _pack_logits(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: Predict) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Row indices and ``(rows of the pack, 2)`` logits of each pack; when memory runs out, the remaining packs become smaller."""
-    scored = 0
+    scored, max_tokens = 0, settings.max_tokens
     while scored < len(rows):
-        for row_indices in scoring_packs(rows, max_tokens, scored):
+        for row_indices in scoring_packs(rows, max_tokens, settings.chunk_rows, scored):
             pack = [rows[row_index] for row_index in row_indices]
             try:
                 logits = label_logits(model, pack_rows(pack), labels)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from babelcart.core import config
-from babelcart.model.loading import ModelSettings, for_this_cpu, load_adapter, load_base, load_tokenizer
+from babelcart.core.errors import UserError
+from babelcart.core.files import read_json, write_json
+from babelcart.model.loading import ModelSettings, for_this_cpu, load_adapter, load_base, load_tokenizer, save_adapter
 from babelcart.model.prompts import Prompt, PromptTokenizer
+
+# In the folder of an adapter: the prompt that it was trained with.
+PROMPT_RECORD = "prompt.json"
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,30 @@ class TaskModel:
         return load_base(self.base, self.local_settings)
 
     def load_adapted(self) -> Any:
-        """Load the base model with `local_settings` and the trained adapter."""
+        """Load the base model with `local_settings` and the trained adapter.
+
+        Raises
+        ------
+        UserError
+            If the adapter was trained with another prompt, or is not readable.
+        """
+        self.check_prompt()
         return load_adapter(self.load_base(), self.adapter)
+
+    def save_adapter(self, model: Any) -> None:
+        """Write the adapter of a trained model, and the prompt beside it."""
+        save_adapter(model, self.adapter)
+        write_json(self.adapter / PROMPT_RECORD, asdict(self.prompt))
+
+    def check_prompt(self) -> None:
+        """Raise UserError if the adapter was trained with another prompt, whose answers would mean nothing here."""
+        recorded, current = read_json(self.adapter / PROMPT_RECORD, {...: object}), asdict(self.prompt)
+        if different := [key for key in {**recorded, **current} if recorded.get(key) != current.get(key)]:
+            key = different[0]
+            raise UserError(
+                f"{self.adapter} was trained with another prompt: {key} was {recorded.get(key)!r}, and params.yaml has "
+                f"{current.get(key)!r}. Restore the prompt in params.yaml, or train again with `dvc repro`"
+            )
 
 
 def read_task_model(folder: Path, task: str) -> TaskModel:
@@ -57,7 +84,7 @@ def read_task_model(folder: Path, task: str) -> TaskModel:
     folder : pathlib.Path
         ``models/NAME``, where NAME is a block under ``models:``. It holds ``base`` and one folder for each adapter.
     task : str
-        Name of the adapter's folder and of the block under ``prompts:``.
+        Name of the adapter's folder and of the block under ``prompts:``, of the model or of params.yaml.
 
     Raises
     ------
@@ -65,4 +92,5 @@ def read_task_model(folder: Path, task: str) -> TaskModel:
         If params.yaml lacks one of the two blocks, or a setting is not accepted.
     """
     settings = config.load_section(ModelSettings, folder.name)
-    return TaskModel(folder / "base", folder / task, settings, config.load_section(Prompt, task))
+    prompt = (settings.prompts or {}).get(task) or config.load_section(Prompt, task)
+    return TaskModel(folder / "base", folder / task, settings, prompt)

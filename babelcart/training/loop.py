@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
-from babelcart.model.batching import group_by_query, smaller_budget, step_packs
+from babelcart.model.batching import smaller_budget, step_packs
 from babelcart.model.loading import label_logits
 from babelcart.model.packing import TokenRow, pack_rows
 from babelcart.training.optimizer import MasterAdamW, Schedule, schedule_factor
+from babelcart.training.steps import GroupBy, sample_queries, step_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ class TrainSettings:
     epochs: float = bounded(0, 1000, default=1.0)
     max_rows: int | None = bounded(1, 2**53, default=None)
     batch_size: int = bounded(1, 65536, default=32)
+    group_by: GroupBy = "query"
     learning_rate: float = bounded(0, 1, default=3e-4)
     lr_scheduler_type: Schedule = "linear"
     warmup_ratio: float = bounded(0, 1, default=0.05)
@@ -108,58 +110,6 @@ class History:
     best_step: int = 0
 
 
-def limit_message(task: str, row_count: int, settings: TrainSettings) -> str | None:
-    """Return a sentence for people if ``train.max_rows`` leaves out training rows, None if all rows are used."""
-    rows_of_all_epochs = math.ceil(settings.epochs * row_count)
-    if settings.max_rows is None or rows_of_all_epochs <= settings.max_rows:
-        return None
-    return (
-        f"{task}: train.max_rows is {settings.max_rows:,}, so that training uses only a part of the {rows_of_all_epochs:,} rows of all "
-        "epochs; set it to null in params.yaml to use all of them"
-    )
-
-
-def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[list[int]]:
-    """Divide all epochs into optimizer steps of about `batch_size` rows.
-
-    Queries are shuffled in each epoch. All rows of a query belong to the same step. `max_rows` and a fractional `epochs` end the
-    last epoch early. The order depends only on the rows and on these settings.
-
-    Parameters
-    ----------
-    rows : sequence of TokenRow
-        The training rows.
-    settings : TrainSettings
-        `epochs`, `max_rows`, `batch_size` and `seed` are used.
-
-    Yields
-    ------
-    list of int
-        Row indices of one step.
-    """
-    import numpy as np
-
-    generator = np.random.default_rng(settings.seed)
-    groups = group_by_query(rows)
-    total_rows = math.ceil(settings.epochs * len(rows))
-    if settings.max_rows is not None:
-        total_rows = min(total_rows, settings.max_rows)
-    rows_left = total_rows
-    while rows_left > 0:
-        step: list[int] = []
-        for group_index in generator.permutation(len(groups)):
-            step.extend(groups[group_index][: rows_left - len(step)])
-            if len(step) >= min(settings.batch_size, rows_left):
-                yield step
-                rows_left -= len(step)
-                step = []
-            if rows_left == 0:
-                return
-        if step:
-            yield step
-            rows_left -= len(step)
-
-
 def balanced_weights(labels: Sequence[int]) -> list[float]:
     """Weights of the labels 0 and 1 that give both labels the same total weight, as scikit-learn's ``class_weight="balanced"``.
 
@@ -204,19 +154,6 @@ def auc_and_f1(labels: Sequence[int], probability: np.ndarray) -> dict[str, floa
         "auc": float((ranks[label == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives)),
         "f1": float(np.max(2 * true_positives / (predicted_positives + positives))),
     }
-
-
-def sample_queries(examples: LabelledRows, row_count: int, seed: int) -> LabelledRows:
-    """Draw random queries with all their rows until there are at least `row_count` rows, or none are left."""
-    import numpy as np
-
-    groups = group_by_query(examples.rows)
-    row_indices: list[int] = []
-    for group_index in np.random.default_rng(seed).permutation(len(groups)):
-        if len(row_indices) >= row_count:
-            break
-        row_indices.extend(groups[group_index])
-    return LabelledRows([examples.rows[index] for index in row_indices], [examples.labels[index] for index in row_indices])
 
 
 class Trainer:
@@ -268,7 +205,8 @@ class Trainer:
     def _validation_sample(self, validation: LabelledRows | None) -> LabelledRows | None:
         if validation is None or self.settings.eval_steps is None:
             return None
-        sample = sample_queries(validation, self.settings.eval_rows, self.settings.seed)
+        indices = sample_queries(validation.rows, self.settings.eval_rows, self.settings.seed)
+        sample = LabelledRows([validation.rows[index] for index in indices], [validation.labels[index] for index in indices])
         if len(set(sample.labels)) < 2:
             raise UserError(
                 f"all {len(sample.labels)} validation rows of train.eval_rows have the same label, so that AUC and F1 are not defined; "
@@ -374,9 +312,9 @@ class Trainer:
 
     def _evaluate(self, validation: LabelledRows) -> dict[str, float]:
         """Score validation rows; copy the adapter if it is the best one so far."""
-        from babelcart.model.scoring import score
+        from babelcart.model.scoring import Predict, score
 
-        probability = score(self.model, validation.rows, self.labels, self.history.max_tokens)  # (rows,)
+        probability = score(self.model, validation.rows, self.labels, Predict(max_tokens=self.history.max_tokens))  # (rows,)
         evaluation = {"step": len(self.history.losses), **auc_and_f1(validation.labels, probability)}
         metric = self.settings.metric_for_best_model
         if all(evaluation[metric] > earlier[metric] for earlier in self.history.evaluations):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,9 @@ def probabilities(model: Any, contract: dict[str, Any], tokenizer: AutoTokenizer
     scores = []
     for row in table.itertuples():
         ids = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-        for part in prompt["query"].partition("{query}"):
-            ids += tokenizer(row.origin_query if part == "{query}" else part, add_special_tokens=False)["input_ids"]
-        for part in (row.candidate, prompt["suffix"]):
-            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
+        for part in re.split(r"(\{\w+\})", prompt["template"]):
+            text = {"{query}": row.origin_query, "{candidate}": row.candidate}.get(part, part)
+            ids += tokenizer(text, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
             hidden = model.get_decoder()(input_ids=torch.tensor([ids])).last_hidden_state[0, -1].float()  # (hidden_size,)
             head = model.get_output_embeddings().weight[[labels["negative"], labels["positive"]]].float()  # (2, hidden_size)

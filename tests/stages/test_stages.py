@@ -179,6 +179,20 @@ def test_training_is_deterministic_and_reduces_the_loss(project: Project) -> Non
     assert hashes("models/tiny/qc") == first
 
 
+def test_an_adapter_is_not_scored_with_another_prompt(project: Project) -> None:
+    run_to("train")
+    prompt = json.loads(Path("models/tiny/qc/prompt.json").read_text())
+    assert "{query}" in prompt["template"]
+    project.change(prompts={"qc": {**prompt, "template": "Another prompt: {query} {candidate}\n:"}})
+    failed = run("predict", "--task", "qc", "--model", "tiny", fails=True)
+    assert "models/tiny/qc was trained with another prompt: template was" in failed.output
+    assert "params.yaml has 'Another prompt: {query} {candidate}\\n:'" in failed.output
+    assert not Path("predictions").exists()
+    weights = {"licence": "none (random weights)", "random": "gemma3_text"}
+    project.change(models={"tiny": {"weights": weights, "dtype": "float32", "prompts": {"qc": prompt}}})
+    run("predict", "--task", "qc", "--model", "tiny")
+
+
 def test_train_without_a_base_model_names_the_stage_to_run(project: Project) -> None:
     run_to("negatives")
     printed = run("train", "--task", "qc", "--model", "tiny", fails=True).output

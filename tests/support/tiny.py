@@ -10,12 +10,13 @@ import torch
 
 from babelcart.model import loading, prompts
 from babelcart.model.loading import ModelSettings
+from babelcart.model.packing import TokenRow
 from babelcart.model.prompts import Prompt
 from babelcart.training import loop
 from babelcart.training.loop import LabelledRows, TrainSettings
 from babelcart.weights.fetching import Weights, from_random
 
-PROMPT = Prompt(query="Relevant?\n{query}\n", candidate="{candidate}", suffix="\n:", positive=" yes", negative=" no")
+PROMPT = Prompt(template="Relevant?\n{query}\n{candidate}\n:", positive=" yes", negative=" no")
 TEXTS = [
     ("fr", "robe de soirée", "women's clothing,dresses,evening dresses"),
     ("fr", "robe de soirée", "toys & hobbies,dolls,doll clothes"),
@@ -28,6 +29,11 @@ TEXTS = [
 LABELS = [1, 0, 1, 0, 0, 1, 0]
 SETTINGS = TrainSettings(epochs=6, batch_size=3, learning_rate=1e-2, save_steps=2)
 MODEL_SETTINGS = ModelSettings(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
+
+
+def token_row(query: tuple[int, ...], candidate: tuple[int, ...]) -> TokenRow:
+    """Return a row whose prompt is the query, then the candidate."""
+    return TokenRow(query + candidate, query, candidate)
 
 
 def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.PromptTokenizer]:

@@ -192,6 +192,32 @@ def test_prompts_of_an_unknown_task_are_refused(check_text: Callable[[str], Resu
     assert "unknown key prompts.qI; accepted: qc, qi. Did you mean qi?" in result.output
 
 
+def test_the_former_parts_of_a_prompt_are_refused_with_the_template_to_write(check_text: Callable[[str], Result]) -> None:
+    former = r"""    query: "Relevant?\n{query}\n"
+    candidate: "{candidate}"
+    suffix: "\n:"
+"""
+    result = check_text(re.sub(r"    template: [^\n]*\n", lambda match: former, SHIPPED, count=1))
+    assert "prompts.qc: query, candidate, suffix were replaced by one text" in result.output
+    assert r'write `template: "Relevant?\n{query}\n{candidate}\n:"`' in result.output
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [('"{query} {candidate}"', "ends with a field"), ('"{query}:"', r"must contain \{candidate\}"), ("3", "a text")],
+)
+def test_a_template_that_cannot_be_answered_is_refused(check_text: Callable[[str], Result], template: str, message: str) -> None:
+    result = check_text(re.sub(r"    template: [^\n]*\n", lambda match: f"    template: {template}\n", SHIPPED, count=1))
+    assert re.search(f"prompts.qc.*{message}", result.output), result.output
+
+
+def test_prompts_of_a_model_are_checked(check_text: Callable[[str], Result]) -> None:
+    prompt = '{template: "{query} {candidate}:", positive: " yes", negative: " no"}'
+    block = "  gemma3-270m:\n    prompts:\n      %s: %s\n"
+    assert check_text(SHIPPED.replace("  gemma3-270m:\n", block % ("qc", prompt), 1)).exit_code == 0
+    assert "prompts has the key 'qx'; accepted: qc, qi" in check_text(SHIPPED.replace("  gemma3-270m:\n", block % ("qx", prompt), 1)).output
+
+
 def test_an_engine_and_a_model_that_do_not_exist_are_refused(check_text: Callable[[str], Result]) -> None:
     assert "Did you mean google?" in check_text(SHIPPED.replace("chain: []", "chain: [gogle]")).output
     assert "Did you mean gemma3-270m?" in check_text(SHIPPED.replace("run:\n  - gemma3-270m", "run:\n  - gemma3-270")).output

@@ -1,24 +1,28 @@
-"""Packing: packed rows get the logits and gradients of rows that run separately, for Gemma and Qwen; prompts become tokens."""
+"""Packing: packed rows get the logits and gradients of rows that run separately, for all families, orders of the prompt and tries."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from babelcart.core.errors import UserError
 from babelcart.model import decoder, loading, prompts, scoring
 from babelcart.model.batching import scoring_packs
-from babelcart.model.packing import TokenRow, pack_rows
+from babelcart.model.packing import TokenRow, pack_rows, trie_tokens
 from babelcart.model.prompts import Prompt
-from tests.support.tiny import PROMPT, TEXTS, build
+from tests.support.tiny import PROMPT, TEXTS, build, token_row
 
 TinyModel = tuple[object, prompts.PromptTokenizer]
 
 
-@pytest.fixture(scope="module", params=["gemma3_text", "qwen2"])
+@pytest.fixture(scope="module", params=["gemma3_text", "qwen2", "llama"])
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return build(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -29,7 +33,7 @@ def separate_logits(model: object, rows: list[TokenRow], labels: prompts.LabelTo
     implementation = base.config._attn_implementation
     base.set_attn_implementation("eager")
     base.eval()
-    logits = torch.cat([base(input_ids=torch.tensor([row.query + row.candidate])).logits[:, -1] for row in rows])  # (rows, vocabulary)
+    logits = torch.cat([base(input_ids=torch.tensor([row.tokens])).logits[:, -1] for row in rows])  # (rows, vocabulary)
     base.set_attn_implementation(implementation)
     return logits[:, [labels.negative, labels.positive]]
 
@@ -37,7 +41,7 @@ def separate_logits(model: object, rows: list[TokenRow], labels: prompts.LabelTo
 def test_packed_rows_have_the_logits_of_separate_rows(tiny: TinyModel) -> None:
     model, tokenizer = tiny
     rows = [tokenizer.encode(*texts) for texts in TEXTS]
-    assert max(len(row.query) + len(row.candidate) for row in rows) > 12, "no row is longer than the sliding window"
+    assert max(len(row.tokens) for row in rows) > 12, "no row is longer than the sliding window"
     with torch.inference_mode():
         packed = loading.label_logits(model, pack_rows(rows), tokenizer.labels)
         expected = separate_logits(model, rows, tokenizer.labels)
@@ -54,11 +58,11 @@ def test_label_logits_of_a_bfloat16_model_are_computed_in_float32(tiny: TinyMode
     with torch.inference_mode():
         logits = loading.label_logits(model, pack, tokenizer.labels)
         base = model.get_base_model()
-        hidden, head = decoder.last_hidden(base.get_decoder(), pack), base.get_output_embeddings().weight
+        hidden, head = decoder.last_hidden(base.get_decoder(), pack)[pack.row_index], base.get_output_embeddings().weight
     label_rows = head[[tokenizer.labels.negative, tokenizer.labels.positive]]
     assert (logits.dtype, hidden.dtype, head.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
     torch.testing.assert_close(logits.double(), hidden.double() @ label_rows.double().T, rtol=1e-6, atol=1e-6)
-    probability = scoring.score(model, rows, tokenizer.labels, 10_000)
+    probability = scoring.score(model, rows, tokenizer.labels, scoring.Predict(max_tokens=10_000))
     assert len(np.unique(probability)) == len(rows)
     rounded = torch.softmax((hidden @ label_rows.T).double(), dim=-1)[:, 1]
     assert len(rounded.unique()) < len(rows), "otherwise this test proves nothing"
@@ -76,46 +80,134 @@ def test_packed_rows_have_the_gradients_of_separate_rows(tiny: TinyModel) -> Non
         torch.testing.assert_close(packed_gradient, expected_gradient, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("max_tokens", [1, 40, 100, 10_000])
-def test_scores_do_not_depend_on_order_or_token_budget(tiny: TinyModel, max_tokens: int) -> None:
+@pytest.mark.parametrize("chunk_rows", [1, 3, 100])
+@pytest.mark.parametrize("max_tokens", [1, 40, 10_000])
+def test_scores_do_not_depend_on_order_budget_or_chunks(tiny: TinyModel, max_tokens: int, chunk_rows: int) -> None:
     model, tokenizer = tiny
     rows = [tokenizer.encode(*texts) for texts in TEXTS]
-    expected = scoring.score(model, rows, tokenizer.labels, 10_000)
+    expected = scoring.score(model, rows, tokenizer.labels, scoring.Predict(max_tokens=10_000))
     order = list(range(len(rows)))
     random.Random(max_tokens).shuffle(order)
-    shuffled = scoring.score(model, [rows[row_index] for row_index in order], tokenizer.labels, max_tokens)
+    predict = scoring.Predict(max_tokens=max_tokens, chunk_rows=chunk_rows)
+    shuffled = scoring.score(model, [rows[row_index] for row_index in order], tokenizer.labels, predict)
     torch.testing.assert_close(torch.tensor(shuffled), torch.tensor(expected[order]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_shared_prefix_occurs_once_in_the_sequence() -> None:
-    rows = [TokenRow((9, 1, 2), (3,)), TokenRow((9, 1, 2), (4, 5)), TokenRow((9, 7), (3,))]
+# Rows of tokens of which many have a common start, are a prefix of another, or are equal.
+TOKEN_LISTS = st.lists(st.lists(st.integers(10, 12), min_size=1, max_size=30).map(tuple), min_size=1, max_size=12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(TOKEN_LISTS)
+def test_rows_of_any_trie_have_the_logits_and_gradients_of_separate_rows(tiny: TinyModel, tokens: list[tuple[int, ...]]) -> None:
+    model, tokenizer = tiny
+    rows = [token_row((), row) for row in tokens]
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
+    weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
+    packed, expected = loading.label_logits(model, pack_rows(rows), tokenizer.labels), separate_logits(model, rows, tokenizer.labels)
+    torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad((logits * weights).sum(), trainable) for logits in (packed, expected)]
+    for packed_gradient, expected_gradient in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed_gradient, expected_gradient, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TOKEN_LISTS, st.randoms())
+def test_every_prefix_occurs_once_in_the_sequence(tokens: list[tuple[int, ...]], generator: random.Random) -> None:
+    rows = [token_row((), row) for row in tokens]
+    pack = pack_rows(rows)
+    prefixes = {row[: length + 1] for row in tokens for length in range(len(row))}
+    assert pack.input_ids.shape[1] == trie_tokens(rows) == len(prefixes)
+    branches: dict[int, tuple[int, ...]] = {}  # index of the last token -> tokens of the branch
+    for block in pack.blocks:
+        for queries, keys, distances in zip(block.query_index, block.key_index, block.distance, strict=True):
+            for query, distance in zip(queries, distances, strict=True):
+                if (distance >= 0).any():
+                    branches[int(query)] = tuple(pack.input_ids[0, keys[distance >= 0]].tolist())
+    assert set(branches.values()) == prefixes
+    assert len(branches) == len(prefixes)
+    last_tokens = pack.last_index[pack.row_index].tolist()
+    assert [branches[index] for index in last_tokens] == tokens
+    shuffled = generator.sample(rows, len(rows))
+    assert pack_rows(shuffled).input_ids.equal(pack.input_ids)
+
+
+def test_rows_share_tokens_at_any_depth_and_equal_rows_are_computed_once() -> None:
+    rows = [token_row((9, 1, 2), (3,)), token_row((9, 1, 2), (4, 5)), token_row((9, 7), (3,)), token_row((9, 7), (3,))]
     pack = pack_rows(rows)
     assert pack.input_ids.tolist() == [[9, 1, 2, 3, 4, 5, 7, 3]]
     assert pack.position_ids.tolist() == [[0, 1, 2, 3, 3, 4, 1, 2]]
     assert pack.last_index.tolist() == [3, 5, 7]
+    assert pack.row_index.tolist() == [0, 1, 2, 2]
 
 
-def test_the_token_budget_counts_a_shared_query_once() -> None:
-    rows = [TokenRow((1, 2, 3), (4,))] * 3 + [TokenRow((1, 5), (6,) * 20)]
+def test_the_token_budget_counts_a_shared_prefix_once() -> None:
+    rows = [token_row((1, 2, 3), (4,))] * 3 + [token_row((1, 5), (6,) * 20)]
     packs = list(scoring_packs(rows, 6))
     assert [sorted(pack) for pack in packs] == [[0, 1, 2], [3]]
 
 
+@given(TOKEN_LISTS, st.integers(1, 80), st.integers(1, 12), st.integers(0, 12))
+def test_packs_of_chunks_are_those_of_the_whole_file(tokens: list[tuple[int, ...]], budget: int, chunk_rows: int, scored: int) -> None:
+    rows = [token_row((), row) for row in tokens]
+    packs = list(scoring_packs(rows, budget, chunk_rows))
+    parts = [(start, rows[start : start + chunk_rows]) for start in range(0, len(rows), chunk_rows)]
+    assert packs == [[start + index for index in pack] for start, part in parts for pack in scoring_packs(part, budget)]
+    assert sorted(index for pack in packs for index in pack) == list(range(len(rows)))
+    for pack in packs:
+        assert trie_tokens([rows[index] for index in pack]) <= max(budget, len(rows[pack[0]].tokens))
+    order = [index for pack in packs for index in pack]
+    scored = min(scored, len(rows))
+    assert [index for pack in scoring_packs(rows, budget, chunk_rows, scored) for index in pack] == order[scored:]
+
+
 @pytest.mark.parametrize("limit", range(1, 30))
-def test_truncation_keeps_the_suffix(tiny: TinyModel, limit: int) -> None:
+def test_truncation_keeps_the_end_of_the_prompt(tiny: TinyModel, limit: int) -> None:
     tokenizer = tiny[1].tokenizer
-    prompt = Prompt(**{**vars(PROMPT), "max_candidate_tokens": limit, "max_query_tokens": limit})
+    prompt = dataclasses.replace(PROMPT, max_candidate_tokens=limit, max_query_tokens=limit)
     row = prompts.PromptTokenizer(tokenizer, prompt).encode("en", "long query " * 20, "long candidate " * 20)
-    suffix = tokenizer(PROMPT.suffix, add_special_tokens=False)["input_ids"]
-    assert list(row.candidate[-len(suffix) :]) == suffix
-    assert len(row.candidate) == limit + len(suffix)
+    ending = tokenizer(PROMPT.ending, add_special_tokens=False)["input_ids"]
+    assert list(row.tokens[-len(ending) :]) == ending
+    assert len(row.candidate) == limit
+    assert row.tokens == row.query[: -len(ending)] + row.candidate + row.query[-len(ending) :]
 
 
 def test_a_prompt_can_use_the_pivot(tiny: TinyModel) -> None:
     tokenizer = tiny[1].tokenizer
-    query_and_pivot = prompts.PromptTokenizer(tokenizer, Prompt(**{**vars(PROMPT), "query": "Relevant?\n{query} = {pivot}\n"}))
+    query_and_pivot = prompts.PromptTokenizer(tokenizer, Prompt("Relevant?\n{query} = {pivot}\n{candidate}\n:", " yes", " no"))
     assert "robe = dress\n" in tokenizer.decode(query_and_pivot.encode("fr", "robe", "dresses", "dress").query)
     # Without a translation, the query replaces the pivot.
     assert query_and_pivot.encode("fr", "robe", "dresses", "") == query_and_pivot.encode("fr", "robe", "dresses", "robe")
-    pivot_only = prompts.PromptTokenizer(tokenizer, Prompt(**{**vars(PROMPT), "query": "{pivot}\n"}))
+    pivot_only = prompts.PromptTokenizer(tokenizer, Prompt("{pivot}\n{candidate}\n:", " yes", " no"))
     assert pivot_only.encode("fr", "robe", "dresses", "dress") == pivot_only.encode("de", "kleid", "dresses", "dress")
+
+
+def test_the_fields_of_a_template_have_any_order(tiny: TinyModel) -> None:
+    tokenizer = tiny[1].tokenizer
+    prompt = Prompt("Is {candidate} what {query} ({language}) asks for?\n:", " yes", " no")
+    row = prompts.PromptTokenizer(tokenizer, prompt).encode("fr", "robe", "dresses")
+    assert tokenizer.decode(row.tokens, skip_special_tokens=True) == "Is dresses what robe (fr) asks for?\n:"
+    other = prompts.PromptTokenizer(tokenizer, prompt.other_order()).encode("fr", "robe", "dresses")
+    assert tokenizer.decode(other.tokens, skip_special_tokens=True) == "Is robe what dresses (fr) asks for?\n:"
+    assert (prompt.query_first(), prompt.other_order().query_first()) == (False, True)
+    assert prompt.other_order().other_order() == prompt
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{query}\n{candidate}", "ends with a field"),
+        ("{query}\n:", r"must contain \{candidate\}"),
+        ("{candidate}\n:", r"must contain \{query\} or \{pivot\}"),
+        ("{query} {query}\n{candidate}\n:", r"contains \{query\} more than once"),
+        ("{query}\n{candidate}\n{language}", "ends with a field"),
+    ],
+)
+def test_a_template_that_cannot_be_answered_is_refused(template: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Prompt(template, " yes", " no")
+
+
+def test_an_answer_of_several_tokens_is_refused(tiny: TinyModel) -> None:
+    with pytest.raises(UserError, match=r"answer ' entirely unrelated' after '\\n:' is not exactly one token"):
+        prompts.PromptTokenizer(tiny[1].tokenizer, dataclasses.replace(PROMPT, negative=" entirely unrelated"))

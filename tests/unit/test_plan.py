@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from babelcart import cost, plan
 from babelcart.core import config
-from babelcart.model import loading, prompts
+from babelcart.model import loading, prompts, scoring
 from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow, pack_rows
 from tests.support.project import Project, run, run_to
@@ -51,7 +52,7 @@ def saved_bytes(model: torch.nn.Module) -> Iterator[dict[int, int]]:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_two_and_three_layers_predict_the_cost_of_the_complete_model(folder: Path, checkpointing: bool) -> None:
-    model_settings, pack = plain(gradient_checkpointing=checkpointing), encoded_rows(folder) * 4
+    model_settings, pack = plain(gradient_checkpointing=checkpointing), encoded_rows(folder)
     model_config = plan.read_config(folder, model_settings)
     model_config.num_hidden_layers = 8
     model_config.layer_types = (model_config.layer_types * 3)[:8]
@@ -75,15 +76,15 @@ def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
     settings = dataclasses.replace(SETTINGS, batch_size=4, max_tokens=60, eval_steps=5)
     history, _ = fit(folder, settings, plain())
     rows = encoded_rows(folder)
-    splits = [rows, rows[:3]]
-    planned = plan.make_plan(plan.read_config(folder, plain()), plain(), settings, 60, plan.PlannedRows(rows, rows, splits))
+    splits, predict = [rows, rows[:3]], scoring.Predict(max_tokens=60)
+    planned = plan.make_plan(plan.read_config(folder, plain()), plain(), settings, predict, plan.PlannedRows(rows, rows, splits, rows))
     assert (planned.steps, planned.train.rows, planned.train.tokens) == (len(history.losses), history.rows, history.tokens)
     assert planned.train.padded_tokens > planned.train.tokens
     assert planned.train.packs > planned.steps
     packs = [[split[row_index] for row_index in pack] for split in splits for pack in scoring_packs(split, 60)]
     assert (planned.predict.rows, planned.predict.packs) == (len(rows) + 3, len(packs))
     assert planned.predict.tokens == sum(pack_rows(pack).input_ids.shape[1] for pack in packs)
-    assert planned.validation_tokens == len(history.evaluations) * plan.scoring_workload([rows], 60).tokens
+    assert planned.validation_tokens == len(history.evaluations) * plan.scoring_workload([rows], predict).tokens
 
 
 def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
@@ -122,6 +123,10 @@ def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
     assert "h100, 80 GiB: train 1.0 GiB, 0.0 min" in printed
     assert "this machine (" in printed
     assert "DOES NOT FIT" not in printed
+    figures = r"train [\d.]+ \([\d,.]+ rows/s, [\d.]+ GiB\), predict [\d.]+ \([^)]+\), one query with all candidates [\d.]+"
+    for order in ("query first", "candidate first"):
+        assert re.search(f"{order}: {figures}", printed)
+    assert re.search(r"fewest tokens: train: \w+ first; predict: \w+ first; one query with all candidates: query first", printed)
     assert sorted(Path().rglob("*")) == before
 
 
@@ -130,7 +135,7 @@ def test_a_model_that_does_not_fit_is_reported() -> None:
     parameters = cost.ParameterCounts(linear=10**10, largest_linear=10**8, other=10**9, adapter=10**7)
     workload = plan.Workload(10, 2, 1000, 2000, ())
     pack_cost = cost.PackCost(peak_bytes=5 * plan.GIB, flops=1e15, calls=1000, tokens=500)
-    unquantised = plan.Plan(model_settings, parameters, 1, workload, workload, 0, pack_cost, pack_cost)
+    unquantised = plan.Plan(model_settings, parameters, 1, workload, workload, workload, 0, pack_cost, pack_cost)
     lines = plan.plan_lines(unquantised, [plan.gpu_machine("l4"), plan.gpu_machine("h200")])
     assert "DOES NOT FIT" in lines[-2]
     assert "quantization: nf4" in lines[-2]

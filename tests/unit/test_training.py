@@ -20,13 +20,14 @@ import torch
 from babelcart.core.errors import UserError
 from babelcart.imports import imported_modules
 from babelcart.model import loading, prompts, scoring
-from babelcart.model.packing import TokenRow, pack_rows
+from babelcart.model.packing import pack_rows, trie_tokens
 from babelcart.training import loop, optimizer
+from babelcart.training import steps as training_steps
 from babelcart.training.checkpoints import Checkpoints, fingerprint
 from babelcart.training.loop import LabelledRows, TrainSettings
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
-from tests.support.tiny import LABELS, MODEL_SETTINGS, PROMPT, SETTINGS, TEXTS, build, fit, plain
+from tests.support.tiny import LABELS, MODEL_SETTINGS, PROMPT, SETTINGS, TEXTS, build, fit, plain, token_row
 
 # Cross-entropy of the first steps of SETTINGS without dropout.
 FIRST_LOSSES = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
@@ -181,7 +182,7 @@ def test_training_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatc
 def test_scoring_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = build(folder, "gemma3_text")
     rows = [tokenizer.encode(*text) for text in TEXTS]
-    expected = scoring.score(model, rows, tokenizer.labels, 4096)
+    expected = scoring.score(model, rows, tokenizer.labels, scoring.Predict())
     label_logits = loading.label_logits
 
     def limited_logits(model: Any, pack: Any, labels: Any) -> torch.Tensor:
@@ -190,7 +191,7 @@ def test_scoring_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch
         return label_logits(model, pack, labels)
 
     monkeypatch.setattr(scoring, "label_logits", limited_logits)
-    probability = scoring.score(model, rows, tokenizer.labels, 4096)
+    probability = scoring.score(model, rows, tokenizer.labels, scoring.Predict())
     torch.testing.assert_close(torch.tensor(probability), torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
@@ -218,22 +219,56 @@ def test_training_stops_early_and_restores_the_best_adapter(folder: Path, monkey
 
 def steps(settings: TrainSettings) -> list[list[int]]:
     """Steps of a run on TEXTS. They depend only on which rows have the same query."""
-    rows = [TokenRow((hash(query) % 10**9,), (row_index,)) for row_index, (_, query, _) in enumerate(TEXTS)]
-    return list(loop.step_order(rows, settings))
+    rows = [token_row((hash(query) % 10**9,), (row_index,)) for row_index, (_, query, _) in enumerate(TEXTS)]
+    return list(training_steps.step_order(rows, settings))
+
+
+@pytest.mark.parametrize("group_by", ["query", "candidate", "neighbours", "none"])
+def test_steps_use_every_row_once_an_epoch_and_keep_groups_together(group_by: training_steps.GroupBy) -> None:
+    generator = random.Random(0)
+    rows = [token_row((generator.randrange(40),), (generator.randrange(30), 0)) for _ in range(1000)]
+    chosen = TrainSettings(epochs=2, batch_size=16, group_by=group_by, seed=3)
+    drawn = list(training_steps.step_order(rows, chosen))
+    assert drawn == list(training_steps.step_order(rows, chosen))
+    assert drawn != list(training_steps.step_order(rows, dataclasses.replace(chosen, seed=4)))
+    epochs = [index for step in drawn for index in step]
+    assert sorted(epochs[:1000]) == sorted(epochs[1000:]) == list(range(1000))
+    assert epochs[:1000] != epochs[1000:]
+    steps_of: dict[tuple[int, ...], set[int]] = {}
+    for number, step in enumerate(drawn):
+        for index in step:
+            steps_of.setdefault(rows[index].query if group_by == "query" else rows[index].candidate, set()).add(number)
+    most = max(len(numbers) for numbers in steps_of.values())
+    rows_of_largest = max(len([row for row in rows if row.candidate == (number, 0)]) for number in range(30))
+    assert most <= {"query": 2, "candidate": 2 * -(-rows_of_largest // 16)}.get(group_by, 1000)
+    if group_by != "query":
+        assert max(map(len, drawn)) < 16 + 16
+
+
+def test_groups_of_neighbours_share_more_tokens_than_single_rows() -> None:
+    generator = random.Random(0)
+    paths = [(level, inner, leaf) for level in range(8) for inner in range(8) for leaf in range(8)]
+    rows = [token_row((), (*generator.choice(paths), generator.randrange(99))) for _ in range(2000)]
+    tokens = {}
+    for group_by in ("none", "candidate", "neighbours"):
+        drawn = training_steps.step_order(rows, TrainSettings(group_by=group_by))
+        tokens[group_by] = sum(trie_tokens([rows[index] for index in step]) for step in drawn)
+    assert tokens["neighbours"] < tokens["none"]
+    assert tokens["candidate"] <= tokens["none"]
 
 
 @pytest.mark.parametrize(
     ("max_rows", "epochs", "expected"), [(None, 1, None), (100, 1, None), (50, 0.5, None), (50, 1, "100"), (150, 2, "200")]
 )
 def test_a_limit_that_leaves_out_rows_is_told(max_rows: int | None, epochs: float, expected: str | None) -> None:
-    message = loop.limit_message("qc", 100, dataclasses.replace(SETTINGS, max_rows=max_rows, epochs=epochs))
+    message = training_steps.limit_message("qc", 100, dataclasses.replace(SETTINGS, max_rows=max_rows, epochs=epochs))
     assert (message is None) == (expected is None)
     assert message is None or f"a part of the {expected} rows" in message
 
 
 def test_validation_rows_with_one_label_are_refused(folder: Path) -> None:
     adapted = loading.add_adapter(loading.load_base(folder, MODEL_SETTINGS), MODEL_SETTINGS, 0)
-    rows = [TokenRow((1, 2), (3,))] * 2
+    rows = [token_row((1, 2), (3,))] * 2
     settings = dataclasses.replace(SETTINGS, eval_steps=1)
     with pytest.raises(UserError, match=r"train\.eval_steps to null"):
         loop.Trainer(adapted, MODEL_SETTINGS, LabelledRows(rows, [0, 1]), prompts.LabelTokens(5, 6), settings, LabelledRows(rows, [1, 1]))
@@ -250,7 +285,9 @@ def test_the_loss_is_the_weighted_smoothed_cross_entropy(folder: Path) -> None:
     history, _ = fit(folder, settings, plain())
     model = loading.add_adapter(loading.load_base(folder, plain()), plain(), 0)
     tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
-    log_odds = torch.tensor(scoring.score(model, [tokenizer.encode(*text) for text in TEXTS], tokenizer.labels, 4096)).logit()  # (rows,)
+    log_odds = torch.tensor(
+        scoring.score(model, [tokenizer.encode(*text) for text in TEXTS], tokenizer.labels, scoring.Predict())
+    ).logit()  # (rows,)
     weights = torch.tensor([7 / 8, 7 / 6], dtype=torch.double)
     expected = 0.0
     for label, row_log_odds in zip(LABELS, log_odds, strict=True):
@@ -341,7 +378,7 @@ def test_a_quantised_model_can_be_trained_after_scoring(tmp_path: Path, family: 
         return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
     before = gradients()
-    scoring.score(model, rows, tokenizer.labels, 4096)
+    scoring.score(model, rows, tokenizer.labels, scoring.Predict())
     after = gradients()
     assert len(before) == len(after) == sum(parameter.requires_grad for parameter in model.parameters())
     assert any(gradient.abs().max() > 0 for gradient in after)

@@ -1,0 +1,122 @@
+"""Draw the training rows of each optimizer step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from babelcart.model.batching import sort_by_tokens
+from babelcart.model.packing import TokenRow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from babelcart.training.loop import TrainSettings
+
+GroupBy = Literal["query", "candidate", "neighbours", "none"]
+# With train.group_by: neighbours, a step is drawn from this many places of the sorted rows.
+NEIGHBOURHOODS = 4
+
+
+def limit_message(task: str, row_count: int, settings: TrainSettings) -> str | None:
+    """Return a sentence for people if ``train.max_rows`` leaves out training rows, None if all rows are used."""
+    rows_of_all_epochs = math.ceil(settings.epochs * row_count)
+    if settings.max_rows is None or rows_of_all_epochs <= settings.max_rows:
+        return None
+    return (
+        f"{task}: train.max_rows is {settings.max_rows:,}, so that training uses only a part of the {rows_of_all_epochs:,} rows of all "
+        "epochs; set it to null in params.yaml to use all of them"
+    )
+
+
+def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[list[int]]:
+    """Divide all epochs into optimizer steps of about `batch_size` rows.
+
+    Groups of rows are shuffled in each epoch, and the rows of a group belong to the same step, in which they share tokens. `max_rows` and
+    a fractional `epochs` end the last epoch early. The order depends only on the rows and on these settings. `group_by` is one of:
+
+    * ``query``: all rows of a query.
+    * ``candidate``: rows of a candidate, at most `batch_size` of them, chosen anew in each epoch.
+    * ``neighbours``: a quarter of `batch_size` rows that follow each other when rows are sorted by their tokens, such as the rows of a
+      category and of its siblings. The limits of the groups change in each epoch.
+    * ``none``: single rows.
+
+    Parameters
+    ----------
+    rows : sequence of TokenRow
+        The training rows.
+    settings : TrainSettings
+        `epochs`, `max_rows`, `batch_size`, `group_by` and `seed` are used.
+
+    Yields
+    ------
+    list of int
+        Row indices of one step.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(settings.seed)
+    equal = _equal_rows(rows, settings.group_by)
+    total_rows = math.ceil(settings.epochs * len(rows))
+    if settings.max_rows is not None:
+        total_rows = min(total_rows, settings.max_rows)
+    rows_left = total_rows
+    while rows_left > 0:
+        step: list[int] = []
+        groups = _epoch_groups(equal, settings, generator)
+        for group_index in generator.permutation(len(groups)):
+            step.extend(groups[group_index][: rows_left - len(step)])
+            if len(step) >= min(settings.batch_size, rows_left):
+                yield step
+                rows_left -= len(step)
+                step = []
+            if rows_left == 0:
+                return
+        if step:
+            yield step
+            rows_left -= len(step)
+
+
+def _equal_rows(rows: Sequence[TokenRow], group_by: GroupBy) -> list[list[int]]:
+    """Row indices with the same query or the same candidate, in order of first appearance; for the other settings, one list of all."""
+    if group_by == "none":
+        return [list(range(len(rows)))]
+    if group_by == "neighbours":
+        return [sort_by_tokens(range(len(rows)), rows)]
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row_index, row in enumerate(rows):
+        groups.setdefault(row.query if group_by == "query" else row.candidate, []).append(row_index)
+    return list(groups.values())
+
+
+def _epoch_groups(equal: list[list[int]], settings: TrainSettings, generator: np.random.Generator) -> list[list[int]]:
+    """Groups of rows of one epoch, from the result of `_equal_rows`."""
+    if settings.group_by == "query":
+        return equal
+    if settings.group_by == "none":
+        return [[row_index] for row_index in equal[0]]
+    if settings.group_by == "neighbours":
+        size = max(1, settings.batch_size // NEIGHBOURHOODS)
+        first = int(generator.integers(1, size + 1))  # rows of the first group
+        return [equal[0][:first], *_divide(equal[0][first:], size)]
+    shuffled = ([group[position] for position in generator.permutation(len(group))] for group in equal)
+    return [part for group in shuffled for part in _divide(group, settings.batch_size)]
+
+
+def _divide(indices: list[int], size: int) -> list[list[int]]:
+    """Consecutive parts of at most `size` indices."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def sample_queries(rows: Sequence[TokenRow], row_count: int, seed: int) -> list[int]:
+    """Row indices of random queries with all their rows, until there are at least `row_count` rows or none are left."""
+    import numpy as np
+
+    groups = _equal_rows(rows, "query")
+    row_indices: list[int] = []
+    for group_index in np.random.default_rng(seed).permutation(len(groups)):
+        if len(row_indices) >= row_count:
+            break
+        row_indices.extend(groups[group_index])
+    return row_indices
