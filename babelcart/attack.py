@@ -75,7 +75,7 @@ def attack_rows(text: RowTexts, prompt: Prompt, answer: int) -> dict[str, RowTex
     candidates = {
         "order": f"{text.candidate}. {in_english}",
         "order_own_language": f"{text.candidate}. {in_own_language}",
-        "label": text.candidate + prompt.ending + word,
+        "label": text.candidate + prompt.ending(text.language) + word,
         "invisible": "\u202e" + "\u200b".join(text.candidate) + "\u202c",
         "long": " ".join([text.candidate] * (1 + LONG_LENGTH // (len(text.candidate) + 1))),
     }

@@ -58,7 +58,7 @@ class Prompt:
                 raise ValueError(f"template must contain {' or '.join(fields)}; found {self.template!r}")
         if repeated := [field for field in ("{query}", "{pivot}", "{candidate}") if self.template.count(field) > 1]:
             raise ValueError(f"template contains {repeated[0]} more than once; keep one")
-        if not self.ending:
+        if re.search(r"\{(?:query|pivot|candidate|language)\}$", self.template):
             raise ValueError(
                 f"template ends with a field: {self.template[-40:]!r}; add text to its end, because the answer follows its last token"
             )
@@ -71,10 +71,9 @@ class Prompt:
         template = json.dumps("".join(str(values[name]) for name in former), ensure_ascii=False)
         return f"{', '.join(former)} were replaced by one text; write `template: {template}`"
 
-    @property
-    def ending(self) -> str:
-        """The text after the last field. The answer follows it."""
-        return re.split(r"\{(?:query|pivot|candidate|language)\}", self.template)[-1]
+    def ending(self, language: str) -> str:
+        """Return the text after the last query, pivot or candidate, for rows of a language. The answer follows it."""
+        return _FIELD.split(self.template)[-1].replace("{language}", language)
 
     def other_order(self) -> Prompt:
         """Return this prompt with query and candidate in each other's place."""
@@ -150,11 +149,11 @@ class PromptTokenizer:
 
     def _label_token(self, answer: str) -> int:
         """Return the token that `answer` adds to the end of the template, found in context as in Tevatron's reranker."""
-        ending = self._tokenize(self.prompt.ending)
-        with_answer = self._tokenize(self.prompt.ending + answer)
+        text = self.prompt.ending("en")
+        ending, with_answer = self._tokenize(text), self._tokenize(text + answer)
         if with_answer[: len(ending)] != ending or len(with_answer) != len(ending) + 1:
             raise UserError(
-                f"params.yaml: prompts: the answer {answer!r} after {self.prompt.ending!r} is not exactly one token of this "
+                f"params.yaml: prompts: the answer {answer!r} after {text!r} is not exactly one token of this "
                 f"model ({self.tokenizer.convert_ids_to_tokens(with_answer)}); choose another answer or another end of the template"
             )
         return with_answer[-1]

@@ -166,7 +166,7 @@ def test_truncation_keeps_the_end_of_the_prompt(tiny: TinyModel, limit: int) -> 
     tokenizer = tiny[1].tokenizer
     prompt = dataclasses.replace(PROMPT, max_candidate_tokens=limit, max_query_tokens=limit)
     row = prompts.PromptTokenizer(tokenizer, prompt).encode("en", "long query " * 20, "long candidate " * 20)
-    ending = tokenizer(PROMPT.ending, add_special_tokens=False)["input_ids"]
+    ending = tokenizer(PROMPT.ending("en"), add_special_tokens=False)["input_ids"]
     assert list(row.tokens[-len(ending) :]) == ending
     assert len(row.candidate) == limit
     assert row.tokens == row.query[: -len(ending)] + row.candidate + row.query[-len(ending) :]
