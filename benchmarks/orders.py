@@ -26,17 +26,16 @@ from babelcart.core import config
 from babelcart.core.files import write_json
 from babelcart.core.tasks import TASKS
 from babelcart.model import loading, scoring
-from babelcart.model.prompts import PromptTokenizer
 from babelcart.plan import scoring_workload
 from babelcart.training import loop
 
-# Settings by name: whether the query is first in the prompt, and train.group_by.
-SETTINGS: dict[str, tuple[bool, str]] = {
-    "query first, by query": (True, "query"),
-    "candidate first, by query": (False, "query"),
-    "candidate first, by candidate": (False, "candidate"),
-    "candidate first, neighbours": (False, "neighbours"),
-    "candidate first, single rows": (False, "none"),
+# Settings by name: what is first in the prompt, and train.group_by.
+SETTINGS = {
+    "query first, by query": ("query", "query"),
+    "candidate first, by query": ("candidate", "query"),
+    "candidate first, by candidate": ("candidate", "candidate"),
+    "candidate first, neighbours": ("candidate", "neighbours"),
+    "candidate first, single rows": ("candidate", "none"),
 }
 
 
@@ -69,18 +68,11 @@ class Run:
     train_rows: float
     score_rows: float
 
-    @property
-    def key(self) -> tuple[str, str, str, int, int]:
-        """What identifies a run in the file of --out."""
-        return self.data, self.task, self.setting, self.rows, self.seed
-
 
 def run(data: Path, task: str, setting: str, rows: int, held: int, seed: int) -> Run:
     """Train one setting and score the held-out rows."""
-    query_first, group_by = SETTINGS[setting]
-    model_settings, tokenizer = sides.load(task)
-    if tokenizer.prompt.query_first() != query_first:
-        tokenizer = PromptTokenizer(tokenizer.tokenizer, tokenizer.prompt.other_order())
+    first, group_by = SETTINGS[setting]
+    model_settings, tokenizer = sides.load(task, first)
     train, held_out = sides.read_rows(data, rows, held, seed)
     changes = {"group_by": group_by, "seed": seed, "eval_steps": None, "max_rows": rows, "epochs": 1}
     settings = replace(config.load_section(loop.TrainSettings), **changes)  # type: ignore[arg-type]
@@ -120,7 +112,7 @@ def table(runs: list[Run], reference: str) -> str:
         common = [seed for seed in by_seed if seed in by_setting[reference]]
         differences = [by_seed[seed].auc - by_setting[reference][seed].auc for seed in common]
         difference = "{:+.3f} to {:+.3f}".format(*interval(differences)) if name != reference and len(common) > 1 else ""
-        means = {key: np.mean([asdict(run)[key] for run in by_seed.values()]) for key in ("auc", "train_tokens", "score_tokens")}
+        means = {key: np.mean([getattr(run, key) for run in by_seed.values()]) for key in ("auc", "train_tokens", "score_tokens")}
         speeds = [np.median([getattr(run, key) for run in by_seed.values()]) for key in ("train_rows", "score_rows")]
         lines.append(
             f"| {name} | {len(by_seed)} | {means['auc']:.3f} | {difference} | {means['train_tokens']:.1f}, {means['score_tokens']:.1f} | "
@@ -140,12 +132,13 @@ def table(runs: list[Run], reference: str) -> str:
 def main(data: Path, task: str, rows: int, held: int, seeds: int, settings: tuple[str, ...], out: Path) -> None:
     runs = [Run(**entry) for entry in json.loads(out.read_text(encoding="utf-8"))] if out.exists() else []
     names = settings or tuple(SETTINGS)
-    planned = [(name, seed) for seed in range(seeds) for name in names]
-    for name, seed in tqdm(planned, desc="runs", unit="run", disable=None):
-        if (data.name, task, name, rows, seed) not in {entry.key for entry in runs}:
-            runs.append(run(data, task, name, rows, held, seed))
-            write_json(out, [asdict(entry) for entry in runs])
     chosen = [entry for entry in runs if (entry.data, entry.task, entry.rows) == (data.name, task, rows)]
+    done = {(entry.setting, entry.seed) for entry in chosen}
+    planned = [(name, seed) for seed in range(seeds) for name in names if (name, seed) not in done]
+    for name, seed in tqdm(planned, desc="runs", unit="run", disable=None):
+        chosen.append(run(data, task, name, rows, held, seed))
+        runs.append(chosen[-1])
+        write_json(out, [asdict(entry) for entry in runs])
     print(table(chosen, names[0]))
 
 

@@ -206,15 +206,16 @@ def precision() -> Any:
     return getattr(torch, model_settings().dtype)
 
 
-def load(task: str) -> Any:
-    """Return the settings of the model and its tokenizer, with the prompt of the options of `prompt_options`."""
+def load(task: str, first: str | None = None) -> Any:
+    """Return the settings of the model and its tokenizer; `first`, or the options of `prompt_options`, change the prompt."""
     from babelcart.model.task_model import read_task_model
 
     task_model = read_task_model(BASE.parent, task)
     prompt = task_model.prompt
     if path := os.environ.get("INSTRUCTION"):
         prompt = replace(prompt, template=Path(path).read_text(encoding="utf-8") + prompt.template)
-    if (first := os.environ.get("FIRST")) and prompt.query_first() != (first == "query"):
+    first = first or os.environ.get("FIRST")
+    if first and prompt.query_first() != (first == "query"):
         prompt = prompt.other_order()
     task_model = replace(task_model, prompt=prompt)
     return task_model.local_settings, task_model.load_tokenizer()

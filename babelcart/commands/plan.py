@@ -91,11 +91,11 @@ def _read_tables(task: str, splits: Sequence[str]) -> list[pd.DataFrame]:
 
 
 def _encode(tables: Sequence[pd.DataFrame], tokenizer: PromptTokenizer) -> plan.PlannedRows:
-    """Tokenise the rows of `_read_tables`, and the first query of the last split with every candidate of all splits."""
+    """Tokenise the rows of `_read_tables`, and the first query of the last split with rows, with every candidate of all splits."""
     from babelcart.model.prompts import RowTexts
 
     train, validation, *predict = (tokenizer.encode_table(table) for table in tables)
-    first = tables[-1].iloc[0]
+    first = next(table for table in reversed(tables) if len(table)).iloc[0]
     candidates = dict.fromkeys(candidate for table in tables[2:] for candidate in table["candidate"])
     one_query = [RowTexts(first["language"], first["origin_query"], candidate, first["pivot"]) for candidate in candidates]
     return plan.PlannedRows(train, validation, predict, tokenizer.encode_many(one_query))

@@ -269,7 +269,7 @@ def _is_number(text: str) -> bool:
 
 def _repeats_later(rows: list[list[str]]) -> bool:
     """Return whether a cell of the first row occurs again in its column."""
-    return any(cell in {row[index] for row in rows[1:] if len(row) > index} for index, cell in enumerate(rows[0]))
+    return any(cell == name for row in rows[1:] for cell, name in zip(row, rows[0], strict=False))
 
 
 def expand(names: tuple[str, ...]) -> list[Path]:

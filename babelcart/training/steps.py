@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from babelcart.model.batching import sort_by_tokens
@@ -57,14 +58,14 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
     import numpy as np
 
     generator = np.random.default_rng(settings.seed)
-    equal = _equal_rows(rows, settings.group_by)
+    epochs = _epochs(rows, settings, generator)
     total_rows = math.ceil(settings.epochs * len(rows))
     if settings.max_rows is not None:
         total_rows = min(total_rows, settings.max_rows)
     rows_left = total_rows
     while rows_left > 0:
         step: list[int] = []
-        groups = _epoch_groups(equal, settings, generator)
+        groups = next(epochs)
         for group_index in generator.permutation(len(groups)):
             step.extend(groups[group_index][: rows_left - len(step)])
             if len(step) >= min(settings.batch_size, rows_left):
@@ -78,30 +79,30 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
             rows_left -= len(step)
 
 
-def _equal_rows(rows: Sequence[TokenRow], group_by: GroupBy) -> list[list[int]]:
-    """Row indices with the same query or the same candidate, in order of first appearance; for the other settings, one list of all."""
-    if group_by == "none":
-        return [list(range(len(rows)))]
-    if group_by == "neighbours":
-        return [sort_by_tokens(range(len(rows)), rows)]
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for row_index, row in enumerate(rows):
-        groups.setdefault(row.query if group_by == "query" else row.candidate, []).append(row_index)
-    return list(groups.values())
-
-
-def _epoch_groups(equal: list[list[int]], settings: TrainSettings, generator: np.random.Generator) -> list[list[int]]:
-    """Groups of rows of one epoch, from the result of `_equal_rows`."""
+def _epochs(rows: Sequence[TokenRow], settings: TrainSettings, generator: np.random.Generator) -> Iterator[list[list[int]]]:
+    """Yield the groups of rows of one epoch after another, without end."""
     if settings.group_by == "query":
-        return equal
-    if settings.group_by == "none":
-        return [[row_index] for row_index in equal[0]]
-    if settings.group_by == "neighbours":
-        size = max(1, settings.batch_size // NEIGHBOURHOODS)
-        first = int(generator.integers(1, size + 1))  # rows of the first group
-        return [equal[0][:first], *_divide(equal[0][first:], size)]
-    shuffled = ([group[position] for position in generator.permutation(len(group))] for group in equal)
-    return [part for group in shuffled for part in _divide(group, settings.batch_size)]
+        yield from itertools.repeat(_group(row.query for row in rows))
+    elif settings.group_by == "none":
+        yield from itertools.repeat([[row_index] for row_index in range(len(rows))])
+    elif settings.group_by == "neighbours":
+        order, size = sort_by_tokens(range(len(rows)), rows), max(1, settings.batch_size // NEIGHBOURHOODS)
+        while True:
+            first = int(generator.integers(1, size + 1))  # rows of the first group
+            yield [order[:first], *_divide(order[first:], size)]
+    else:
+        groups = _group(row.candidate for row in rows)
+        while True:
+            shuffled = ([group[position] for position in generator.permutation(len(group))] for group in groups)
+            yield [part for group in shuffled for part in _divide(group, settings.batch_size)]
+
+
+def _group(keys: Iterable[tuple[int, ...]]) -> list[list[int]]:
+    """Group the indices of equal keys, in order of first appearance."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
+    return list(groups.values())
 
 
 def _divide(indices: list[int], size: int) -> list[list[int]]:
@@ -113,7 +114,7 @@ def sample_queries(rows: Sequence[TokenRow], row_count: int, seed: int) -> list[
     """Row indices of random queries with all their rows, until there are at least `row_count` rows or none are left."""
     import numpy as np
 
-    groups = _equal_rows(rows, "query")
+    groups = _group(row.query for row in rows)
     row_indices: list[int] = []
     for group_index in np.random.default_rng(seed).permutation(len(groups)):
         if len(row_indices) >= row_count:
