@@ -158,13 +158,8 @@ def _meta_model(config: Any, model: ModelSettings) -> Any:
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.dtype))
         base.requires_grad_(False)
-        if model.quantization == "nf4":
-            # Like the quantised layers of bitsandbytes, a subclass of Linear keeps peft's own LoRA layer.
-            quantised_linear = type("QuantisedLinear", (torch.nn.Linear,), {})
-            for module in base.modules():
-                if type(module) is torch.nn.Linear and module is not base.get_output_embeddings():
-                    module.__class__ = quantised_linear
-        return loading.add_adapter(base, model, seed=0)
+        # On this device, peft leaves the adapter in float32.
+        return loading.add_adapter(base, model, seed=0).to(getattr(torch, model.dtype))
 
 
 def measure_pack(model: Any, rows: list[TokenRow], train: bool) -> PackCost:

@@ -7,7 +7,7 @@ the memory and operations of a pack. The constants below convert them to memory 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from babelcart.training.loop import TrainSettings
 
 GIB = 2**30
-# Fraction of the rate of a single matrix product that training and scoring reach on this machine, by dtype, and fraction of the data
-# sheet's rate on a GPU. In bfloat16, products are so fast that the other operations take a larger share. Measured on CPUs.
+# Fraction of the rate of a single matrix product that training and scoring reach on this machine, by dtype. In bfloat16, products are
+# so fast that the other operations take a larger share. Measured on CPUs.
 TRAIN_SHARE = {"bfloat16": 0.45, "float32": 0.58}
 SCORE_SHARE = {"bfloat16": 0.5, "float32": 0.7}
-GPU_SHARE = 0.35
+# Fraction of the data sheet's rate of a GPU, and the least time of an operation there in seconds, which determines the time of small
+# packs. Measured on an H200 with benchmarks/gpu.py, Gemma-3 12B (docs/training.md).
+GPU_SHARE = 0.45
+CALL_SECONDS = 4.4e-6
 # Bytes of the process per byte that a pack needs on a CPU, by dtype: the allocator leaves gaps between packs of different sizes, and
 # products in bfloat16 need copies. Measured.
 CPU_ALLOCATOR = {"bfloat16": 4.0, "float32": 1.5}
-# Minimum time of an operation on a GPU in seconds. It determines the time of small packs.
-CALL_SECONDS = 6e-6
 # GiB that CUDA itself and the gaps of its allocator take.
 CUDA_GIB = 1.0
 
@@ -121,13 +122,8 @@ def scoring_workload(splits: Iterable[Sequence[TokenRow]], settings: Predict) ->
     settings : Predict
         `max_tokens` and `chunk_rows` are used.
     """
-    packs = (pack for rows in splits for pack in _scoring_packs(rows, settings))
-    return _count(packs)
-
-
-def _scoring_packs(rows: Sequence[TokenRow], settings: Predict) -> Iterator[list[TokenRow]]:
-    for pack in scoring_packs(rows, settings.max_tokens, settings.chunk_rows):
-        yield [rows[row_index] for row_index in pack]
+    packs = ((rows, pack) for rows in splits for pack in scoring_packs(rows, settings.max_tokens, settings.chunk_rows))
+    return _count([rows[row_index] for row_index in pack] for rows, pack in packs)
 
 
 def _count(packs: Iterable[list[TokenRow]]) -> Workload:
@@ -490,6 +486,6 @@ def assumptions() -> str:
         for dtype in TRAIN_SHARE
     )
     return (
-        f"Assumptions: {shares}; a GPU reaches {GPU_SHARE:.0%} of its data sheet and takes at least {CALL_SECONDS * 1e6:.0f} µs per "
+        f"Assumptions: {shares}; a GPU reaches {GPU_SHARE:.0%} of its data sheet and takes at least {CALL_SECONDS * 1e6:.1f} µs per "
         f"operation; CUDA takes {CUDA_GIB:g} GiB. Loading the model is not included."
     )

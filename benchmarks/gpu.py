@@ -1,13 +1,11 @@
 """Measure training and scoring of Gemma-3 12B and Qwen-2.5 14B at full size on a GPU, and compare training to transformers' Trainer.
 
-    python benchmarks/gpu.py --model gemma3-12b --quantization none     # LoRA on a bfloat16 model
-    python benchmarks/gpu.py --model gemma3-12b --quantization nf4      # QLoRA; the same for qwen25-14b
-    python benchmarks/gpu.py --model tiny --quantization nf4            # runs every line of this script on a CPU
+    python benchmarks/gpu.py --model gemma3-12b --quantization nf4 --memory 22.5    # QLoRA, also as on a card of 24 GB
+    python benchmarks/gpu.py --model gemma3-12b --quantization none --profile       # LoRA on a bfloat16 model, with a list of kernels
+    python benchmarks/gpu.py --model tiny --quantization nf4 --rows 100             # runs this script on a CPU
 
 The weights are random and are created on the device from the published shapes: nothing is downloaded, and speed does not depend on the
 values. The rows are those of the sample, tokenised with Gemma's tokenizer; run `dvc repro negatives base` first.
-
-This script has not been run on a GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +24,7 @@ import torch
 from babelcart import plan
 from babelcart.core import config
 from babelcart.model import loading, prompts, scoring
+from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow
 from babelcart.training import loop
 
@@ -56,11 +55,12 @@ def build(shape: dict[str, Any], quantization: Quantization) -> Any:
             layer = modules.Linear4bit(
                 linear.in_features, linear.out_features, linear.bias is not None, torch.bfloat16, compress_statistics=True, quant_type="nf4"
             )
-            layer.weight = modules.Params4bit(linear.weight.data.cpu(), requires_grad=False, compress_statistics=True, quant_type="nf4")
+            layer.weight = modules.Params4bit(linear.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4")
             if linear.bias is not None:
                 layer.bias = linear.bias
             layer.support_avx512bf16_for_cpu = False  # for the reason given in `loading.load_base`
             model.set_submodule(name, layer.to(device))
+            del linear
         model.is_loaded_in_4bit = True
     return model
 
@@ -147,37 +147,127 @@ def weights_of_linears(model: Any, quantization: Quantization) -> int:
     )
 
 
+def profile(name: str, work: Callable[[], Any]) -> None:
+    """Print the number of kernels, their time and the time of the host of one step."""
+    from torch._C._autograd import DeviceType
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as torch_profile
+
+    work()  # warm up
+    seconds = timed(work)
+    with torch_profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        work()
+        synchronize()
+    kernels = [event for event in recorded.key_averages() if event.device_type == DeviceType.CUDA]
+    busy = sum(event.self_device_time_total for event in kernels) / 1e6
+    count = sum(event.count for event in kernels)
+    print(f"{name}: {seconds * 1e3:.0f} ms, of which kernels {busy * 1e3:.0f} ms; {count} kernels")
+    for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[:25]:
+        print(f"    {event.self_device_time_total / 1e3:8.2f} ms {event.count:6} {event.key[:110]}")
+
+
+def limit_memory(gibibytes: float) -> None:
+    """Limit what this process may allocate on the GPU; a smaller card is simulated."""
+    torch.cuda.empty_cache()
+    torch.cuda.memory.set_per_process_memory_fraction(gibibytes * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+
+
+@dataclass
+class Bench:
+    """A model on the device, the rows to measure it with, and the rate of the fastest matrix product in operations per second."""
+
+    model: Any
+    model_settings: loading.ModelSettings
+    examples: loop.LabelledRows
+    answers: prompts.LabelTokens
+    weights: int
+    peak: float
+
+    def _figures(self, rows: int, tokens: int, seconds: float, operations: float) -> str:
+        share = operations * self.weights * tokens / seconds / self.peak
+        return f"{rows / seconds:.1f} rows/s, {tokens / seconds:.0f} tokens/s, {share:.0%} of the peak, {peak_memory():.1f} GiB"
+
+    def score(self) -> None:
+        """Print the speed of scoring."""
+        rows = self.examples.rows
+        tokens = plan.scoring_workload([rows], PREDICT).tokens
+        scoring.score(self.model, rows[:64], self.answers, PREDICT)  # warm up
+        peak_memory()
+        seconds = timed(lambda: scoring.score(self.model, rows, self.answers, PREDICT))
+        print(f"score     {self._figures(len(rows), tokens, seconds, 2)}", flush=True)
+
+    def train(self, graphs: bool, max_rows: int | None = None) -> float:
+        """Print the speed of training, and return its rows per second without the first half of the steps, which record CUDA graphs."""
+        settings = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE, cuda_graphs=graphs, max_rows=max_rows)
+        self.trainer(replace(settings, max_rows=64)).train()  # warm up
+        trainer, times = self.trainer(settings), [time.perf_counter()]
+        peak_memory()
+        seconds = timed(lambda: trainer.train(log=lambda step, figures: times.append(time.perf_counter())))
+        history, half = trainer.history, len(trainer.steps) // 2
+        steady = sum(map(len, trainer.steps[half:])) / (times[-1] - times[half])
+        figures = self._figures(history.rows, history.tokens, seconds, 4)
+        print(f"train     {figures}, {steady:.1f} rows/s in the second half, CUDA graphs {'on' if graphs else 'off'}", flush=True)
+        return steady
+
+    def trainer(self, settings: loop.TrainSettings) -> loop.Trainer:
+        """Return a new trainer of the model."""
+        return loop.Trainer(self.model, self.model_settings, self.examples, self.answers, settings)
+
+    def largest_step(self) -> None:
+        """Print the memory of a step with a pack of as many tokens as the settings allow."""
+        trainer = self.trainer(loop.TrainSettings(batch_size=len(self.examples.rows), max_rows=len(self.examples.rows)))
+        peak_memory()
+        trainer.train()
+        history = trainer.history
+        print(f"one step of {history.tokens} tokens, packs of at most {history.max_tokens}: {peak_memory():.1f} GiB", flush=True)
+
+    def profile(self) -> None:
+        """Print the kernels of a pack in scoring and of a step of training."""
+        pack = [self.examples.rows[index] for index in next(iter(scoring_packs(self.examples.rows, PREDICT.max_tokens)))]
+        profile("one pack of scoring", lambda: scoring.score(self.model, pack, self.answers, PREDICT))
+        trainer = self.trainer(loop.TrainSettings(batch_size=BATCH, max_rows=BATCH))
+
+        def step() -> None:
+            trainer._accumulate_gradients(trainer.steps[0])
+            trainer.optimizer.step(1.0, 1.0)
+
+        profile("one step of training", step)
+
+    def peer(self, rows: int, batch: int, ours: float) -> None:
+        """Print the speed of transformers' Trainer."""
+        examples = loop.LabelledRows(self.examples.rows[:rows], self.examples.labels[:rows])
+        peak_memory()
+        theirs = len(examples.rows) / trainer_seconds(self.model, examples, self.answers, batch)
+        print(f"Trainer   batches of {batch}: {theirs:.1f} rows/s, {peak_memory():.1f} GiB; Babelcart is {ours / theirs:.2f}x", flush=True)
+
+
 @click.command(help=__doc__)
 @sides.data_option("build/negatives/qc.parquet")
 @click.option("--model", "name", type=click.Choice(["gemma3-12b", "qwen25-14b", "tiny"]), required=True, help="Shape of the model.")
 @click.option("--quantization", type=click.Choice(["none", "nf4"]), required=True, help="bfloat16, or 4-bit linear layers.")
-@click.option("--rows", default=2000, show_default=True, help="Approximate number of rows.")
-@click.option("--peer-batch", default=8, show_default=True, help="Rows of a batch of the Trainer.")
-def main(data: Path, name: str, quantization: Quantization, rows: int, peer_batch: int) -> None:
+@click.option("--rows", default=1500, show_default=True, help="Approximate number of rows.")
+@click.option("--peer-batch", default=[32], multiple=True, show_default=True, help="Rows of a batch of the Trainer; repeatable.")
+@click.option("--memory", type=float, help="GiB of the GPU that may be used for the largest step, for example 22.5 for a card of 24 GB.")
+@click.option("--profile", "with_profile", is_flag=True, help="Print kernels of one step and of one pack.")
+def main(
+    data: Path, name: str, quantization: Quantization, rows: int, peer_batch: tuple[int, ...], memory: float | None, with_profile: bool
+) -> None:
     model_settings = config.load("models.gemma3-12b" if name == "tiny" else f"models.{name}", loading.ModelSettings)
     shape = TINY if name == "tiny" else plan.SHAPES[model_settings.weights.repo or ""]
-    labelled, answers = read_rows(data, rows, shape.get("vocab_size"))
-    encoded, count = labelled.rows, len(labelled.rows)
+    examples, answers = read_rows(data, rows, shape.get("vocab_size"))
     peak = matrix_peak()
     model = loading.add_adapter(build(shape, quantization), replace(model_settings, quantization=quantization), seed=0)
-    peak_memory()
-    tokens = plan.scoring_workload([encoded], PREDICT).tokens
-    weights = weights_of_linears(model, quantization)
-
-    scoring.score(model, encoded[:64], answers, PREDICT)  # warm up
-    print(f"{name}, {quantization}, {count} rows, {tokens} tokens; fastest product {peak / 1e12:.2f} TFLOP/s")
-    seconds = timed(lambda: scoring.score(model, encoded, answers, PREDICT))
-    share = 2 * weights * tokens / seconds / peak
-    print(f"score     {count / seconds:.1f} rows/s, {tokens / seconds:.0f} tokens/s, {share:.0%} of the peak, {peak_memory():.1f} GiB")
-
-    history: list[loop.History] = []
-    settings = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE)
-    ours = timed(lambda: history.append(loop.Trainer(model, model_settings, labelled, answers, settings).train()))
-    rate = history[0].tokens / ours
-    share = 4 * weights * rate / peak
-    print(f"train     {count / ours:.1f} rows/s, {rate:.0f} tokens/s, {share:.0%} of the peak, {peak_memory():.1f} GiB")
-    theirs = trainer_seconds(model, labelled, answers, peer_batch)
-    print(f"Trainer   {count / theirs:.1f} rows/s, {peak_memory():.1f} GiB; Babelcart is {theirs / ours:.2f}x")
+    bench = Bench(model, model_settings, examples, answers, weights_of_linears(model, quantization), peak)
+    print(f"{name}, {quantization}, {len(examples.rows)} rows; fastest product {peak / 1e12:.2f} TFLOP/s", flush=True)
+    bench.score()
+    ours = max(bench.train(graphs=False, max_rows=384), bench.train(graphs=True))
+    if with_profile:
+        bench.profile()
+    for batch in peer_batch:
+        bench.peer(8 * batch, batch, ours)
+    if memory:
+        limit_memory(memory)
+        bench.largest_step()
 
 
 if __name__ == "__main__":

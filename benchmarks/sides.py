@@ -196,7 +196,7 @@ def model_settings() -> Any:
     from babelcart.core import config
     from babelcart.model import loading
 
-    return loading.for_this_cpu(config.load_section(loading.ModelSettings, MODEL))
+    return loading.for_this_machine(config.load_section(loading.ModelSettings, MODEL))
 
 
 def precision() -> Any:

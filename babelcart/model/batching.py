@@ -6,6 +6,7 @@ sorted by their tokens, so that rows with a common prefix are next to each other
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 
 from babelcart.core.errors import UserError, out_of_memory
@@ -134,6 +135,7 @@ def smaller_budget(error: RuntimeError, max_tokens: int, pack: Sequence[TokenRow
             f"out of memory with a single row of {pack_tokens} tokens; set gradient_checkpointing: true or quantization: nf4 for this "
             "model, lower max_query_tokens and max_candidate_tokens of its prompt, or use a smaller model"
         ) from error
+    traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed attempt
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return max(1, min(max_tokens, pack_tokens) // 2)

@@ -12,17 +12,21 @@ key-value heads, ``D`` head_dim. ``M`` is the number of positions that a layer r
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from babelcart.core.errors import UserError
+from babelcart.model import layers
 from babelcart.model.layers import Gated, RmsNorm, Rotate, linears
 from babelcart.model.packing import Pack, attention
 
-FAMILIES = ("gemma3_text", "llama", "qwen2")
+if TYPE_CHECKING:
+    from babelcart.model.kernels import Tiles
+
+FAMILIES = ("gemma3_text", "llama", "qwen2", "qwen3")
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "silu": "silu"}
 
 
@@ -52,12 +56,14 @@ def last_hidden(decoder: Any, pack: Pack) -> Tensor:
         raise UserError(f"models of the family {config.model_type} ({activation}) are not supported; accepted: {', '.join(FAMILIES)}")
     hidden = decoder.embed_tokens(pack.input_ids)[0]  # (T, hidden_size)
     kinds: dict[tuple[str, int | None], _LayerKind] = {}
+    tiles, last_tiles = _tiles(hidden, pack, decoder.layers[0].self_attn.head_dim)
     for layer_index, layer in enumerate(decoder.layers):
         kind = (getattr(layer.self_attn, "layer_type", None) or "", getattr(layer.self_attn, "sliding_window", None))
         if kind not in kinds:
-            masks = tuple(block.mask(kind[1]) for block in pack.blocks)
+            masks = () if tiles else tuple(block.mask(kind[1]) for block in pack.blocks)
             kinds[kind] = _LayerKind(*_angles(decoder.rotary_emb, pack.position_ids, kind[0]), masks)
-        inputs = (layer, hidden, pack, kinds[kind], ACTIVATIONS[activation], layer_index == len(decoder.layers) - 1)
+        is_last = layer_index == len(decoder.layers) - 1
+        inputs = (layer, hidden, pack, kinds[kind], last_tiles if is_last else tiles, ACTIVATIONS[activation], is_last)
         if getattr(layer, "gradient_checkpointing", False) and decoder.training:
             hidden = checkpoint(_layer, *inputs, use_reentrant=False)
         else:
@@ -73,7 +79,17 @@ class _LayerKind(NamedTuple):
     masks: tuple[Tensor, ...]
 
 
-def _layer(layer: Any, hidden: Tensor, pack: Pack, kind: _LayerKind, activation: str, is_last: bool) -> Tensor:
+def _tiles(hidden: Tensor, pack: Pack, head_dim: int) -> tuple[Tiles | None, Tiles | None]:
+    """Tiles of the attention of all tokens and of the last layer; None without kernels."""
+    if not layers.runs_kernels(hidden):
+        return None, None
+    from babelcart.model.kernels import find_tiles, tile_side
+
+    places = pack.subtree_end, pack.position_ids[0], tile_side(head_dim, hidden.dtype)
+    return find_tiles(torch.arange(len(hidden), device=hidden.device), *places), find_tiles(pack.last_index, *places)
+
+
+def _layer(layer: Any, hidden: Tensor, pack: Pack, kind: _LayerKind, tiles: Tiles | None, activation: str, is_last: bool) -> Tensor:
     """One layer of the decoder: ``(T, hidden_size)`` to ``(M, hidden_size)``."""
     module, (cosine, sine, masks) = layer.self_attn, kind
     query_norm, key_norm = getattr(module, "q_norm", None), getattr(module, "k_norm", None)
@@ -89,8 +105,13 @@ def _layer(layer: Any, hidden: Tensor, pack: Pack, kind: _LayerKind, activation:
         query = _rotate(query, query_norm, module.head_dim, cosine, sine)  # (T, H, D)
     key = _rotate(key, key_norm, module.head_dim, cosine, sine)  # (T, K, D)
     value = value.view(len(value), -1, module.head_dim)  # (T, K, D)
-    if is_last:
-        last_mask = pack.last_block.mask(getattr(module, "sliding_window", None))
+    window = getattr(module, "sliding_window", None)
+    if tiles:
+        from babelcart.model.kernels import TrieAttention
+
+        output = TrieAttention.apply(query, key, value, tiles, window, module.scaling)  # type: ignore[no-untyped-call]
+    elif is_last and pack.last_block:
+        last_mask = pack.last_block.mask(window)
         output = attention(query, key, value, (pack.last_block,), (last_mask,), None, module.scaling)  # (R, H, D)
     else:
         output = attention(query, key, value, pack.blocks, masks, pack.output_index, module.scaling)  # (T, H, D)
@@ -109,22 +130,22 @@ def _feed_forward(mlp: Any, x: Tensor, activation: str) -> Tensor:
     return linears(Gated.apply(gate, up, activation), mlp.down_proj)[0]  # type: ignore[no-untyped-call]
 
 
-def _scale_and_epsilon(norm: Any) -> tuple[Tensor, float]:
-    """Scale ``(features,)`` in float32 and epsilon of an RMS norm of transformers. Gemma stores the scale minus 1."""
+def _norm_arguments(norm: Any) -> tuple[Tensor, float, float]:
+    """Weight ``(features,)``, offset and epsilon of an RMS norm of transformers. Gemma stores the scale minus 1."""
     if type(norm).__name__.startswith("Gemma"):
-        return 1.0 + norm.weight.float(), norm.eps
-    return norm.weight.float(), norm.variance_epsilon
+        return norm.weight, 1.0, norm.eps
+    return norm.weight, 0.0, norm.variance_epsilon
 
 
 def _norm(x: Tensor, norm: Any) -> Tensor:
     """``(M, hidden_size)`` to ``(M, hidden_size)``."""
-    return RmsNorm.apply(x, *_scale_and_epsilon(norm))  # type: ignore[no-untyped-call]
+    return RmsNorm.apply(x, *_norm_arguments(norm))  # type: ignore[no-untyped-call]
 
 
 def _rotate(x: Tensor, norm: Any, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:
     """``(M, heads * D)`` to ``(M, heads, D)``: normalise each head if `norm` is not None, then rotate it."""
-    scale, epsilon = (None, 0.0) if norm is None else _scale_and_epsilon(norm)
-    return Rotate.apply(x.view(len(x), -1, head_dim), cosine, sine, scale, epsilon)  # type: ignore[no-untyped-call]
+    arguments = (None, 0.0, 0.0) if norm is None else _norm_arguments(norm)
+    return Rotate.apply(x.view(len(x), -1, head_dim), cosine, sine, *arguments)  # type: ignore[no-untyped-call]
 
 
 def _angles(rotary: Any, positions: Tensor, layer_type: str) -> tuple[Tensor, Tensor]:
@@ -132,5 +153,5 @@ def _angles(rotary: Any, positions: Tensor, layer_type: str) -> tuple[Tensor, Te
     like = torch.empty(0, dtype=torch.float32, device=positions.device)  # transformers returns the tables in the dtype of this tensor
     has_layer_types = hasattr(rotary, f"{layer_type}_inv_freq")
     tables = rotary(like, positions, layer_type) if has_layer_types else rotary(like, positions)  # (1, T, D) each
-    cosine, sine = (table[0, :, None, : table.shape[-1] // 2] for table in tables)
+    cosine, sine = (table[0, :, None, : table.shape[-1] // 2].contiguous() for table in tables)
     return cosine, sine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # Suffixes of files that torch.load or pickle.load would read.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 MAX_RANK = 4096  # of an adapter
+MANY_PARAMETERS = 2_000_000_000
 ADAPTER_SHAPE = {"peft_type": object, "r": int, "rank_pattern?": ({...: int}, None)}
 
 
@@ -58,23 +60,50 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def for_this_cpu(settings: ModelSettings) -> ModelSettings:
-    """Replace bfloat16 by float32 on a CPU without bfloat16 instructions.
+def for_this_machine(settings: ModelSettings) -> ModelSettings:
+    """Replace bfloat16 by float32 on a CPU or a GPU without bfloat16 instructions.
 
-    Without these instructions, a matrix product in bfloat16 takes ten times as long as in float32, which also rounds less.
+    Without these instructions, a matrix product in bfloat16 takes ten times as long as in float32, which also rounds less. GPUs have
+    them since the Ampere generation (2020); a T4 or V100 does not.
 
     Returns
     -------
     ModelSettings
-        `settings` unchanged on a GPU, on a CPU with bfloat16 instructions, or if `dtype` is float32.
+        `settings` unchanged if the device has bfloat16 instructions, or if `dtype` is float32.
     """
     import torch
 
-    if settings.dtype == "float32" or device() == "cuda":
+    if settings.dtype == "float32":
         return settings
-    # avx512_bf16, amx_bf16, and the names for CPUs of other manufacturers
-    supported = any(available for name, available in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    if device() == "cuda":
+        supported = torch.cuda.get_device_capability() >= (8, 0)
+    else:
+        # avx512_bf16, amx_bf16, and the names for CPUs of other manufacturers
+        supported = any(available for name, available in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
     return settings if supported else replace(settings, dtype="float32")
+
+
+def cpu_warning(parameters: int) -> str | None:
+    """Return a warning if a model is so large that nobody means to run it on a CPU, and this process has no GPU; else None.
+
+    Parameters
+    ----------
+    parameters : int
+        Number of parameters of the model.
+    """
+    import torch
+
+    if device() == "cuda" or parameters < MANY_PARAMETERS:
+        return None
+    if torch.version.hip:
+        reason = "torch is built for AMD GPUs (ROCm) and finds none"
+    elif torch.version.cuda:
+        reason = f"torch is built for CUDA {torch.version.cuda} and finds no NVIDIA GPU, or the driver is too old for it; see `nvidia-smi`"
+    elif torch.backends.mps.is_available():
+        reason = "the GPUs of Apple (MPS) are not supported"
+    else:
+        reason = f"torch {torch.__version__} is built for CPUs only; for an NVIDIA GPU, install the build for your CUDA (pytorch.org)"
+    return f"a model of {parameters / 1e9:.1f} billion parameters runs on the CPU, which takes hours: {reason}"
 
 
 def base_source(folder: Path) -> dict[str, Any]:
@@ -148,6 +177,7 @@ def load_base(folder: Path, settings: ModelSettings) -> Any:
         If the folder contains no base model, a pickle file, or files that cannot be read.
     """
     import torch
+    from tqdm import tqdm
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     source, dtype = base_source(folder), getattr(torch, settings.dtype)
@@ -159,6 +189,8 @@ def load_base(folder: Path, settings: ModelSettings) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     with readable_folder(folder):
+        if warning := cpu_warning(_count_parameters(source)):
+            tqdm.write(warning, file=sys.stderr)
         base = AutoModelForCausalLM.from_pretrained(**source, **options)
     base.requires_grad_(False)
     if settings.quantization == "nf4":
@@ -168,6 +200,16 @@ def load_base(folder: Path, settings: ModelSettings) -> Any:
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
     return base
+
+
+def _count_parameters(source: dict[str, Any]) -> int:
+    """Number of parameters of a base model, before its weights are read."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**source))
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def add_adapter(base: Any, settings: ModelSettings, seed: int) -> Any:
@@ -280,7 +322,8 @@ def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
     head = base.get_output_embeddings().weight  # (vocabulary, hidden_size)
     pack = pack.to(head.device)
     hidden = last_hidden(base.get_decoder(), pack)  # (R, hidden_size)
-    logits = gather(hidden.float() @ head[[labels.negative, labels.positive]].float().T, pack.row_index)  # (N, 2)
+    answers = torch.stack((head[labels.negative], head[labels.positive])).float()  # (2, hidden_size)
+    logits = gather(hidden.float() @ answers.T, pack.row_index)  # (N, 2)
     cap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
     return torch.tanh(logits / cap) * cap if cap else logits
 

@@ -6,8 +6,9 @@ its path, and categories share the upper levels of their paths. A run of tokens 
 out as one sequence of segments. Position ids restart after each shared prefix, and a token attends only to the tokens between
 the root and itself. Rows with equal tokens are computed once.
 
-All matrix products of the model run over this sequence. Only attention is padded: it is computed for groups of segments of
-similar length (`AttentionBlock`), and takes a few per cent of the time for rows this short.
+All matrix products of the model run over this sequence. On a CPU, only attention is padded: it is computed for groups of segments of
+similar length (`AttentionBlock`), and takes a few per cent of the time for rows this short. On a GPU, a kernel computes it without
+padding (`babelcart.model.kernels.TrieAttention`).
 
 The result equals that of running each row separately, up to rounding in the dtype (``tests/unit/test_packing.py``).
 
@@ -111,38 +112,45 @@ class Pack:
         ``(1, T)`` int64.
     position_ids : torch.Tensor
         ``(1, T)`` int64: position of each token in its row.
-    blocks : tuple of AttentionBlock
-        Blocks of segments of similar length, so that short segments are not padded to the length of long ones.
-    output_index : torch.Tensor
-        ``(T,)`` int64: index of each token of the sequence in the flattened queries of all blocks.
-    last_block : AttentionBlock
-        The last token of each different row as a block with ``S = R`` and ``Lq = 1``. Its `query_index` counts rows (0 to ``R - 1``),
-        not tokens of the sequence.
+    subtree_end : torch.Tensor
+        ``(T,)`` int64: index in the sequence of the last descendant of each token; its own index if no token follows it.
     last_index : torch.Tensor
         ``(R,)`` int64: index in the sequence of the last token of each different row.
     row_index : torch.Tensor
         ``(N,)`` int64: index in `last_index` of each row, in the order of the rows given to `pack_rows`.
+    blocks : tuple of AttentionBlock
+        Blocks of segments of similar length, so that short segments are not padded to the length of long ones. Empty on a GPU.
+    output_index : torch.Tensor, optional
+        ``(T,)`` int64: index of each token of the sequence in the flattened queries of all blocks. None on a GPU.
+    last_block : AttentionBlock, optional
+        The last token of each different row as a block with ``S = R`` and ``Lq = 1``. Its `query_index` counts rows (0 to ``R - 1``),
+        not tokens of the sequence. None on a GPU.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
-    blocks: tuple[AttentionBlock, ...]
-    output_index: torch.Tensor
-    last_block: AttentionBlock
+    subtree_end: torch.Tensor
     last_index: torch.Tensor
     row_index: torch.Tensor
+    blocks: tuple[AttentionBlock, ...] = ()
+    output_index: torch.Tensor | None = None
+    last_block: AttentionBlock | None = None
 
     def to(self, device: torch.device | str) -> Pack:
         """Copy the pack to a device."""
-        return Pack(
-            self.input_ids.to(device),
-            self.position_ids.to(device),
-            tuple(block.to(device) for block in self.blocks),
-            self.output_index.to(device),
-            self.last_block.to(device),
-            self.last_index.to(device),
-            self.row_index.to(device),
-        )
+        import torch
+
+        if torch.device(device) == self.input_ids.device:
+            return self
+        tensors = (self.input_ids, self.position_ids, self.subtree_end, self.last_index, self.row_index)
+        if torch.device(device).type == "cuda":
+            # One copy, which does not wait for the GPU.
+            numbers = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory().to(device, non_blocking=True)
+            parts = torch.split(numbers, [tensor.numel() for tensor in tensors])
+            return Pack(*(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)))  # type: ignore[arg-type]
+        blocks = tuple(block.to(device) for block in self.blocks)
+        output_index, last_block = (None if part is None else part.to(device) for part in (self.output_index, self.last_block))
+        return Pack(*(tensor.to(device) for tensor in tensors), blocks, output_index, last_block)  # type: ignore[call-arg, arg-type]
 
 
 def shared_length(tokens: Sequence[int], other: Sequence[int]) -> int:
@@ -171,17 +179,19 @@ class _Segment:
 
     Attributes
     ----------
-    start : int
-        Index in the sequence of its first token; the others follow.
     branch : numpy.ndarray
         ``(Lk,)`` int64: indices in the sequence of its ancestors' tokens, from the root, and of its own.
     depth : int
         Number of its ancestors' tokens, which is also the position of its first token.
     """
 
-    start: int
     branch: np.ndarray
     depth: int
+
+    @property
+    def start(self) -> int:
+        """Index in the sequence of its first token; the others follow."""
+        return int(self.branch[self.depth])
 
     @property
     def length(self) -> int:
@@ -197,6 +207,8 @@ class _Trie:
     ----------
     tokens, positions : list of int
         Tokens of the sequence and their positions in their rows.
+    subtree_end : list of int
+        `Pack.subtree_end`.
     segments : list of _Segment
         In the order of the sequence.
     branches : list of numpy.ndarray
@@ -205,6 +217,7 @@ class _Trie:
 
     tokens: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
+    subtree_end: list[int] = field(default_factory=list)
     segments: list[_Segment] = field(default_factory=list)
     branches: list[np.ndarray] = field(default_factory=list)
 
@@ -229,14 +242,19 @@ def _trie(rows: Sequence[tuple[int, ...]]) -> _Trie:
     trie = _Trie()
     branch = np.zeros(0, dtype=np.int64)
     for row, start, row_forks in zip(rows, shared, reversed(forks), strict=True):
+        for index in branch[start:]:  # tokens of the row before that no later row shares
+            trie.subtree_end[index] = len(trie.tokens) - 1
         new_indices = np.arange(len(trie.tokens), len(trie.tokens) + len(row) - start)
         branch = np.concatenate([branch[:start], new_indices])
         trie.tokens.extend(row[start:])
         trie.positions.extend(range(start, len(row)))
+        trie.subtree_end.extend(itertools.repeat(0, len(row) - start))
         ends = [fork for fork in row_forks if start < fork < len(row)] + [len(row)]
         for depth, end in zip([start, *ends], ends, strict=False):
-            trie.segments.append(_Segment(int(branch[depth]), branch[:end], depth))
+            trie.segments.append(_Segment(branch[:end], depth))
         trie.branches.append(branch)
+    for index in branch:
+        trie.subtree_end[index] = len(trie.tokens) - 1
     return trie
 
 
@@ -270,11 +288,12 @@ def pack_rows(rows: Sequence[TokenRow]) -> Pack:
     return Pack(
         torch.tensor([trie.tokens]),  # (1, T)
         torch.tensor([trie.positions]),  # (1, T)
+        torch.tensor(trie.subtree_end),  # (T,)
+        torch.tensor([int(branch[-1]) for branch in trie.branches]),  # (R,)
+        torch.tensor([positions[row.tokens] for row in rows]),  # (N,)
         blocks,
         _output_index(groups, blocks, len(trie.tokens)),  # (T,)
         _last_block(trie.branches),
-        torch.tensor([int(branch[-1]) for branch in trie.branches]),  # (R,)
-        torch.tensor([positions[row.tokens] for row in rows]),  # (N,)
     )
 
 
@@ -327,16 +346,17 @@ def _attention_block(segments: Sequence[_Segment]) -> AttentionBlock:
 
 def _output_index(groups: Sequence[Sequence[_Segment]], blocks: Sequence[AttentionBlock], tokens: int) -> torch.Tensor:
     """`Pack.output_index`, ``(T,)``, of the segments of each block."""
+    import numpy as np
     import torch
 
-    output_index = torch.empty(tokens, dtype=torch.long)  # (T,)
+    output_index = np.empty(tokens, dtype=np.int64)  # (T,)
     offset = 0  # of the segment in the flattened queries of all blocks
     for segments, block in zip(groups, blocks, strict=True):
         padded_length = block.query_index.shape[1]
         for segment in segments:
-            output_index[segment.start : segment.start + segment.length] = torch.arange(offset, offset + segment.length)
+            output_index[segment.start : segment.start + segment.length] = np.arange(offset, offset + segment.length)
             offset += padded_length
-    return output_index
+    return torch.from_numpy(output_index)
 
 
 def _last_block(branches: Sequence[np.ndarray]) -> AttentionBlock:
@@ -359,7 +379,7 @@ def attention(
     output_index: torch.Tensor | None,
     scaling: float,
 ) -> torch.Tensor:
-    """Compute attention within each branch of a `Pack`.
+    """Compute attention within each branch of a `Pack`, on a CPU.
 
     Uses matrix products and a float32 softmax. On a CPU, for segments this short, they take a third to half of the time of the
     fused kernel and its backward pass.

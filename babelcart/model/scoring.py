@@ -66,9 +66,14 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: P
     probability = np.full(len(rows), np.nan)  # (rows,)
     model.eval()
     with torch.inference_mode(), tqdm(total=len(rows), desc=description, unit="row", disable=None if description else True) as bar:
-        for row_indices, logits in _pack_logits(model, rows, labels, settings):
+        packs = _pack_logits(model, rows, labels, settings)
+        previous = next(packs, None)
+        while previous:
+            current = next(packs, None)  # a GPU computes this pack while the results of the previous one are copied
+            row_indices, logits = previous
             probability[row_indices] = torch.softmax(logits.double(), dim=-1)[:, 1].cpu().numpy()  # (rows of the pack,)
             bar.update(len(row_indices))
+            previous = current
     return probability
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.core.files import read_json, write_json
-from babelcart.model.loading import ModelSettings, for_this_cpu, load_adapter, load_base, load_tokenizer, save_adapter
+from babelcart.model.loading import ModelSettings, for_this_machine, load_adapter, load_base, load_tokenizer, save_adapter
 from babelcart.model.prompts import Prompt, PromptTokenizer
 
 # In the folder of an adapter: the prompt that it was trained with.
@@ -38,8 +38,8 @@ class TaskModel:
 
     @property
     def local_settings(self) -> ModelSettings:
-        """The settings with the dtype that is used on this machine (see `babelcart.model.loading.for_this_cpu`)."""
-        return for_this_cpu(self.settings)
+        """The settings with the dtype that is used on this machine (see `babelcart.model.loading.for_this_machine`)."""
+        return for_this_machine(self.settings)
 
     def load_tokenizer(self) -> PromptTokenizer:
         """Load the tokenizer of the base model and combine it with the prompt."""

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from babelcart.core.config import bounded
 from babelcart.core.errors import UserError
 from babelcart.model.batching import smaller_budget, step_packs
-from babelcart.model.loading import label_logits
-from babelcart.model.packing import TokenRow, pack_rows
+from babelcart.model.packing import Pack, TokenRow, pack_rows
 from babelcart.training.optimizer import MasterAdamW, Schedule, schedule_factor
 from babelcart.training.steps import GroupBy, sample_queries, step_order
 
@@ -55,6 +54,7 @@ class TrainSettings:
     early_stopping_patience: int | None = bounded(1, 2**31, default=None)
     save_steps: int = bounded(1, 2**31, default=50)
     max_tokens: int = bounded(1, 2**31, default=4096)
+    cuda_graphs: bool = True
     seed: int = bounded(0, 2**63 - 1, default=0)
 
 
@@ -193,14 +193,19 @@ class Trainer:
     ) -> None:
         import torch
 
+        from babelcart.training.gradients import Gradients
+
         self.model, self.examples, self.labels, self.settings = model, examples, labels, settings
         learning_rate = settings.learning_rate if model_settings.learning_rate is None else model_settings.learning_rate
         self.optimizer = MasterAdamW(model, learning_rate, settings.weight_decay, model_settings.loraplus_lr_ratio)
-        self.class_weights = torch.tensor(balanced_weights(examples.labels) if settings.class_weight else [1.0, 1.0])  # (2,)
+        class_weights = torch.tensor(balanced_weights(examples.labels) if settings.class_weight else [1.0, 1.0])  # (2,)
+        graphs = settings.cuda_graphs and not model_settings.gradient_checkpointing and not model_settings.lora_dropout
+        self.gradients = Gradients(model, labels, class_weights, settings.label_smoothing_factor, graphs)
         self.steps = list(step_order(examples.rows, settings))
         self.validation = self._validation_sample(validation)
         self.history = History(max_tokens=settings.max_tokens)
         self.best_adapter: list[torch.Tensor] = []
+        self._next_packs: list[tuple[list[int], Pack]] | None = None
 
     def _validation_sample(self, validation: LabelledRows | None) -> LabelledRows | None:
         if validation is None or self.settings.eval_steps is None:
@@ -269,46 +274,38 @@ class Trainer:
         while (loss_and_tokens := self._accumulate_gradients(row_indices)) is None:
             self.optimizer.zero_grad()
         loss, tokens = loss_and_tokens
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {step_index + 1} of {len(self.steps)}; lower the learning rate")
         factor = schedule_factor(step_index, len(self.steps), self.settings.warmup_ratio, self.settings.lr_scheduler_type)
         self.optimizer.step(factor, self.settings.max_grad_norm)
-        self.history.losses.append(loss)
+        if step_index + 1 < len(self.steps):
+            self._next_packs = self._packs(self.steps[step_index + 1])  # before the loss is read, while a GPU still computes the step
+        if not math.isfinite(float(loss)):
+            raise FloatingPointError(f"the loss is {float(loss)} at step {step_index + 1} of {len(self.steps)}; lower the learning rate")
+        self.history.losses.append(float(loss))
         self.history.rows += len(row_indices)
         self.history.tokens += tokens
 
-    def _accumulate_gradients(self, row_indices: list[int]) -> tuple[float, int] | None:
-        """Loss and number of tokens of a step; None, with a smaller token budget for the next attempt, if memory runs out."""
-        self.model.train()
-        loss, tokens = 0.0, 0
-        for pack_indices in step_packs(row_indices, self.examples.rows, self.history.max_tokens):
-            try:
-                pack_loss, pack_tokens = self._backward(pack_indices, len(row_indices))
-            except RuntimeError as error:
-                pack = [self.examples.rows[index] for index in pack_indices]
-                self.history.max_tokens = smaller_budget(error, self.history.max_tokens, pack)
-                return None
-            loss, tokens = loss + pack_loss, tokens + pack_tokens
-        return loss, tokens
-
-    def _backward(self, pack_indices: list[int], step_rows: int) -> tuple[float, int]:
-        """Add the gradient of a pack; return its share of the step's loss, and its number of tokens."""
+    def _accumulate_gradients(self, row_indices: list[int]) -> tuple[torch.Tensor, int] | None:
+        """Loss ``()`` and number of tokens of a step; None, with a smaller token budget for the next attempt, if memory runs out."""
         import torch
 
-        pack = pack_rows([self.examples.rows[index] for index in pack_indices])
-        logits = label_logits(self.model, pack, self.labels)  # (rows of the pack, 2)
-        target = torch.tensor([int(self.examples.labels[index]) for index in pack_indices], device=logits.device)  # (rows of the pack,)
-        # The sum divided by the rows of the step: the gradient does not depend on how the step is divided into packs.
-        loss = torch.nn.functional.cross_entropy(
-            logits,
-            target,
-            weight=self.class_weights.to(logits.device),
-            label_smoothing=self.settings.label_smoothing_factor,
-            reduction="sum",
-        )
-        loss = loss / step_rows
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item(), pack.input_ids.shape[1]
+        self.model.train()
+        packs, self._next_packs = self._next_packs or self._packs(row_indices), None
+        loss = torch.zeros((), dtype=torch.float64, device=self.gradients.device)
+        for pack_indices, pack in packs:
+            target = torch.tensor([int(self.examples.labels[index]) for index in pack_indices])  # (rows of the pack,)
+            try:
+                loss += self.gradients.add(pack, target, len(row_indices))
+            except RuntimeError as error:
+                self.gradients.release()
+                rows = [self.examples.rows[index] for index in pack_indices]
+                self.history.max_tokens = smaller_budget(error, self.history.max_tokens, rows)
+                return None
+        return loss, sum(pack.input_ids.shape[1] for _, pack in packs)
+
+    def _packs(self, row_indices: list[int]) -> list[tuple[list[int], Pack]]:
+        """Row indices and tokens of the packs of a step."""
+        parts = step_packs(row_indices, self.examples.rows, self.history.max_tokens)
+        return [(part, pack_rows([self.examples.rows[index] for index in part])) for part in parts]
 
     def _evaluate(self, validation: LabelledRows) -> dict[str, float]:
         """Score validation rows; copy the adapter if it is the best one so far."""

@@ -74,12 +74,21 @@ class MasterAdamW:
             {"params": [master for master, rate in zip(self.master, rates, strict=True) if rate == group_rate], "full_rate": group_rate}
             for group_rate in sorted(set(rates))
         ]
-        self._optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay)
+        fused = True if self.master[0].is_cuda else None  # one kernel for many parameters
+        self._optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=fused)
 
     def zero_grad(self) -> None:
-        """Drop the gradients of the trained parameters, for example after a step that ran out of memory."""
+        """Drop the gradients of the trained parameters, for example after a step that ran out of memory.
+
+        On a GPU they are set to zero, because CUDA graphs keep their addresses (`babelcart.training.gradients`).
+        """
+        import torch
+
         for parameter in self.working:
-            parameter.grad = None
+            if not parameter.is_cuda:
+                parameter.grad = None
+        if gradients := [parameter.grad for parameter in self.working if parameter.grad is not None]:
+            torch._foreach_zero_(gradients)
 
     def step(self, factor: float, max_grad_norm: float) -> None:
         """Update the parameters with their current gradients, and drop the gradients.
@@ -93,8 +102,11 @@ class MasterAdamW:
         """
         import torch
 
-        for master, parameter in zip(self.master, self.working, strict=True):
-            master.grad = None if parameter.grad is None else parameter.grad.float()
+        pairs = [(master, parameter) for master, parameter in zip(self.master, self.working, strict=True) if parameter.grad is not None]
+        for master, _ in pairs:
+            if master.grad is None:
+                master.grad = torch.empty_like(master)
+        torch._foreach_copy_([master.grad for master, _ in pairs], [parameter.grad for _, parameter in pairs])
         self.zero_grad()
         if max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.master, max_grad_norm)
@@ -107,8 +119,7 @@ class MasterAdamW:
         import torch
 
         with torch.no_grad():
-            for master, parameter in zip(self.master, self.working, strict=True):
-                parameter.copy_(master)
+            torch._foreach_copy_(self.working, self.master)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the state that `load` needs to resume: the float32 copies and both moments."""

@@ -39,7 +39,7 @@ class Weights:
     repo: str | None = None
     revision: str | None = None
     # Hugging Face model type of a small model with random weights, for tests.
-    random: Literal["gemma3_text", "qwen2"] | None = None
+    random: Literal["gemma3_text", "qwen2", "qwen3"] | None = None
 
     def __post_init__(self) -> None:
         sources = [name for name in ("packages", "repo", "random") if getattr(self, name)]
@@ -172,6 +172,8 @@ def from_random(weights: Weights, out: Path) -> None:
         # The window is shorter than a row, so that tests exercise sliding attention.
         settings |= dict(head_dim=16, query_pre_attn_scalar=16, sliding_window=12,
                          layer_types=["sliding_attention", "sliding_attention", "full_attention"])  # fmt: skip
+    elif weights.random == "qwen3":
+        settings |= dict(head_dim=24)  # not hidden_size / num_attention_heads, as in the published models
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(weights.random, **settings), dtype=torch.float32)
     model.save_pretrained(out)

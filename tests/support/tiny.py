@@ -36,11 +36,11 @@ def token_row(query: tuple[int, ...], candidate: tuple[int, ...]) -> TokenRow:
     return TokenRow(query + candidate, query, candidate)
 
 
-def build(folder: Path, family: str, adapter: bool = True) -> tuple[object, prompts.PromptTokenizer]:
+def build(folder: Path, family: str, adapter: bool = True, quantization: Any = "none") -> tuple[object, prompts.PromptTokenizer]:
     """Write a base model to a folder and load it, with an adapter of random values if `adapter`; and its tokenizer."""
     weights = Weights(licence="none", random=family)  # type: ignore[arg-type]
     from_random(weights, folder)
-    model_settings = ModelSettings(weights=weights, dtype="float32", r=4, lora_alpha=8)
+    model_settings = ModelSettings(weights=weights, dtype="float32", quantization=quantization, r=4, lora_alpha=8)
     model = loading.load_base(folder, model_settings)
     if adapter:
         model = loading.add_adapter(model, model_settings, seed=0)

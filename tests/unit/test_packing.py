@@ -22,7 +22,10 @@ from tests.support.tiny import PROMPT, TEXTS, build, token_row
 TinyModel = tuple[object, prompts.PromptTokenizer]
 
 
-@pytest.fixture(scope="module", params=["gemma3_text", "qwen2", "llama"])
+FAMILIES = ["gemma3_text", "qwen2", "qwen3", "llama"]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return build(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -33,7 +36,7 @@ def separate_logits(model: object, rows: list[TokenRow], labels: prompts.LabelTo
     implementation = base.config._attn_implementation
     base.set_attn_implementation("eager")
     base.eval()
-    logits = torch.cat([base(input_ids=torch.tensor([row.tokens])).logits[:, -1] for row in rows])  # (rows, vocabulary)
+    logits = torch.cat([base(input_ids=torch.tensor([row.tokens], device=base.device)).logits[:, -1] for row in rows])  # (rows, vocabulary)
     base.set_attn_implementation(implementation)
     return logits[:, [labels.negative, labels.positive]]
 
@@ -58,7 +61,8 @@ def test_label_logits_of_a_bfloat16_model_are_computed_in_float32(tiny: TinyMode
     with torch.inference_mode():
         logits = loading.label_logits(model, pack, tokenizer.labels)
         base = model.get_base_model()
-        hidden, head = decoder.last_hidden(base.get_decoder(), pack)[pack.row_index], base.get_output_embeddings().weight
+        head = base.get_output_embeddings().weight
+        hidden = decoder.last_hidden(base.get_decoder(), pack.to(head.device))[pack.row_index]
     label_rows = head[[tokenizer.labels.negative, tokenizer.labels.positive]]
     assert (logits.dtype, hidden.dtype, head.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
     torch.testing.assert_close(logits.double(), hidden.double() @ label_rows.double().T, rtol=1e-6, atol=1e-6)
@@ -68,16 +72,26 @@ def test_label_logits_of_a_bfloat16_model_are_computed_in_float32(tiny: TinyMode
     assert len(rounded.unique()) < len(rows), "otherwise this test proves nothing"
 
 
-def test_packed_rows_have_the_gradients_of_separate_rows(tiny: TinyModel) -> None:
-    model, tokenizer = tiny
+def check_logits_and_gradients(model: object, tokenizer: prompts.PromptTokenizer) -> None:
+    """Compare packed rows with one forward pass of transformers and peft per row."""
     rows = [tokenizer.encode(*texts) for texts in TEXTS]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
-    weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0)).to(loading.device())
     packed = torch.autograd.grad((loading.label_logits(model, pack_rows(rows), tokenizer.labels) * weights).sum(), trainable)
     expected = torch.autograd.grad((separate_logits(model, rows, tokenizer.labels) * weights).sum(), trainable)
     assert max(float(gradient.abs().max()) for gradient in expected) > 0.01
     for packed_gradient, expected_gradient in zip(packed, expected, strict=True):
         torch.testing.assert_close(packed_gradient, expected_gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_packed_rows_have_the_gradients_of_separate_rows(tiny: TinyModel) -> None:
+    check_logits_and_gradients(*tiny)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_a_quantised_model_have_the_gradients_of_separate_rows(tmp_path: Path, family: str) -> None:
+    """The linear layers are dequantised here, and multiplied by bitsandbytes in the expected values."""
+    check_logits_and_gradients(*build(tmp_path, family, quantization="nf4"))
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 3, 100])
@@ -103,7 +117,7 @@ def test_rows_of_any_trie_have_the_logits_and_gradients_of_separate_rows(tiny: T
     model, tokenizer = tiny
     rows = [token_row((), row) for row in tokens]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]  # type: ignore[attr-defined]
-    weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(len(rows), 2, generator=torch.Generator().manual_seed(0)).to(loading.device())
     packed, expected = loading.label_logits(model, pack_rows(rows), tokenizer.labels), separate_logits(model, rows, tokenizer.labels)
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
     gradients = [torch.autograd.grad((logits * weights).sum(), trainable) for logits in (packed, expected)]

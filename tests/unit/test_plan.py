@@ -97,9 +97,18 @@ def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
     assert parameters.adapter == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     quantised = plain(quantization="nf4")
     assert parameters.base_bytes(quantised) == parameters.other * 4 + parameters.linear * 4.127 / 8
-    # A quantised layer keeps peft's own LoRA layer, which calls more operations than the fused one.
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_pack_needs_the_memory_that_is_counted_with_real_layers(folder: Path, quantization: str) -> None:
+    """The plan counts on a device without data; here the same operations run on the loaded model, quantised by bitsandbytes."""
+    model_settings = plain(quantization=quantization, dtype="bfloat16")
+    adapted = loading.add_adapter(loading.load_base(folder, model_settings), model_settings, 0)
     pack = encoded_rows(folder)
-    assert cost.pack_cost(model_config, quantised, [pack], True).calls > cost.pack_cost(model_config, model_settings, [pack], True).calls
+    planned = cost.measure_pack(cost._meta_model(plan.read_config(folder, model_settings), model_settings), pack, train=True)
+    counted = cost.measure_pack(adapted, pack, train=True)
+    dequantised = cost.count_parameters(plan.read_config(folder, model_settings), model_settings).largest_linear * 2
+    assert planned.peak_bytes + (dequantised if quantization == "nf4" else 0) == pytest.approx(counted.peak_bytes, rel=0.1)
 
 
 @pytest.mark.parametrize(("name", "billions"), [("gemma3-12b", 12.19), ("qwen25-14b", 14.77)])

@@ -100,6 +100,7 @@ DECISIONS = {
 # Reason why a place decides nothing, or the test that covers it -> places, as `places_in` names them.
 REASONS = {
     "display only": [
+        "babelcart/model/loading.py::cpu_warning: format",
         "babelcart/card.py::eval_results: format",
         "babelcart/card.py::format_score: format",
         "babelcart/card.py::score_table: format",
@@ -173,11 +174,21 @@ REASONS = {
     ],
     "a conversion to more digits": [
         "babelcart/model/decoder.py::_angles: float32",
-        "babelcart/model/decoder.py::_scale_and_epsilon: float32",
         "babelcart/training/optimizer.py::MasterAdamW.__init__: float32",
-        "babelcart/training/optimizer.py::MasterAdamW.step: float32",
     ],
     "a conversion to more digits, or back to the type of the model": [
+        "babelcart/model/kernels.py::TrieAttention.backward: float32",
+        "babelcart/model/kernels.py::TrieAttention.forward: float32",
+        "babelcart/model/kernels.py::_attention_kernel: float32",
+        "babelcart/model/kernels.py::_gated_backward_kernel: float32",
+        "babelcart/model/kernels.py::_gated_kernel: float32",
+        "babelcart/model/kernels.py::_key_gradient_kernel: float32",
+        "babelcart/model/kernels.py::_normalise_backward_kernel: float32",
+        "babelcart/model/kernels.py::_normalise_kernel: float32",
+        "babelcart/model/kernels.py::_query_gradient_kernel: float32",
+        "babelcart/model/kernels.py::_rotate_backward_kernel: float32",
+        "babelcart/model/kernels.py::_rotate_kernel: float32",
+        "babelcart/model/layers.py::_scale: float32",
         "babelcart/model/layers.py::Gather.backward: float32",
         "babelcart/model/layers.py::RmsNorm.backward: float32",
         "babelcart/model/layers.py::RmsNorm.forward: float32",
@@ -193,7 +204,7 @@ REASONS = {
         "babelcart/embedding/encoders.py::embed_texts: float32",
         "babelcart/embedding/search.py::nearest: float32",
         "babelcart/model/loading.py::ModelSettings: float32",
-        "babelcart/model/loading.py::for_this_cpu: float32",
+        "babelcart/model/loading.py::for_this_machine: float32",
         "babelcart/plan.py: float32",
         "babelcart/translation/engines.py::GenerativeEngine.loaded: float32",
         "babelcart/weights/fetching.py::convert: float32",

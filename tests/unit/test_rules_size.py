@@ -47,6 +47,9 @@ def length(function: Function) -> int:
 
 
 def parameters(function: Function) -> int:
+    """Number of parameters; 0 for a Triton kernel, which takes addresses and sizes one by one."""
+    if any(ast.unparse(decorator).startswith("triton.jit") for decorator in function.decorator_list):
+        return 0
     given = function.args
     return len(given.posonlyargs) + len(given.args) + len(given.kwonlyargs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from babelcart.core.errors import UserError
 from babelcart.imports import imported_modules
 from babelcart.model import loading, prompts, scoring
 from babelcart.model.packing import pack_rows, trie_tokens
-from babelcart.training import loop, optimizer
+from babelcart.training import gradients, loop, optimizer
 from babelcart.training import steps as training_steps
 from babelcart.training.checkpoints import Checkpoints, fingerprint
 from babelcart.training.loop import LabelledRows, TrainSettings
@@ -42,10 +43,46 @@ def test_a_cpu_without_bfloat16_instructions_uses_float32(
     monkeypatch.setattr(loading, "device", lambda: "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     bfloat16 = dataclasses.replace(MODEL_SETTINGS, dtype="bfloat16")
-    assert loading.for_this_cpu(bfloat16) == dataclasses.replace(bfloat16, dtype=expected)
-    assert loading.for_this_cpu(MODEL_SETTINGS) == MODEL_SETTINGS
+    assert loading.for_this_machine(bfloat16) == dataclasses.replace(bfloat16, dtype=expected)
+    assert loading.for_this_machine(MODEL_SETTINGS) == MODEL_SETTINGS
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_a_gpu_without_bfloat16_instructions_uses_float32(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], expected: Any
+) -> None:
     monkeypatch.setattr(loading, "device", lambda: "cuda")
-    assert loading.for_this_cpu(bfloat16) == bfloat16
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    bfloat16 = dataclasses.replace(MODEL_SETTINGS, dtype="bfloat16")
+    assert loading.for_this_machine(bfloat16) == dataclasses.replace(bfloat16, dtype=expected)
+
+
+@pytest.mark.parametrize(
+    ("version", "value", "message"),
+    [
+        ("cuda", None, r"12.2 billion parameters runs on the CPU, which takes hours: torch .* is built for CPUs only"),
+        ("cuda", "13.0", r"built for CUDA 13.0 and finds no NVIDIA GPU, or the driver is too old"),
+        ("hip", "7.1", r"AMD GPUs \(ROCm\) and finds none"),
+    ],
+)
+def test_a_large_model_without_a_gpu_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, version: str, value: str | None, message: str
+) -> None:
+    monkeypatch.setattr(loading, "device", lambda: "cpu")
+    monkeypatch.setattr(torch.version, version, value)
+    assert re.search(message, loading.cpu_warning(12_200_000_000) or "")
+    assert loading.cpu_warning(500_000_000) is None
+    monkeypatch.setattr(loading, "device", lambda: "cuda")
+    assert loading.cpu_warning(12_200_000_000) is None
+
+
+def test_the_warning_comes_before_the_weights_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(loading, "device", lambda: "cpu")
+    monkeypatch.setattr(loading, "MANY_PARAMETERS", 1000)
+    loading.load_base(folder, plain())
+    assert "billion parameters runs on the CPU" in capsys.readouterr().err
 
 
 class Interrupted(Exception):
@@ -170,13 +207,14 @@ def test_training_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatc
             raise error
         return logits
 
-    monkeypatch.setattr(loop, "label_logits", limited_logits)
-    history, _ = fit(folder, model_settings=plain())
+    monkeypatch.setattr(gradients, "label_logits", limited_logits)
+    separate_kernels = dataclasses.replace(SETTINGS, cuda_graphs=False)
+    history, _ = fit(folder, separate_kernels, plain())
     assert history.max_tokens <= limit < SETTINGS.max_tokens
     torch.testing.assert_close(torch.tensor(history.losses), torch.tensor(expected.losses), rtol=1e-4, atol=1e-5)
     limit = 1
     with pytest.raises(UserError, match=r"out of memory with a single row of .* gradient_checkpointing"):
-        fit(folder, model_settings=plain())
+        fit(folder, separate_kernels, plain())
 
 
 def test_scoring_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +234,7 @@ def test_scoring_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch
 
 
 def test_other_errors_are_not_mistaken_for_a_lack_of_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "label_logits", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match")))
+    monkeypatch.setattr(gradients, "label_logits", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes do not match")))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         fit(folder)
 
@@ -371,15 +409,15 @@ def test_a_quantised_model_can_be_trained_after_scoring(tmp_path: Path, family: 
     rows = [tokenizer.encode(*text) for text in TEXTS]
     pack = pack_rows(rows)
 
-    def gradients() -> list[torch.Tensor]:
+    def adapter_gradients() -> list[torch.Tensor]:
         model.train()
         model.zero_grad()
         loading.label_logits(model, pack, tokenizer.labels)[:, 1].sum().backward()
         return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
 
-    before = gradients()
+    before = adapter_gradients()
     scoring.score(model, rows, tokenizer.labels, scoring.Predict())
-    after = gradients()
+    after = adapter_gradients()
     assert len(before) == len(after) == sum(parameter.requires_grad for parameter in model.parameters())
     assert any(gradient.abs().max() > 0 for gradient in after)
     for gradient_before, gradient_after in zip(before, after, strict=True):
