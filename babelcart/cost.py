@@ -70,6 +70,11 @@ class ParameterCounts:
         width = dtype_bytes(model)
         return self.other * width + self.linear * (NF4_BITS / 8 if model.quantization == "nf4" else width)
 
+    def weight_traffic(self, model: ModelSettings) -> float:
+        """Return the bytes of a pass over the linear layers. NF4 weights are read, written in the model's dtype and read again."""
+        width = dtype_bytes(model)
+        return self.linear * (NF4_BITS / 8 + 2 * width if model.quantization == "nf4" else width)
+
     def training_adapter_bytes(self, model: ModelSettings) -> float:
         """Return the bytes of the adapter in training: two copies in the model's dtype (current and best), four in float32 (optimizer)."""
         return self.adapter * (2 * dtype_bytes(model) + 4 * 4)

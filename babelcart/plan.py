@@ -30,26 +30,27 @@ SCORE_SHARE = {"bfloat16": 0.5, "float32": 0.7}
 # Fraction of the data sheet's rate of a GPU, and the least time of an operation there in seconds, which determines the time of small
 # packs. Measured on an H200 with benchmarks/gpu.py, Gemma-3 12B (docs/training.md).
 GPU_SHARE = 0.45
-CALL_SECONDS = 4.4e-6
+CALL_SECONDS = 3.6e-6
 # Bytes of the process per byte that a pack needs on a CPU, by dtype: the allocator leaves gaps between packs of different sizes, and
 # products in bfloat16 need copies. Measured.
 CPU_ALLOCATOR = {"bfloat16": 4.0, "float32": 1.5}
 # GiB that CUDA itself and the gaps of its allocator take.
 CUDA_GIB = 1.0
 
-# GiB of memory and TFLOP/s in dense bfloat16, from NVIDIA's data sheets (H100, H200 and A100: SXM; half of the rate where the
-# data sheet gives it with sparsity) and the white papers of GA102 and Ada (GeForce). The T4 has no bfloat16; its rate is float32.
+# GiB of memory, TFLOP/s in dense bfloat16 and TB/s of memory, from NVIDIA's data sheets (H100, H200 and A100: SXM; half of the rate
+# where the data sheet gives it with sparsity) and the white papers of GA102 and Ada (GeForce). The T4 has no bfloat16; its rate is
+# float32.
 GPUS = {
-    "h100": (80, 989.0),
-    "h200": (141, 989.0),
-    "a100-80gb": (80, 312.0),
-    "a100-40gb": (40, 312.0),
-    "l40s": (48, 362.0),
-    "a10": (24, 125.0),
-    "l4": (24, 121.0),
-    "rtx4090": (24, 165.0),
-    "rtx3090": (24, 71.0),
-    "t4": (16, 8.1),
+    "h100": (80, 989.0, 3.35),
+    "h200": (141, 989.0, 4.8),
+    "a100-80gb": (80, 312.0, 2.04),
+    "a100-40gb": (40, 312.0, 1.56),
+    "l40s": (48, 362.0, 0.86),
+    "a10": (24, 125.0, 0.6),
+    "l4": (24, 121.0, 0.3),
+    "rtx4090": (24, 165.0, 1.01),
+    "rtx3090": (24, 71.0, 0.94),
+    "t4": (16, 8.1, 0.32),
 }
 
 # Published shapes of models, so that a plan needs no download. The keys are their names on the Hugging Face hub.
@@ -197,6 +198,8 @@ class Machine:
         Floating-point operations per second of training and of scoring.
     call_seconds : float
         Minimum time of an operation in seconds.
+    bytes_per_second : float
+        Rate at which a GPU reads and writes weights. Infinite on a CPU, where this time is part of the rates above.
     """
 
     name: str
@@ -206,13 +209,14 @@ class Machine:
     train_flops: float
     score_flops: float
     call_seconds: float = 0.0
+    bytes_per_second: float = math.inf
 
 
 def gpu_machine(name: str) -> Machine:
     """Return a machine with one of the GPUs in `GPUS`."""
-    memory_gib, tflops = GPUS[name]
+    memory_gib, tflops, terabytes = GPUS[name]
     flops = tflops * 1e12 * GPU_SHARE
-    return Machine(name, memory_gib * GIB, CUDA_GIB * GIB, 1.0, flops, flops, CALL_SECONDS)
+    return Machine(name, memory_gib * GIB, CUDA_GIB * GIB, 1.0, flops, flops, CALL_SECONDS, terabytes * 1e12)
 
 
 def this_machine(config: Any, model: ModelSettings, tokens: int) -> Machine:
@@ -237,7 +241,7 @@ def this_machine(config: Any, model: ModelSettings, tokens: int) -> Machine:
     if device() == "cuda":
         name = f"this machine ({torch.cuda.get_device_name()}, {rate / 1e12:.0f} TFLOP/s)"
         memory_bytes = torch.cuda.get_device_properties(0).total_memory
-        return Machine(name, memory_bytes, CUDA_GIB * GIB, 1.0, train_flops, score_flops, CALL_SECONDS)
+        return Machine(name, memory_bytes, CUDA_GIB * GIB, 1.0, train_flops, score_flops, CALL_SECONDS, _copied_bytes_per_second())
     name = f"this machine ({torch.get_num_threads()} threads, {rate / 1e9:.0f} GFLOP/s)"
     return Machine(name, _installed_bytes(), _resident_bytes(), CPU_ALLOCATOR[model.dtype], train_flops, score_flops)
 
@@ -258,6 +262,24 @@ def _product_flops(rows: int, inner: int, columns: int, dtype: Any, device: str)
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return 2 * rows * inner * columns / min(times)
+
+
+def _copied_bytes_per_second() -> float:
+    """Bytes that a GPU reads and writes per second in the fastest of ten copies."""
+    import time
+
+    import torch
+
+    source = torch.zeros(GIB // 4, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    times = []
+    for _ in range(10):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return 2 * source.nbytes / min(times)
 
 
 def _installed_bytes() -> float:
@@ -321,7 +343,8 @@ class Plan:
         adapter_bytes = self.parameters.training_adapter_bytes(self.model)
         memory_bytes = self._memory_bytes(machine, adapter_bytes, max(self.train_cost.peak_bytes, self.score_cost.peak_bytes))
         seconds = self._scoring_seconds(machine, self.validation_tokens)
-        seconds += _seconds(self.train_cost, self.train.tokens, self.train, machine.train_flops, machine.call_seconds)
+        seconds += self._seconds(self.train_cost, self.train.tokens, self.train, machine, machine.train_flops)
+        seconds += self._weight_seconds(machine, self.train.packs)  # of the backward pass
         return Estimate(memory_bytes, seconds)
 
     def predict_estimate(self, machine: Machine) -> Estimate:
@@ -336,12 +359,17 @@ class Plan:
         return machine.process_bytes + self.parameters.base_bytes(self.model) + adapter_bytes + pack_bytes * machine.allocator_factor
 
     def _scoring_seconds(self, machine: Machine, tokens: int) -> float:
-        return _seconds(self.score_cost, tokens, self.predict, machine.score_flops, machine.call_seconds)
+        return self._seconds(self.score_cost, tokens, self.predict, machine, machine.score_flops)
 
+    def _seconds(self, cost: PackCost, tokens: int, workload: Workload, machine: Machine, flops: float) -> float:
+        """Time of `tokens` tokens in packs of the workload's average size: the weights, and what takes longer, operations or calls."""
+        packs = tokens * workload.packs / workload.tokens
+        work = max(cost.flops / cost.tokens * tokens / flops, cost.calls * packs * machine.call_seconds)
+        return work + self._weight_seconds(machine, packs)
 
-def _seconds(cost: PackCost, tokens: int, workload: Workload, flops: float, call_seconds: float) -> float:
-    """Time of `tokens` tokens in packs of the workload's average size, limited by operations or by calls."""
-    return max(cost.flops / cost.tokens * tokens / flops, cost.calls * tokens * workload.packs / workload.tokens * call_seconds)
+    def _weight_seconds(self, machine: Machine, packs: float) -> float:
+        """Time of reading, or dequantising, all weights once a pack."""
+        return packs * self.parameters.weight_traffic(self.model) / machine.bytes_per_second
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ values. The rows are those of the sample, tokenised with Gemma's tokenizer; run 
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable
@@ -168,6 +169,7 @@ def profile(name: str, work: Callable[[], Any]) -> None:
 
 def limit_memory(gibibytes: float) -> None:
     """Limit what this process may allocate on the GPU; a smaller card is simulated."""
+    gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.memory.set_per_process_memory_fraction(gibibytes * 2**30 / torch.cuda.get_device_properties(0).total_memory)
 
