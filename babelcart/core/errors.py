@@ -84,7 +84,8 @@ def did_you_mean(name: Any, accepted: Iterable[Any]) -> str:
 
 def out_of_memory(error: Exception) -> bool:
     """Return whether an error means that the system or a device is out of memory. Some errors of torch state it only in their text."""
-    in_message = isinstance(error, RuntimeError) and ("out of memory" in str(error).lower() or "DefaultCPUAllocator" in str(error))
+    messages = ("out of memory", "defaultcpuallocator", "cublas_status_alloc_failed")
+    in_message = isinstance(error, RuntimeError) and any(message in str(error).lower() for message in messages)
     return in_message or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 

@@ -83,6 +83,16 @@ def for_this_machine(settings: ModelSettings) -> ModelSettings:
     return settings if supported else replace(settings, dtype="float32")
 
 
+def idle_gpus() -> str | None:
+    """Return a notice if this machine has GPUs that are not used, else None."""
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        return None
+    others = torch.cuda.device_count() - 1
+    return f"{torch.cuda.get_device_name(0)} is used; {others} other GPUs are idle. CUDA_VISIBLE_DEVICES chooses another one"
+
+
 def cpu_warning(parameters: int) -> str | None:
     """Return a warning if a model is so large that nobody means to run it on a CPU, and this process has no GPU; else None.
 
@@ -189,8 +199,8 @@ def load_base(folder: Path, settings: ModelSettings) -> Any:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     with readable_folder(folder):
-        if warning := cpu_warning(_count_parameters(source)):
-            tqdm.write(warning, file=sys.stderr)
+        if notice := idle_gpus() or cpu_warning(_count_parameters(source)):
+            tqdm.write(notice, file=sys.stderr)
         base = AutoModelForCausalLM.from_pretrained(**source, **options)
     base.requires_grad_(False)
     if settings.quantization == "nf4":

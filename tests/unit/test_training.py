@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 
 from babelcart.core.errors import UserError
 from babelcart.imports import imported_modules
-from babelcart.model import loading, prompts, scoring
+from babelcart.model import batching, loading, prompts, scoring
 from babelcart.model.packing import pack_rows, trie_tokens
 from babelcart.training import gradients, loop, optimizer
 from babelcart.training import steps as training_steps
@@ -74,6 +75,15 @@ def test_a_large_model_without_a_gpu_is_told_with_the_reason(
     assert loading.cpu_warning(500_000_000) is None
     monkeypatch.setattr(loading, "device", lambda: "cuda")
     assert loading.cpu_warning(12_200_000_000) is None
+
+
+def test_idle_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA L4")
+    notices = []
+    for count in (0, 1, 4):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        notices.append(loading.idle_gpus())
+    assert notices == [None, None, "NVIDIA L4 is used; 3 other GPUs are idle. CUDA_VISIBLE_DEVICES chooses another one"]
 
 
 def test_the_warning_comes_before_the_weights_are_read(
@@ -193,7 +203,12 @@ def test_the_first_losses_equal_the_recorded_ones(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
 )
 def test_training_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
     expected = fit(folder, model_settings=plain())[0]
@@ -215,6 +230,23 @@ def test_training_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatc
     limit = 1
     with pytest.raises(UserError, match=r"out of memory with a single row of .* gradient_checkpointing"):
         fit(folder, separate_kernels, plain())
+
+
+def test_a_failed_attempt_releases_its_tensors_before_the_next_one(folder: Path) -> None:
+    tokenizer = prompts.PromptTokenizer(loading.load_tokenizer(folder), PROMPT)
+    rows = [tokenizer.encode(*text) for text in TEXTS]
+    references = []
+
+    def attempt() -> None:
+        activation = torch.ones(3)
+        references.append(weakref.ref(activation))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        attempt()
+    assert references[0]() is not None
+    assert batching.smaller_budget(raised.value, 4096, rows) == trie_tokens(rows) // 2
+    assert references[0]() is None
 
 
 def test_scoring_halves_its_packs_when_memory_runs_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
