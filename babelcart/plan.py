@@ -7,7 +7,7 @@ the memory and operations of a pack. The constants below convert them to memory 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ GIB = 2**30
 TRAIN_SHARE = {"bfloat16": 0.45, "float32": 0.58}
 SCORE_SHARE = {"bfloat16": 0.5, "float32": 0.7}
 # Fraction of the data sheet's rate of a GPU, and the least time of an operation there in seconds, which determines the time of small
-# packs. Measured on an H200 with benchmarks/gpu.py, Gemma-3 12B (docs/training.md).
+# packs. Measured on an H200 with benchmarks/gpu.py, Gemma-3 12B (docs/gpu.md).
 GPU_SHARE = 0.45
 CALL_SECONDS = 3.6e-6
 # Bytes of the process per byte that a pack needs on a CPU, by dtype: the allocator leaves gaps between packs of different sizes, and
@@ -248,38 +248,36 @@ def this_machine(config: Any, model: ModelSettings, tokens: int) -> Machine:
 
 def _product_flops(rows: int, inner: int, columns: int, dtype: Any, device: str) -> float:
     """Operations per second of the fastest of the matrix products that fit into one second."""
-    import time
-
     import torch
 
     x = torch.randn(rows, inner, dtype=dtype, device=device)
     weight = torch.randn(columns, inner, dtype=dtype, device=device)
-    times: list[float] = []
-    while sum(times) < 1:
-        start = time.perf_counter()
-        torch.nn.functional.linear(x, weight)  # (rows, columns)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * rows * inner * columns / min(times)
+    return 2 * rows * inner * columns / _fastest_seconds(lambda: torch.nn.functional.linear(x, weight))
 
 
 def _copied_bytes_per_second() -> float:
-    """Bytes that a GPU reads and writes per second in the fastest of ten copies."""
-    import time
-
+    """Bytes that a GPU reads and writes per second in the fastest of the copies that fit into one second."""
     import torch
 
     source = torch.zeros(GIB // 4, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    times = []
-    for _ in range(10):
-        torch.cuda.synchronize()
+    return 2 * source.nbytes / _fastest_seconds(lambda: target.copy_(source))
+
+
+def _fastest_seconds(work: Callable[[], Any]) -> float:
+    """Time of the fastest of the calls that fit into one second."""
+    import time
+
+    import torch
+
+    times: list[float] = []
+    while sum(times) < 1:
         start = time.perf_counter()
-        target.copy_(source)
-        torch.cuda.synchronize()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return 2 * source.nbytes / min(times)
+    return min(times)
 
 
 def _installed_bytes() -> float:

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from babelcart.model import loading
+from babelcart.model import decoder, loading
 from babelcart.training.checkpoints import Checkpoints
 from tests.support.tiny import MODEL_SETTINGS, SETTINGS, build, fit, plain
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-FAMILIES = ["gemma3_text", "qwen2", "qwen3", "llama"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", decoder.FAMILIES)
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_cuda_graphs_do_not_change_the_losses(tmp_path: Path, family: str, quantization: str) -> None:
     build(tmp_path, family, adapter=False)

@@ -22,10 +22,7 @@ from tests.support.tiny import PROMPT, TEXTS, build, token_row
 TinyModel = tuple[object, prompts.PromptTokenizer]
 
 
-FAMILIES = ["gemma3_text", "qwen2", "qwen3", "llama"]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=decoder.FAMILIES)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return build(tmp_path_factory.mktemp(request.param), request.param)
 
@@ -88,7 +85,7 @@ def test_packed_rows_have_the_gradients_of_separate_rows(tiny: TinyModel) -> Non
     check_logits_and_gradients(*tiny)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", decoder.FAMILIES)
 def test_rows_of_a_quantised_model_have_the_gradients_of_separate_rows(tmp_path: Path, family: str) -> None:
     """The linear layers are dequantised here, and multiplied by bitsandbytes in the expected values."""
     check_logits_and_gradients(*build(tmp_path, family, quantization="nf4"))

@@ -33,6 +33,7 @@ from tests.support.tiny import LABELS, MODEL_SETTINGS, PROMPT, SETTINGS, TEXTS, 
 
 # Cross-entropy of the first steps of SETTINGS without dropout.
 FIRST_LOSSES = [0.4401, 1.0653, 0.1356, 0.2118, 0.0292]
+BFLOAT16 = dataclasses.replace(MODEL_SETTINGS, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
@@ -43,8 +44,7 @@ def test_a_cpu_without_bfloat16_instructions_uses_float32(
 ) -> None:
     monkeypatch.setattr(loading, "device", lambda: "cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    bfloat16 = dataclasses.replace(MODEL_SETTINGS, dtype="bfloat16")
-    assert loading.for_this_machine(bfloat16) == dataclasses.replace(bfloat16, dtype=expected)
+    assert loading.for_this_machine(BFLOAT16) == dataclasses.replace(BFLOAT16, dtype=expected)
     assert loading.for_this_machine(MODEL_SETTINGS) == MODEL_SETTINGS
 
 
@@ -54,8 +54,7 @@ def test_a_gpu_without_bfloat16_instructions_uses_float32(
 ) -> None:
     monkeypatch.setattr(loading, "device", lambda: "cuda")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    bfloat16 = dataclasses.replace(MODEL_SETTINGS, dtype="bfloat16")
-    assert loading.for_this_machine(bfloat16) == dataclasses.replace(bfloat16, dtype=expected)
+    assert loading.for_this_machine(BFLOAT16) == dataclasses.replace(BFLOAT16, dtype=expected)
 
 
 @pytest.mark.parametrize(
