@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from babelcart.model.kernels import Tiles
 
 FAMILIES = ("gemma3_text", "llama", "qwen2", "qwen3")
+# Tokens of which a CPU computes the feed-forward layer at once in scoring. The intermediate tensors of more tokens leave the cache, and
+# are so large that the C library returns them to the operating system each time.
+CACHED_TOKENS = 512
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "silu": "silu"}
 
 
@@ -115,7 +118,17 @@ def _layer(layer: Any, hidden: Tensor, pack: Pack, kind: _LayerKind, tiles: Tile
         output = attention(query, key, value, (pack.last_block,), (last_mask,), None, module.scaling)  # (R, H, D)
     else:
         output = attention(query, key, value, pack.blocks, masks, pack.output_index, module.scaling)  # (T, H, D)
-    (output,) = linears(output.flatten(1), module.o_proj)  # (M, hidden_size)
+    output = output.flatten(1)  # (M, H * D)
+    if hidden.device.type == "cpu" and torch.is_inference_mode_enabled():
+        for part, output_part in zip(torch.split(hidden, CACHED_TOKENS), torch.split(output, CACHED_TOKENS), strict=True):
+            part.copy_(_after_attention(layer, part, output_part, activation))
+        return hidden
+    return _after_attention(layer, hidden, output, activation)
+
+
+def _after_attention(layer: Any, hidden: Tensor, output: Tensor, activation: str) -> Tensor:
+    """The rest of a layer: hidden state ``(M, hidden_size)`` and attention output ``(M, H * D)`` to ``(M, hidden_size)``."""
+    (output,) = linears(output, layer.self_attn.o_proj)  # (M, hidden_size)
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma normalises before and after attention and feed-forward
         hidden = hidden + _norm(output, layer.post_attention_layernorm)
         output = _feed_forward(layer.mlp, _norm(hidden, layer.pre_feedforward_layernorm), activation)

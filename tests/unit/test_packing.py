@@ -104,6 +104,16 @@ def test_scores_do_not_depend_on_order_budget_or_chunks(tiny: TinyModel, max_tok
     torch.testing.assert_close(torch.tensor(shuffled), torch.tensor(expected[order]), rtol=1e-5, atol=1e-6)
 
 
+def test_scores_do_not_depend_on_the_parts_of_the_feed_forward_layer(tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = tiny
+    rows = [tokenizer.encode(*texts) for texts in TEXTS]
+    assert 7 < trie_tokens(rows) < decoder.CACHED_TOKENS
+    expected = scoring.score(model, rows, tokenizer.labels, scoring.Predict())
+    monkeypatch.setattr(decoder, "CACHED_TOKENS", 7)
+    parted = scoring.score(model, rows, tokenizer.labels, scoring.Predict())
+    torch.testing.assert_close(torch.tensor(parted), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
 # Rows of tokens of which many have a common start, are a prefix of another, or are equal.
 TOKEN_LISTS = st.lists(st.lists(st.integers(10, 12), min_size=1, max_size=30).map(tuple), min_size=1, max_size=12)
 
