@@ -221,11 +221,6 @@ def load(task: str, first: str | None = None) -> Any:
     return task_model.local_settings, task_model.load_tokenizer()
 
 
-def group_by() -> Any:
-    """Return the value of ``train.group_by`` for the option ``--first`` of `prompt_options`."""
-    return os.environ.get("FIRST", "query")
-
-
 def _export(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value and parameter.name:
         os.environ[parameter.name.upper()] = str(value)  # the processes of all sides inherit it
@@ -245,7 +240,7 @@ def prompt_options(command: Command) -> Command:
         type=click.Choice(["query", "candidate"]),
         expose_value=False,
         callback=_export,
-        help="What is first in the prompt of all sides; Babelcart also draws the rows of a step by it. Default: as in params.yaml.",
+        help="What is first in the prompt of all sides. Default: as in params.yaml.",
     )
     return instruction(first(command))
 

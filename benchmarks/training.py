@@ -40,7 +40,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pandas as pd
@@ -48,6 +48,9 @@ import sides
 from sides import BASE, OURS, System
 
 from babelcart.core.tasks import TASKS
+
+if TYPE_CHECKING:
+    from babelcart.model.prompts import Prompt
 
 BATCH = 32
 RATE = 5e-4
@@ -144,13 +147,12 @@ def measured(ends: Sequence[float], steps: Sequence[int]) -> Figures:
     }
 
 
-def our_settings(seed: int) -> Any:
+def our_settings(prompt: Prompt, seed: int) -> Any:
     """Babelcart's settings, equal to those of the peers."""
     from babelcart.training import loop
 
-    return loop.TrainSettings(
-        batch_size=BATCH, group_by=sides.group_by(), learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed
-    )
+    settings = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
+    return settings.for_prompt(prompt)
 
 
 def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
@@ -161,7 +163,7 @@ def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
 
     model_settings, tokenizer, train, held_out = work.load()
     model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, work.seed)
-    train_settings, rows = our_settings(work.seed), tokenizer.encode_table(train)
+    train_settings, rows = our_settings(tokenizer.prompt, work.seed), tokenizer.encode_table(train)
     ends = [time.time()]
     data = loop.LabelledRows(rows, labels(train))
     trainer = loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings)
@@ -341,7 +343,7 @@ def profile(work: Work) -> None:
 
     model_settings, tokenizer, train, _ = work.load()
     model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, 0)
-    data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(0)
+    data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(tokenizer.prompt, 0)
     loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()  # warm up
     with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
         loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()

@@ -31,7 +31,8 @@ def main(task: str, model: str) -> None:
     from babelcart.training.loop import LabelledRows, Trainer, TrainSettings
     from babelcart.training.steps import limit_message
 
-    settings, task_model = config.load_section(TrainSettings), read_task_model(Path("models") / model, task)
+    task_model = read_task_model(Path("models") / model, task)
+    settings = config.load_section(TrainSettings).for_prompt(task_model.prompt)
     model_settings, tokenizer = task_model.local_settings, task_model.load_tokenizer()
     tables = [
         read_table(Path(path), "pivot", labelled=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from babelcart.model.prompts import PromptTokenizer
+    from babelcart.training.steps import GroupBy
 
 # Its tokenizer is used for models that are not downloaded. All Gemma-3 models share it; for other models, token counts are estimates.
 SUBSTITUTE_MODEL = "gemma3-270m"
@@ -46,8 +47,8 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
     from babelcart.training import loop
     from babelcart.weights.fetching import SOURCE_RECORD
 
-    settings, predict = config.load_section(loop.TrainSettings), config.load_section(scoring.Predict)
-    task_model = read_task_model(folder, task)
+    task_model, predict = read_task_model(folder, task), config.load_section(scoring.Predict)
+    settings = config.load_section(loop.TrainSettings).for_prompt(task_model.prompt)
     model_config = plan.read_config(task_model.base, task_model.settings)
     note = ""
     if (task_model.base / SOURCE_RECORD).exists():
@@ -68,11 +69,12 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
         gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict, rows)
         click.echo("\n".join(plan.plan_lines(gpu_plan, map(plan.gpu_machine, gpus))))
     other = replace(tokenizer, prompt=tokenizer.prompt.other_order())
-    group_by = {"query": "candidate", "candidate": "query"}.get(settings.group_by, settings.group_by)
-    other_settings = replace(settings, group_by=group_by)  # type: ignore[arg-type]
+    # Rows that are grouped by one of the fields are grouped by the first one of the other order.
+    group_by: GroupBy = settings.group_by if settings.group_by in ("neighbours", "none") else "first_field"
+    other_settings = replace(settings, group_by=group_by).for_prompt(other.prompt)
     other_plan = plan.make_plan(model_config, local, other_settings, predict, _encode(tables, other))
     plans = {_order(tokenizer): local_plan, _order(other): other_plan}
-    click.echo("\n".join(plan.order_lines(plans, machine, (settings.group_by, group_by))))
+    click.echo("\n".join(plan.order_lines(plans, machine, (settings.group_by, other_settings.group_by))))
 
 
 def _order(tokenizer: PromptTokenizer) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from babelcart.training.loop import TrainSettings
 
-GroupBy = Literal["query", "candidate", "neighbours", "none"]
+GroupBy = Literal["first_field", "query", "candidate", "neighbours", "none"]
 # With train.group_by: neighbours, a step is drawn from this many places of the sorted rows.
 NEIGHBOURHOODS = 4
 
@@ -35,7 +35,8 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
     """Divide all epochs into optimizer steps of about `batch_size` rows.
 
     Groups of rows are shuffled in each epoch, and the rows of a group belong to the same step, in which they share tokens. `max_rows` and
-    a fractional `epochs` end the last epoch early. The order depends only on the rows and on these settings. `group_by` is one of:
+    a fractional `epochs` end the last epoch early. The order depends only on the rows and on these settings. `group_by` is one of the
+    following; `TrainSettings.for_prompt` replaces ``first_field`` by one of the first two:
 
     * ``query``: all rows of a query.
     * ``candidate``: rows of a candidate, at most `batch_size` of them, chosen anew in each epoch.
@@ -54,6 +55,11 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
     ------
     list of int
         Row indices of one step.
+
+    Raises
+    ------
+    ValueError
+        If `group_by` is ``first_field``.
     """
     import numpy as np
 
@@ -81,6 +87,8 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
 
 def _epochs(rows: Sequence[TokenRow], settings: TrainSettings, generator: np.random.Generator) -> Iterator[list[list[int]]]:
     """Yield the groups of rows of one epoch after another, without end."""
+    if settings.group_by == "first_field":
+        raise ValueError("group_by is first_field, which depends on the prompt; use the settings that TrainSettings.for_prompt returns")
     if settings.group_by == "query":
         yield from itertools.repeat(_group(row.query for row in rows))
     elif settings.group_by == "none":

@@ -27,7 +27,7 @@ TEXTS = [
     ("en", "a", "b"),
 ]
 LABELS = [1, 0, 1, 0, 0, 1, 0]
-SETTINGS = TrainSettings(epochs=6, batch_size=3, learning_rate=1e-2, save_steps=2)
+SETTINGS = TrainSettings(epochs=6, batch_size=3, group_by="query", learning_rate=1e-2, save_steps=2)
 MODEL_SETTINGS = ModelSettings(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
 
 

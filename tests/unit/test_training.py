@@ -23,6 +23,7 @@ from babelcart.core.errors import UserError
 from babelcart.imports import imported_modules
 from babelcart.model import batching, loading, prompts, scoring
 from babelcart.model.packing import pack_rows, trie_tokens
+from babelcart.model.prompts import Prompt
 from babelcart.training import gradients, loop, optimizer
 from babelcart.training import steps as training_steps
 from babelcart.training.checkpoints import Checkpoints, fingerprint
@@ -290,6 +291,15 @@ def steps(settings: TrainSettings) -> list[list[int]]:
     """Steps of a run on TEXTS. They depend only on which rows have the same query."""
     rows = [token_row((hash(query) % 10**9,), (row_index,)) for row_index, (_, query, _) in enumerate(TEXTS)]
     return list(training_steps.step_order(rows, settings))
+
+
+@pytest.mark.parametrize("query_first", [True, False])
+def test_steps_follow_the_first_field_of_the_prompt(query_first: bool) -> None:
+    prompt = Prompt("{query}|{candidate}:" if query_first else "{candidate}|{query}:", " yes", " no")
+    assert TrainSettings().for_prompt(prompt).group_by == ("query" if query_first else "candidate")
+    assert TrainSettings(group_by="none").for_prompt(prompt).group_by == "none"
+    with pytest.raises(ValueError, match="for_prompt"):
+        steps(TrainSettings())
 
 
 @pytest.mark.parametrize("group_by", ["query", "candidate", "neighbours", "none"])
