@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,11 @@ from babelcart.core.errors import UserError, readable_folder
 from babelcart.cost import PackCost, ParameterCounts, count_parameters, dtype_bytes, pack_cost
 from babelcart.model.batching import scoring_packs, step_packs
 from babelcart.model.packing import TokenRow, trie_tokens
+from babelcart.model.prefix_cache import recurring_prefixes, token_bytes
 
 if TYPE_CHECKING:
     from babelcart.model.loading import ModelSettings
+    from babelcart.model.prefix_cache import PrefixTree
     from babelcart.model.scoring import Predict
     from babelcart.training.loop import TrainSettings
 
@@ -78,12 +80,14 @@ class Workload:
     rows, packs : int
         Numbers of rows and of packs.
     tokens : int
-        Computed tokens; tokens that rows of a pack share count once.
+        Computed tokens; tokens that rows of a pack share count once, as do those in the prefix cache.
     padded_tokens : int
         Tokens if each row carried its complete prompt and were padded to the longest row of its pack.
     largest_packs : tuple of list of TokenRow
         The pack with the most tokens and the pack with the largest attention matrix, which can be the same. One of them needs the
         most memory.
+    cached_tokens : int
+        Tokens of the largest prefix cache.
     """
 
     rows: int
@@ -91,6 +95,7 @@ class Workload:
     tokens: int
     padded_tokens: int
     largest_packs: tuple[list[TokenRow], ...]
+    cached_tokens: int = 0
 
     @property
     def tokens_per_row(self) -> float:
@@ -110,10 +115,10 @@ def training_workload(rows: Sequence[TokenRow], steps: Iterable[Sequence[int]], 
     max_tokens : int
         Token budget of a pack.
     """
-    return _count([rows[row_index] for row_index in pack] for step in steps for pack in step_packs(step, rows, max_tokens))
+    return _count(([rows[row_index] for row_index in pack], None) for step in steps for pack in step_packs(step, rows, max_tokens))
 
 
-def scoring_workload(splits: Iterable[Sequence[TokenRow]], settings: Predict) -> Workload:
+def scoring_workload(splits: Iterable[Sequence[TokenRow]], settings: Predict, cache_tokens: int = 0) -> Workload:
     """Count the packs of scoring.
 
     Parameters
@@ -122,17 +127,27 @@ def scoring_workload(splits: Iterable[Sequence[TokenRow]], settings: Predict) ->
         Rows of each split; splits are scored one after another. At least one row.
     settings : Predict
         `max_tokens` and `chunk_rows` are used.
+    cache_tokens : int
+        Tokens that fit into the prefix cache.
     """
-    packs = ((rows, pack) for rows in splits for pack in scoring_packs(rows, settings.max_tokens, settings.chunk_rows))
-    return _count([rows[row_index] for row_index in pack] for rows, pack in packs)
+    row_lists = list(splits)
+    caches = [recurring_prefixes(rows, settings.chunk_rows, cache_tokens) for rows in row_lists]
+    packs = (
+        ([rows[row_index] for row_index in pack], cache)
+        for rows, cache in zip(row_lists, caches, strict=True)
+        for pack in scoring_packs(rows, settings.max_tokens, settings.chunk_rows, cache=cache)
+    )
+    workload = _count(packs)
+    return replace(workload, tokens=workload.tokens + sum(map(len, caches)), cached_tokens=max(map(len, caches), default=0))
 
 
-def _count(packs: Iterable[list[TokenRow]]) -> Workload:
+def _count(packs: Iterable[tuple[list[TokenRow], PrefixTree | None]]) -> Workload:
+    """Count packs, each with the prefixes in the cache."""
     row_count = pack_count = tokens = padded_tokens = most_tokens = largest_area = 0
     longest_pack: list[TokenRow] = []
     widest_pack: list[TokenRow] = []
-    for pack in packs:
-        pack_tokens, area = trie_tokens(pack), _attention_area(pack)
+    for pack, cache in packs:
+        pack_tokens, area = trie_tokens(pack, cache), _attention_area(pack)
         if pack_tokens > most_tokens:
             most_tokens, longest_pack = pack_tokens, pack
         if area > largest_area:
@@ -324,6 +339,8 @@ class Plan:
         Tokens that the evaluation steps of training score.
     train_cost, score_cost : PackCost
         Cost of the largest pack in training and in scoring.
+    cached_token_bytes : int
+        Memory of a token in the prefix cache.
     """
 
     model: ModelSettings
@@ -335,6 +352,7 @@ class Plan:
     validation_tokens: int
     train_cost: PackCost
     score_cost: PackCost
+    cached_token_bytes: int
 
     def train_estimate(self, machine: Machine) -> Estimate:
         """Memory and time of training, including its evaluation steps."""
@@ -349,6 +367,7 @@ class Plan:
         """Memory and time of scoring the splits of `predict`."""
         adapter_bytes = self.parameters.adapter * dtype_bytes(self.model)
         memory_bytes = self._memory_bytes(machine, adapter_bytes, self.score_cost.peak_bytes)
+        memory_bytes += self.predict.cached_tokens * self.cached_token_bytes
         return Estimate(memory_bytes, self._scoring_seconds(machine, self.predict.tokens))
 
     def _memory_bytes(self, machine: Machine, adapter_bytes: float, pack_bytes: float) -> float:
@@ -409,8 +428,9 @@ def make_plan(config: Any, model: ModelSettings, settings: TrainSettings, predic
     from babelcart.training.steps import step_order
 
     steps = list(step_order(rows.train, settings))
+    number_bytes = dtype_bytes(model)
     train = training_workload(rows.train, steps, settings.max_tokens)
-    scored = scoring_workload(rows.predict, predict)
+    scored = scoring_workload(rows.predict, predict, predict.cache_tokens(config, number_bytes))
     return Plan(
         model,
         count_parameters(config, model),
@@ -421,6 +441,7 @@ def make_plan(config: Any, model: ModelSettings, settings: TrainSettings, predic
         _validation_tokens(rows.validation, settings, len(steps)),
         pack_cost(config, model, train.largest_packs, train=True),
         pack_cost(config, model, scored.largest_packs, train=False),
+        token_bytes(config, number_bytes),
     )
 
 

@@ -134,13 +134,20 @@ def in_turns(script: str, systems: Sequence[System], arguments: Sequence[str], r
     return medians
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read all rows of a file, Parquet or CSV with the columns of docs/data.md, in the columns that prompts need."""
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
+    table = table.rename(columns={"category_path": "candidate", "item_title": "candidate"})
+    return table if "pivot" in table else table.assign(pivot="")
+
+
 def read_rows(path: Path, count: int, held: int = 0, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Draw complete queries from a file, with their translations.
 
     Parameters
     ----------
     path : pathlib.Path
-        Parquet, or CSV with the columns of docs/data.md.
+        As for `read_table`.
     count, held : int
         Approximate numbers of rows to use and of rows to hold out.
 
@@ -149,10 +156,7 @@ def read_rows(path: Path, count: int, held: int = 0, seed: int = 0) -> tuple[pd.
     tuple of pandas.DataFrame
         The rows to use and the held-out rows, in the columns that prompts need.
     """
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
-    table = table.rename(columns={"category_path": "candidate", "item_title": "candidate"})
-    if "pivot" not in table:
-        table["pivot"] = ""
+    table = read_table(path)
     key = table["group"] if "group" in table else table["language"] + "\t" + table["origin_query"]
     order = key.drop_duplicates().sample(frac=1, random_state=seed)
     size = key.value_counts()[order].cumsum()

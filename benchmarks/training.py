@@ -73,6 +73,8 @@ class Work:
     rows, held : int
         Approximate numbers of rows; with ``held`` 0, nothing is scored.
     seed : int
+    steps : int
+        Approximate number of steps to train; 0 for one epoch.
     """
 
     data: Path
@@ -80,6 +82,11 @@ class Work:
     rows: int
     held: int = 0
     seed: int = 0
+    steps: int = 0
+
+    def step_sizes(self, rows: int) -> list[int]:
+        """Return the rows of each step of transformers' Trainer, for `rows` rows to train on."""
+        return [min(BATCH, rows - start) for start in range(0, rows, BATCH)][: self.steps or None]
 
     def load(self) -> Any:
         """Settings of the model, its tokenizer, the rows to train on, the held-out rows."""
@@ -147,11 +154,12 @@ def measured(ends: Sequence[float], steps: Sequence[int]) -> Figures:
     }
 
 
-def our_settings(prompt: Prompt, seed: int) -> Any:
+def our_settings(prompt: Prompt, work: Work) -> Any:
     """Babelcart's settings, equal to those of the peers."""
     from babelcart.training import loop
 
-    settings = loop.TrainSettings(batch_size=BATCH, learning_rate=RATE, warmup_ratio=WARMUP, lr_scheduler_type="linear", seed=seed)
+    max_rows, seed = BATCH * work.steps or None, work.seed
+    settings = loop.TrainSettings(batch_size=BATCH, max_rows=max_rows, learning_rate=RATE, warmup_ratio=WARMUP, seed=seed)
     return settings.for_prompt(prompt)
 
 
@@ -163,7 +171,7 @@ def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
 
     model_settings, tokenizer, train, held_out = work.load()
     model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, work.seed)
-    train_settings, rows = our_settings(tokenizer.prompt, work.seed), tokenizer.encode_table(train)
+    train_settings, rows = our_settings(tokenizer.prompt, work), tokenizer.encode_table(train)
     ends = [time.time()]
     data = loop.LabelledRows(rows, labels(train))
     trainer = loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings)
@@ -194,21 +202,17 @@ def timer() -> Any:
     return Timer()
 
 
-def arguments(folder: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+def arguments(folder: str, work: Work, settings: dict[str, Any]) -> dict[str, Any]:
     """Arguments of transformers' TrainingArguments."""
     batch = settings["batch"]
     return dict(
-        output_dir=folder, num_train_epochs=1, per_device_train_batch_size=batch, gradient_accumulation_steps=BATCH // batch,
-        learning_rate=RATE, lr_scheduler_type="linear", warmup_steps=WARMUP, max_grad_norm=1.0, weight_decay=0.0, bf16=False,
-        use_cpu=True, save_strategy="no", logging_strategy="no", report_to="none", seed=seed, disable_tqdm=True,
+        output_dir=folder, num_train_epochs=1, max_steps=work.steps or -1, per_device_train_batch_size=batch,
+        gradient_accumulation_steps=BATCH // batch, learning_rate=RATE, lr_scheduler_type="linear", warmup_steps=WARMUP,
+        max_grad_norm=1.0, weight_decay=0.0, bf16=False,
+        use_cpu=True, save_strategy="no", logging_strategy="no", report_to="none", seed=work.seed, disable_tqdm=True,
         train_sampling_strategy=settings["sampler"], torch_compile=settings.get("compile", False),
         gradient_checkpointing=settings["checkpointing"],
     )  # fmt: skip
-
-
-def step_sizes(rows: int) -> list[int]:
-    """Return rows of each step of transformers' Trainer."""
-    return [min(BATCH, rows - start) for start in range(0, rows, BATCH)]
 
 
 def lora(model_settings: Any, base: Any, task_type: str, settings: dict[str, Any]) -> Any:
@@ -239,11 +243,11 @@ def trainer(work: Work, settings: dict[str, Any]) -> Figures:
     clock = timer()
     with tempfile.TemporaryDirectory() as folder:
         worker = Trainer(
-            model, TrainingArguments(**arguments(folder, work.seed, settings), per_device_eval_batch_size=64),
+            model, TrainingArguments(**arguments(folder, work, settings), per_device_eval_batch_size=64),
             data_collator=DataCollatorWithPadding(tokenizer.tokenizer), train_dataset=dataset(train), callbacks=[clock],
         )  # fmt: skip
         worker.train()
-        figures = measured(clock.ends, step_sizes(len(train)))
+        figures = measured(clock.ends, work.step_sizes(len(train)))
         if work.held:
             logits = worker.predict(dataset(held_out)).predictions
             figures["auc"] = auc(held_out, logits[:, 1] - logits[:, 0])
@@ -267,11 +271,11 @@ def sft_trainer(work: Work, settings: dict[str, Any]) -> Figures:
     clock = timer()
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(
-            **arguments(folder, work.seed, settings), completion_only_loss=True, padding_free=settings["padding_free"], max_length=None
+            **arguments(folder, work, settings), completion_only_loss=True, padding_free=settings["padding_free"], max_length=None
         )
         worker = SFTTrainer(model, config, train_dataset=rows, processing_class=tokenizer.tokenizer, callbacks=[clock])
         worker.train()
-    figures = measured(clock.ends, step_sizes(len(train)))
+    figures = measured(clock.ends, work.step_sizes(len(train)))
     if work.held:
         del worker  # and its wrapper of the model's forward pass
         figures["auc"] = auc_of(model.to(sides.precision()), tokenizer, held_out)
@@ -286,7 +290,7 @@ def llama_factory(work: Work, settings: dict[str, Any]) -> Figures:
 
     clock = timer()
     folder = Path(settings["folder"])
-    config = arguments(str(folder / "out"), work.seed, settings)
+    config = arguments(str(folder / "out"), work, settings)
     config.pop("gradient_checkpointing")
     if work.held:
         config |= {"save_strategy": "steps", "save_steps": 10**6}
@@ -302,7 +306,7 @@ def llama_factory(work: Work, settings: dict[str, Any]) -> Figures:
         },
         callbacks=[clock],
     )  # fmt: skip
-    return measured(clock.ends, step_sizes(json.loads((folder / "dataset_info.json").read_text())["rows"]["count"]))
+    return measured(clock.ends, work.step_sizes(json.loads((folder / "dataset_info.json").read_text())["rows"]["count"]))
 
 
 def prepare(work: Work, folder: Path) -> None:
@@ -343,7 +347,7 @@ def profile(work: Work) -> None:
 
     model_settings, tokenizer, train, _ = work.load()
     model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, 0)
-    data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(tokenizer.prompt, 0)
+    data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(tokenizer.prompt, work)
     loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()  # warm up
     with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
         loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()
@@ -392,6 +396,7 @@ class Options:
     held: int
     llamafactory: str | None
     compiled: bool
+    steps: int
     only: tuple[str, ...]
     system: str | None
     settings: str
@@ -414,7 +419,7 @@ def compare(options: Options, work: Work) -> None:
             lines = [line for system in systems for line in sides.tune(__file__, system, tuning)]
             print(sides.tuning_table(lines).replace(f", folder {folder}", ""), flush=True)
         prepare(work, Path(folder))
-        given += ["--rows", str(work.rows)]
+        given += ["--rows", str(work.rows), "--steps", str(work.steps)]
         if not options.quality:
             compare_speed(systems, given, options.repeats)
             return
@@ -429,6 +434,7 @@ def compare(options: Options, work: Work) -> None:
 @click.option("--rows", default=1500, show_default=True, help="Approximate number of rows to train on.")
 @click.option("--tune-rows", default=256, show_default=True, help="Rows for each setting of the peers; 0: use the first settings.")
 @click.option("--repeats", default=3, show_default=True, help="Number of rounds; with --quality, of seeds.")
+@click.option("--steps", default=0, show_default=True, help="Train only this number of steps, drawn from all rows; 0: one epoch.")
 @click.option("--quality", is_flag=True, help="Compare AUC on --held rows of other queries instead of speed.")
 @click.option("--profile", "profiled", is_flag=True, help="Print the time of Babelcart by operation instead of comparing speed.")
 @click.option("--held", default=2000, show_default=True, help="Approximate number of held-out rows, for --quality.")
@@ -441,7 +447,7 @@ def compare(options: Options, work: Work) -> None:
 @click.option("--seed", default=0, hidden=True)
 def main(**given: Any) -> None:
     options = Options(**given)
-    work = Work(options.data, options.task, options.rows, options.held if options.quality else 0, options.seed)
+    work = Work(options.data, options.task, options.rows, options.held if options.quality else 0, options.seed, options.steps)
     if options.system:
         print(json.dumps(SIDES[options.system](work, json.loads(options.settings))))
     elif options.profiled:

@@ -7,10 +7,16 @@ sorted by their tokens, so that rows with a common prefix are next to each other
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from babelcart.core.errors import UserError, out_of_memory
-from babelcart.model.packing import TokenRow, shared_length, trie_tokens
+from babelcart.model.packing import TokenRow, new_tokens, trie_tokens
+
+if TYPE_CHECKING:
+    from babelcart.model.prefix_cache import PrefixTree
+
+Result = TypeVar("Result")
 
 # Consecutive rows that are sorted together in scoring. More rows share more, and need more memory.
 CHUNK_ROWS = 16_384
@@ -21,10 +27,13 @@ def sort_by_tokens(indices: Iterable[int], rows: Sequence[TokenRow]) -> list[int
     return sorted(indices, key=lambda row_index: rows[row_index].tokens)
 
 
-def split_by_budget(order: Sequence[int], rows: Sequence[TokenRow], max_tokens: int) -> Iterator[list[int]]:
-    """Divide rows into packs of at most `max_tokens` tokens, without changing their order.
+def split_by_budget(
+    order: Sequence[int], rows: Sequence[TokenRow], max_tokens: int, cache: PrefixTree | None = None
+) -> Iterator[list[int]]:
+    """Divide rows into packs of at most `max_tokens` computed tokens, without changing their order.
 
-    A prefix counts once for consecutive rows of a pack that share it. A row longer than `max_tokens` gets its own pack.
+    A prefix counts once for consecutive rows of a pack that share it, and not at all if it is in the cache. A row longer than
+    `max_tokens` gets its own pack.
 
     Parameters
     ----------
@@ -34,6 +43,8 @@ def split_by_budget(order: Sequence[int], rows: Sequence[TokenRow], max_tokens: 
         The rows that `order` points into.
     max_tokens : int
         Token budget of a pack.
+    cache : PrefixTree, optional
+        The prefixes in a prefix cache.
 
     Yields
     ------
@@ -45,12 +56,12 @@ def split_by_budget(order: Sequence[int], rows: Sequence[TokenRow], max_tokens: 
     previous: tuple[int, ...] = ()
     for row_index in order:
         tokens = rows[row_index].tokens
-        new_tokens = len(tokens) - shared_length(tokens, previous)
-        if pack and pack_tokens + new_tokens > max_tokens:
+        row_tokens = new_tokens(tokens, previous, cache)
+        if pack and pack_tokens + row_tokens > max_tokens:
             yield pack
-            pack, pack_tokens, new_tokens = [], 0, len(tokens)
+            pack, pack_tokens, row_tokens = [], 0, new_tokens(tokens, (), cache)
         pack.append(row_index)
-        pack_tokens += new_tokens
+        pack_tokens += row_tokens
         previous = tokens
     if pack:
         yield pack
@@ -76,7 +87,9 @@ def step_packs(step: Sequence[int], rows: Sequence[TokenRow], max_tokens: int) -
     return split_by_budget(sort_by_tokens(step, rows), rows, max_tokens)
 
 
-def scoring_packs(rows: Sequence[TokenRow], max_tokens: int, chunk_rows: int = CHUNK_ROWS, scored: int = 0) -> Iterator[list[int]]:
+def scoring_packs(
+    rows: Sequence[TokenRow], max_tokens: int, chunk_rows: int = CHUNK_ROWS, scored: int = 0, cache: PrefixTree | None = None
+) -> Iterator[list[int]]:
     """Divide rows into packs for scoring.
 
     The packs of a chunk depend on the rows of this chunk only, so that a file of any length is scored in the same packs, whether
@@ -92,6 +105,8 @@ def scoring_packs(rows: Sequence[TokenRow], max_tokens: int, chunk_rows: int = C
         Number of consecutive rows that are sorted together.
     scored : int
         Number of rows in the packs that are already scored. They are skipped.
+    cache : PrefixTree, optional
+        The prefixes in a prefix cache.
 
     Yields
     ------
@@ -100,7 +115,48 @@ def scoring_packs(rows: Sequence[TokenRow], max_tokens: int, chunk_rows: int = C
     """
     for start in range(scored - scored % chunk_rows, len(rows), chunk_rows):
         chunk = sort_by_tokens(range(start, min(start + chunk_rows, len(rows))), rows)
-        yield from split_by_budget(chunk[max(0, scored - start) :], rows, max_tokens)
+        yield from split_by_budget(chunk[max(0, scored - start) :], rows, max_tokens, cache)
+
+
+def run_packs(
+    rows: Sequence[TokenRow],
+    compute: Callable[[list[TokenRow]], Result],
+    max_tokens: int,
+    chunk_rows: int = CHUNK_ROWS,
+    cache: PrefixTree | None = None,
+) -> Iterator[tuple[list[int], Result]]:
+    """Compute the packs of `scoring_packs`. When memory runs out, the remaining packs become smaller.
+
+    Parameters
+    ----------
+    rows : sequence of TokenRow
+        All rows.
+    compute : callable
+        Computes the rows of one pack.
+    max_tokens, chunk_rows, cache
+        As for `scoring_packs`.
+
+    Yields
+    ------
+    tuple
+        Row indices of one pack, and what `compute` returned.
+
+    Raises
+    ------
+    UserError
+        If memory is too small for a single row.
+    """
+    done = 0
+    while done < len(rows):
+        for row_indices in scoring_packs(rows, max_tokens, chunk_rows, done, cache):
+            pack = [rows[row_index] for row_index in row_indices]
+            try:
+                result = compute(pack)
+            except RuntimeError as error:
+                max_tokens = smaller_budget(error, max_tokens, pack)
+                break
+            done += len(row_indices)
+            yield row_indices, result
 
 
 def smaller_budget(error: RuntimeError, max_tokens: int, pack: Sequence[TokenRow]) -> int:

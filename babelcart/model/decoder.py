@@ -7,12 +7,13 @@ It differs from the forward pass of transformers in three ways:
 * Norms, rotations and activations run in fused functions (`babelcart.model.layers`).
 
 Shapes in this module use the letters of `babelcart.model.packing`: ``T`` tokens, ``R`` different rows, ``H`` attention heads, ``K``
-key-value heads, ``D`` head_dim. ``M`` is the number of positions that a layer returns: ``R`` in the last layer, else ``T``.
+key-value heads, ``D`` head_dim. ``C`` is the number of computed tokens, which is ``T`` without a prefix cache. ``M`` is the number of
+positions that a layer returns: ``R`` in the last layer, else ``C``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,7 +34,14 @@ CACHED_TOKENS = 512
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu", "silu": "silu"}
 
 
-def last_hidden(decoder: Any, pack: Pack) -> Tensor:
+class Cache(Protocol):
+    """Adds the keys and values of earlier packs to those of a pack (`babelcart.model.prefix_cache`)."""
+
+    def extend(self, layer: int, key: Tensor, value: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+        """Return the keys and values ``(T, K, D)`` of all tokens of a pack, given those of its computed tokens, ``(C, K, D)``."""
+
+
+def last_hidden(decoder: Any, pack: Pack, cache: Cache | None = None) -> Tensor:
     """Compute the final hidden state of the last token of each different row.
 
     Parameters
@@ -42,6 +50,8 @@ def last_hidden(decoder: Any, pack: Pack) -> Tensor:
         The result of ``get_decoder()`` of a transformers model. Its linear layers may be those of peft.
     pack : Pack
         On the device of the decoder.
+    cache : Cache, optional
+        Contains the keys and values of `Pack.cached`.
 
     Returns
     -------
@@ -57,25 +67,38 @@ def last_hidden(decoder: Any, pack: Pack) -> Tensor:
     activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", None)
     if config.model_type not in FAMILIES or activation not in ACTIVATIONS:
         raise UserError(f"models of the family {config.model_type} ({activation}) are not supported; accepted: {', '.join(FAMILIES)}")
-    hidden = decoder.embed_tokens(pack.input_ids)[0]  # (T, hidden_size)
+    input_ids, position_ids = pack.input_ids, pack.position_ids
+    if pack.cached:
+        input_ids, position_ids = input_ids[:, pack.cached.computed], position_ids[:, pack.cached.computed]  # (1, C) each
+    hidden = decoder.embed_tokens(input_ids)[0]  # (C, hidden_size)
     kinds: dict[tuple[str, int | None], _LayerKind] = {}
-    tiles, last_tiles = _tiles(hidden, pack, decoder.layers[0].self_attn.head_dim)
+    tiles = _tiles(hidden, pack, decoder.layers[0].self_attn.head_dim)
+    inputs = _Inputs(pack, cache, *tiles, ACTIVATIONS[activation])
     for layer_index, layer in enumerate(decoder.layers):
         kind = (getattr(layer.self_attn, "layer_type", None) or "", getattr(layer.self_attn, "sliding_window", None))
         if kind not in kinds:
-            masks = () if tiles else tuple(block.mask(kind[1]) for block in pack.blocks)
-            kinds[kind] = _LayerKind(*_angles(decoder.rotary_emb, pack.position_ids, kind[0]), masks)
+            masks = () if inputs.tiles else tuple(block.mask(kind[1]) for block in pack.blocks)
+            kinds[kind] = _LayerKind(*_angles(decoder.rotary_emb, position_ids, kind[0]), masks)
         is_last = layer_index == len(decoder.layers) - 1
-        inputs = (layer, hidden, pack, kinds[kind], last_tiles if is_last else tiles, ACTIVATIONS[activation], is_last)
         if getattr(layer, "gradient_checkpointing", False) and decoder.training:
-            hidden = checkpoint(_layer, *inputs, use_reentrant=False)
+            hidden = checkpoint(_layer, layer, hidden, inputs, kinds[kind], is_last, use_reentrant=False)
         else:
-            hidden = _layer(*inputs)
+            hidden = _layer(layer, hidden, inputs, kinds[kind], is_last)
     return _norm(hidden, decoder.norm)
 
 
+class _Inputs(NamedTuple):
+    """What all layers share: the pack, the cache, tiles of the attention of all tokens and of the last layer, and the activation."""
+
+    pack: Pack
+    cache: Cache | None
+    tiles: Tiles | None
+    last_tiles: Tiles | None
+    activation: str
+
+
 class _LayerKind(NamedTuple):
-    """What layers with the same rotation and sliding window share: cosine and sine, ``(T, 1, D / 2)`` each, and masks of the blocks."""
+    """What layers with the same rotation and sliding window share: cosine and sine, ``(C, 1, D / 2)`` each, and masks of the blocks."""
 
     cosine: Tensor
     sine: Tensor
@@ -83,33 +106,36 @@ class _LayerKind(NamedTuple):
 
 
 def _tiles(hidden: Tensor, pack: Pack, head_dim: int) -> tuple[Tiles | None, Tiles | None]:
-    """Tiles of the attention of all tokens and of the last layer; None without kernels."""
+    """Tiles of the attention of all computed tokens and of the last layer; None without kernels."""
     if not layers.runs_kernels(hidden):
         return None, None
     from babelcart.model.kernels import find_tiles, tile_side
 
     places = pack.subtree_end, pack.position_ids[0], tile_side(head_dim, hidden.dtype)
-    return find_tiles(torch.arange(len(hidden), device=hidden.device), *places), find_tiles(pack.last_index, *places)
+    computed = pack.cached.computed if pack.cached else torch.arange(len(hidden), device=hidden.device)  # (C,)
+    return find_tiles(computed, *places), find_tiles(computed[pack.last_index], *places)
 
 
-def _layer(layer: Any, hidden: Tensor, pack: Pack, kind: _LayerKind, tiles: Tiles | None, activation: str, is_last: bool) -> Tensor:
-    """One layer of the decoder: ``(T, hidden_size)`` to ``(M, hidden_size)``."""
-    module, (cosine, sine, masks) = layer.self_attn, kind
+def _layer(layer: Any, hidden: Tensor, inputs: _Inputs, kind: _LayerKind, is_last: bool) -> Tensor:
+    """One layer of the decoder: ``(C, hidden_size)`` to ``(M, hidden_size)``."""
+    module, pack, (cosine, sine, masks) = layer.self_attn, inputs.pack, kind
     query_norm, key_norm = getattr(module, "q_norm", None), getattr(module, "k_norm", None)
-    normed = _norm(hidden, layer.input_layernorm)  # (T, hidden_size)
+    normed = _norm(hidden, layer.input_layernorm)  # (C, hidden_size)
     if is_last:
         # The other positions of this layer's output are never read.
-        key, value = linears(normed, module.k_proj, module.v_proj)  # (T, K * D) each
+        key, value = linears(normed, module.k_proj, module.v_proj)  # (C, K * D) each
         (query,) = linears(normed.index_select(0, pack.last_index), module.q_proj)  # (R, H * D)
         query = _rotate(query, query_norm, module.head_dim, cosine[pack.last_index], sine[pack.last_index])  # (R, H, D)
         hidden = hidden.index_select(0, pack.last_index)  # (R, hidden_size)
     else:
-        query, key, value = linears(normed, module.q_proj, module.k_proj, module.v_proj)  # (T, H * D), then (T, K * D) each
-        query = _rotate(query, query_norm, module.head_dim, cosine, sine)  # (T, H, D)
-    key = _rotate(key, key_norm, module.head_dim, cosine, sine)  # (T, K, D)
-    value = value.view(len(value), -1, module.head_dim)  # (T, K, D)
+        query, key, value = linears(normed, module.q_proj, module.k_proj, module.v_proj)  # (C, H * D), then (C, K * D) each
+        query = _rotate(query, query_norm, module.head_dim, cosine, sine)  # (C, H, D)
+    key = _rotate(key, key_norm, module.head_dim, cosine, sine)  # (C, K, D)
+    value = value.view(len(value), -1, module.head_dim)  # (C, K, D)
+    if inputs.cache:
+        key, value = inputs.cache.extend(module.layer_idx, key, value, pack)  # (T, K, D) each
     window = getattr(module, "sliding_window", None)
-    if tiles:
+    if tiles := inputs.last_tiles if is_last else inputs.tiles:
         from babelcart.model.kernels import TrieAttention
 
         output = TrieAttention.apply(query, key, value, tiles, window, module.scaling)  # type: ignore[no-untyped-call]
@@ -117,13 +143,13 @@ def _layer(layer: Any, hidden: Tensor, pack: Pack, kind: _LayerKind, tiles: Tile
         last_mask = pack.last_block.mask(window)
         output = attention(query, key, value, (pack.last_block,), (last_mask,), None, module.scaling)  # (R, H, D)
     else:
-        output = attention(query, key, value, pack.blocks, masks, pack.output_index, module.scaling)  # (T, H, D)
+        output = attention(query, key, value, pack.blocks, masks, pack.output_index, module.scaling)  # (C, H, D)
     output = output.flatten(1)  # (M, H * D)
     if hidden.device.type == "cpu" and torch.is_inference_mode_enabled():
         for part, output_part in zip(torch.split(hidden, CACHED_TOKENS), torch.split(output, CACHED_TOKENS), strict=True):
-            part.copy_(_after_attention(layer, part, output_part, activation))
+            part.copy_(_after_attention(layer, part, output_part, inputs.activation))
         return hidden
-    return _after_attention(layer, hidden, output, activation)
+    return _after_attention(layer, hidden, output, inputs.activation)
 
 
 def _after_attention(layer: Any, hidden: Tensor, output: Tensor, activation: str) -> Tensor:

@@ -19,6 +19,7 @@ from babelcart.weights.quiet import silence_libraries
 if TYPE_CHECKING:
     import torch
 
+    from babelcart.model.prefix_cache import PrefixCache
     from babelcart.model.prompts import LabelTokens
 
 
@@ -304,7 +305,12 @@ def text_linears(base: Any) -> list[str]:
     return sorted(name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in decoder_modules)
 
 
-def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
+def text_decoder(model: Any) -> Any:
+    """Return the text decoder of a transformers or peft model."""
+    return (model.get_base_model() if hasattr(model, "get_base_model") else model).get_decoder()
+
+
+def label_logits(model: Any, pack: Pack, labels: LabelTokens, cache: PrefixCache | None = None) -> torch.Tensor:
     """Compute the logits of the two label tokens after the last token of each row.
 
     The output matrix is multiplied only at these positions, and only its two rows for the labels, not the complete vocabulary. The
@@ -317,6 +323,8 @@ def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
     pack : Pack
         Rows ``N``, of which ``R`` are different, in one sequence of ``T`` tokens, on any device.
     labels : LabelTokens
+    cache : PrefixCache, optional
+        The cache whose tree `pack_rows` was given.
 
     Returns
     -------
@@ -331,7 +339,7 @@ def label_logits(model: Any, pack: Pack, labels: LabelTokens) -> torch.Tensor:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = base.get_output_embeddings().weight  # (vocabulary, hidden_size)
     pack = pack.to(head.device)
-    hidden = last_hidden(base.get_decoder(), pack)  # (R, hidden_size)
+    hidden = last_hidden(text_decoder(model), pack, cache)  # (R, hidden_size)
     answers = torch.stack((head[labels.negative], head[labels.positive])).float()  # (2, hidden_size)
     logits = gather(hidden.float() @ answers.T, pack.row_index)  # (N, 2)
     cap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)

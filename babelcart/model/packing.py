@@ -10,12 +10,16 @@ All matrix products of the model run over this sequence. On a CPU, only attentio
 similar length (`AttentionBlock`), and takes a few per cent of the time for rows this short. On a GPU, a kernel computes it without
 padding (`babelcart.model.kernels.TrieAttention`).
 
+Tokens at the start of rows whose keys and values are in a prefix cache (`babelcart.model.prefix_cache`) are part of the sequence, but
+are not computed again.
+
 The result equals that of running each row separately, up to rounding in the dtype (``tests/unit/test_packing.py``).
 
 Shapes in this module use these letters:
 
 ====== ==========================================================================
 ``T``  tokens of the sequence
+``C``  computed tokens: all ``T``, or those that are not in the prefix cache
 ``N``  rows of the pack
 ``R``  different rows of the pack
 ``S``  segments of an attention block
@@ -32,11 +36,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
+
+    from babelcart.model.prefix_cache import PrefixTree
 
 # Entries of an attention matrix that take as long as the calls of one more block. Fewer, larger blocks pad more.
 _BLOCK_ENTRIES = 20_000
@@ -68,7 +74,7 @@ class AttentionBlock:
     Attributes
     ----------
     query_index : torch.Tensor
-        ``(S, Lq)`` int64: index in the sequence of each token of a segment; 0 for padding.
+        ``(S, Lq)`` int64: index among the computed tokens of each token of a segment; 0 for padding.
     key_index : torch.Tensor
         ``(S, Lk)`` int64: index in the sequence of each token of the segment's branch, from the root; 0 for padding.
     distance : torch.Tensor
@@ -102,6 +108,24 @@ class AttentionBlock:
         return torch.where(allowed, 0.0, -1e30)[:, None, None]
 
 
+class CachedTokens(NamedTuple):
+    """The tokens of a pack whose keys and values are in a prefix cache.
+
+    Attributes
+    ----------
+    computed : torch.Tensor
+        ``(C,)`` int64: index in the sequence of the tokens to compute, ascending.
+    reused : torch.Tensor
+        ``(T - C,)`` int64: index in the sequence of the cached tokens, ascending.
+    node : torch.Tensor
+        ``(T - C,)`` int64: node of each cached token in the `PrefixTree` of the cache.
+    """
+
+    computed: torch.Tensor
+    reused: torch.Tensor
+    node: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Pack:
     """One packed sequence, with the index tensors for its attention.
@@ -115,16 +139,18 @@ class Pack:
     subtree_end : torch.Tensor
         ``(T,)`` int64: index in the sequence of the last descendant of each token; its own index if no token follows it.
     last_index : torch.Tensor
-        ``(R,)`` int64: index in the sequence of the last token of each different row.
+        ``(R,)`` int64: index among the computed tokens of the last token of each different row.
     row_index : torch.Tensor
         ``(N,)`` int64: index in `last_index` of each row, in the order of the rows given to `pack_rows`.
     blocks : tuple of AttentionBlock
         Blocks of segments of similar length, so that short segments are not padded to the length of long ones. Empty on a GPU.
     output_index : torch.Tensor, optional
-        ``(T,)`` int64: index of each token of the sequence in the flattened queries of all blocks. None on a GPU.
+        ``(C,)`` int64: index of each computed token in the flattened queries of all blocks. None on a GPU.
     last_block : AttentionBlock, optional
         The last token of each different row as a block with ``S = R`` and ``Lq = 1``. Its `query_index` counts rows (0 to ``R - 1``),
         not tokens of the sequence. None on a GPU.
+    cached : CachedTokens, optional
+        None if all tokens are computed.
     """
 
     input_ids: torch.Tensor
@@ -135,6 +161,7 @@ class Pack:
     blocks: tuple[AttentionBlock, ...] = ()
     output_index: torch.Tensor | None = None
     last_block: AttentionBlock | None = None
+    cached: CachedTokens | None = None
 
     def to(self, device: torch.device | str) -> Pack:
         """Copy the pack to a device."""
@@ -142,15 +169,18 @@ class Pack:
 
         if torch.device(device) == self.input_ids.device:
             return self
-        tensors = (self.input_ids, self.position_ids, self.subtree_end, self.last_index, self.row_index)
+        tensors = (self.input_ids, self.position_ids, self.subtree_end, self.last_index, self.row_index, *(self.cached or ()))
         if torch.device(device).type == "cuda":
             # One copy, which does not wait for the GPU.
             numbers = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory().to(device, non_blocking=True)
             parts = torch.split(numbers, [tensor.numel() for tensor in tensors])
-            return Pack(*(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)))  # type: ignore[arg-type]
+            copies = [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+            return Pack(*copies[:5], (), None, None, CachedTokens(*copies[5:]) if self.cached else None)  # type: ignore[call-arg, arg-type]
+        copies = [tensor.to(device) for tensor in tensors]
         blocks = tuple(block.to(device) for block in self.blocks)
         output_index, last_block = (None if part is None else part.to(device) for part in (self.output_index, self.last_block))
-        return Pack(*(tensor.to(device) for tensor in tensors), blocks, output_index, last_block)  # type: ignore[call-arg, arg-type]
+        cached = CachedTokens(*copies[5:]) if self.cached else None
+        return Pack(*copies[:5], blocks, output_index, last_block, cached)  # type: ignore[call-arg, arg-type]
 
 
 def shared_length(tokens: Sequence[int], other: Sequence[int]) -> int:
@@ -163,14 +193,20 @@ def shared_length(tokens: Sequence[int], other: Sequence[int]) -> int:
     return length
 
 
-def trie_tokens(rows: Sequence[TokenRow]) -> int:
-    """Count the tokens of the sequence that `pack_rows` builds of these rows: shared prefixes count once."""
+def trie_tokens(rows: Sequence[TokenRow], cache: PrefixTree | None = None) -> int:
+    """Count the tokens of the sequence that `pack_rows` builds of these rows: shared prefixes count once, cached prefixes do not count."""
     count = 0
     previous: tuple[int, ...] = ()
     for tokens in sorted({row.tokens for row in rows}):
-        count += len(tokens) - shared_length(tokens, previous)
+        count += new_tokens(tokens, previous, cache)
         previous = tokens
     return count
+
+
+def new_tokens(tokens: Sequence[int], previous: Sequence[int], cache: PrefixTree | None) -> int:
+    """Count the tokens of a row that are neither in the row before it in the sorted order nor in a prefix cache."""
+    cached_length = len(cache.path(tokens[:-1])) if cache else 0
+    return len(tokens) - max(cached_length, shared_length(tokens, previous))
 
 
 @dataclass
@@ -183,15 +219,13 @@ class _Segment:
         ``(Lk,)`` int64: indices in the sequence of its ancestors' tokens, from the root, and of its own.
     depth : int
         Number of its ancestors' tokens, which is also the position of its first token.
+    query_start : int
+        Index of its first token among the computed tokens; the others follow.
     """
 
     branch: np.ndarray
     depth: int
-
-    @property
-    def start(self) -> int:
-        """Index in the sequence of its first token; the others follow."""
-        return int(self.branch[self.depth])
+    query_start: int
 
     @property
     def length(self) -> int:
@@ -251,20 +285,22 @@ def _trie(rows: Sequence[tuple[int, ...]]) -> _Trie:
         trie.subtree_end.extend(itertools.repeat(0, len(row) - start))
         ends = [fork for fork in row_forks if start < fork < len(row)] + [len(row)]
         for depth, end in zip([start, *ends], ends, strict=False):
-            trie.segments.append(_Segment(branch[:end], depth))
+            trie.segments.append(_Segment(branch[:end], depth, int(branch[depth])))
         trie.branches.append(branch)
     for index in branch:
         trie.subtree_end[index] = len(trie.tokens) - 1
     return trie
 
 
-def pack_rows(rows: Sequence[TokenRow]) -> Pack:
+def pack_rows(rows: Sequence[TokenRow], cache: PrefixTree | None = None) -> Pack:
     """Lay out rows as a compressed trie.
 
     Parameters
     ----------
     rows : sequence of TokenRow
         At least one, in any order.
+    cache : PrefixTree, optional
+        The prefixes in a prefix cache. Their tokens are not computed again, except for the last token of a row.
 
     Returns
     -------
@@ -276,25 +312,59 @@ def pack_rows(rows: Sequence[TokenRow]) -> Pack:
     ValueError
         If there are no rows, or a row has no tokens.
     """
+    import numpy as np
     import torch
 
     if not rows or not all(row.tokens for row in rows):
         raise ValueError("pack_rows needs at least one row, and at least one token in every row")
     different = sorted({row.tokens for row in rows})
     trie = _trie(different)
-    groups = _groups(trie.segments)
+    last_index = np.array([branch[-1] for branch in trie.branches])  # (R,)
+    cached = _cached_tokens(trie, last_index, cache) if cache else None
+    segments = trie.segments
+    if cached:
+        computed = cached.computed.numpy()
+        segments, last_index = _computed_segments(trie.segments, computed), np.searchsorted(computed, last_index)
+    groups = _groups(segments)
     blocks = tuple(_attention_block(group) for group in groups)
     positions = {tokens: index for index, tokens in enumerate(different)}
     return Pack(
         torch.tensor([trie.tokens]),  # (1, T)
         torch.tensor([trie.positions]),  # (1, T)
         torch.tensor(trie.subtree_end),  # (T,)
-        torch.tensor([int(branch[-1]) for branch in trie.branches]),  # (R,)
+        torch.from_numpy(last_index),  # (R,)
         torch.tensor([positions[row.tokens] for row in rows]),  # (N,)
         blocks,
-        _output_index(groups, blocks, len(trie.tokens)),  # (T,)
+        _output_index(groups, blocks, sum(segment.length for segment in segments)),  # (C,)
         _last_block(trie.branches),
+        cached,
     )
+
+
+def _cached_tokens(trie: _Trie, last_index: np.ndarray, cache: PrefixTree) -> CachedTokens | None:
+    """Find the tokens of a trie that are in a prefix cache. None if there are none."""
+    import numpy as np
+    import torch
+
+    nodes = np.array(cache.nodes_of(trie.tokens, trie.positions))  # (T,)
+    nodes[last_index] = -1  # the hidden states of these tokens are not in the cache
+    if not (nodes >= 0).any():
+        return None
+    (computed,), (reused,) = np.nonzero(nodes < 0), np.nonzero(nodes >= 0)
+    return CachedTokens(torch.from_numpy(computed), torch.from_numpy(reused), torch.from_numpy(nodes[reused]))
+
+
+def _computed_segments(segments: Sequence[_Segment], computed: np.ndarray) -> list[_Segment]:
+    """Return the segments without their cached tokens, which are at their start; segments without other tokens are left out."""
+    import numpy as np
+
+    first = np.searchsorted(computed, [segment.branch[segment.depth] for segment in segments])  # next computed token of each segment
+    after = np.searchsorted(computed, [segment.branch[-1] + 1 for segment in segments])
+    return [
+        _Segment(segment.branch, len(segment.branch) - int(end - start), int(start))
+        for segment, start, end in zip(segments, first, after, strict=True)
+        if start < end
+    ]
 
 
 def _groups(segments: Sequence[_Segment]) -> list[list[_Segment]]:
@@ -337,7 +407,7 @@ def _attention_block(segments: Sequence[_Segment]) -> AttentionBlock:
     query_index = np.zeros((len(segments), longest), dtype=np.int64)  # (S, Lq)
     query_position = np.full((len(segments), longest), -1, dtype=np.int32)  # (S, Lq); padding is in front of all tokens
     for number, segment in enumerate(segments):
-        query_index[number, : segment.length] = segment.branch[segment.depth :]
+        query_index[number, : segment.length] = np.arange(segment.query_start, segment.query_start + segment.length)
         query_position[number, : segment.length] = np.arange(segment.depth, len(segment.branch))
     key_index, key_position = _padded([segment.branch for segment in segments])  # (S, Lk) each
     distance = query_position[:, :, None] - key_position[:, None, :]  # (S, Lq, Lk)
@@ -345,16 +415,16 @@ def _attention_block(segments: Sequence[_Segment]) -> AttentionBlock:
 
 
 def _output_index(groups: Sequence[Sequence[_Segment]], blocks: Sequence[AttentionBlock], tokens: int) -> torch.Tensor:
-    """`Pack.output_index`, ``(T,)``, of the segments of each block."""
+    """`Pack.output_index`, ``(C,)``, of the segments of each block."""
     import numpy as np
     import torch
 
-    output_index = np.empty(tokens, dtype=np.int64)  # (T,)
+    output_index = np.empty(tokens, dtype=np.int64)  # (C,)
     offset = 0  # of the segment in the flattened queries of all blocks
     for segments, block in zip(groups, blocks, strict=True):
         padded_length = block.query_index.shape[1]
         for segment in segments:
-            output_index[segment.start : segment.start + segment.length] = np.arange(offset, offset + segment.length)
+            output_index[segment.query_start : segment.query_start + segment.length] = np.arange(offset, offset + segment.length)
             offset += padded_length
     return torch.from_numpy(output_index)
 
@@ -387,7 +457,7 @@ def attention(
     Parameters
     ----------
     query : torch.Tensor
-        ``(M, H, D)``: one query for each index in `blocks`; `M` is ``T``, or ``R`` with `Pack.last_block`.
+        ``(M, H, D)``: one query for each index in `blocks`; `M` is ``C``, or ``R`` with `Pack.last_block`.
     key, value : torch.Tensor
         ``(T, K, D)``.
     blocks : sequence of AttentionBlock

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
-from babelcart.model.batching import CHUNK_ROWS, scoring_packs, smaller_budget
+from babelcart.model.batching import CHUNK_ROWS, run_packs
 from babelcart.model.loading import label_logits
 from babelcart.model.packing import TokenRow, pack_rows
+from babelcart.model.prefix_cache import PrefixCache, fill_cache, recurring_prefixes, token_bytes
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from babelcart.model.prompts import LabelTokens
 
@@ -27,9 +27,21 @@ class Predict:
     splits: tuple[Literal["validation", "dev", "test"], ...] = ("validation", "dev", "test")
     max_tokens: int = bounded(1, 2**31, default=4096)
     chunk_rows: int = bounded(1, 2**31, default=CHUNK_ROWS)
+    prefix_cache_gib: float = bounded(0, 2**20, default=1.0)
+
+    def cache_tokens(self, config: Any, number_bytes: int) -> int:
+        """Return the tokens that fit into the prefix cache; the parameters are those of `babelcart.model.prefix_cache.token_bytes`."""
+        return int(self.prefix_cache_gib * 2**30 // token_bytes(config, number_bytes))
 
 
-def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: Predict, description: str | None = None) -> np.ndarray:
+def score(
+    model: Any,
+    rows: Sequence[TokenRow],
+    labels: LabelTokens,
+    settings: Predict,
+    description: str | None = None,
+    cache: PrefixCache | None = None,
+) -> np.ndarray:
     """Probability that each candidate is relevant to its query.
 
     The probability is the softmax over the two label tokens, as in Nogueira et al., "Document Ranking with a Pretrained
@@ -45,9 +57,12 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: P
         Token ids of the two answers.
     settings : Predict
         `max_tokens` is the token budget of a pack, and `chunk_rows` the number of consecutive rows that are divided into packs together.
-        Both change the probabilities by rounding errors at most. `max_tokens` limits memory, and is halved when memory runs out.
+        Prefixes that rows of several chunks share are computed once, within a memory of `prefix_cache_gib`. These settings change the
+        probabilities by rounding errors at most. `max_tokens` limits memory, and is halved when memory runs out.
     description : str, optional
         Text next to the progress bar. Without it, no bar is shown.
+    cache : PrefixCache, optional
+        A cache to use in place of that of the shared prefixes.
 
     Returns
     -------
@@ -65,8 +80,14 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: P
 
     probability = np.full(len(rows), np.nan)  # (rows,)
     model.eval()
+    if cache is None:
+        prefixes = recurring_prefixes(rows, settings.chunk_rows, settings.cache_tokens(model.config, model.dtype.itemsize))
+        cache = fill_cache(model, prefixes, settings.max_tokens)
+    tree = cache.tree
     with torch.inference_mode(), tqdm(total=len(rows), desc=description, unit="row", disable=None if description else True) as bar:
-        packs = _pack_logits(model, rows, labels, settings)
+        packs = run_packs(
+            rows, lambda pack: label_logits(model, pack_rows(pack, tree), labels, cache), settings.max_tokens, settings.chunk_rows, tree
+        )
         previous = next(packs, None)
         while previous:
             current = next(packs, None)  # a GPU computes this pack while the results of the previous one are copied
@@ -75,18 +96,3 @@ def score(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: P
             bar.update(len(row_indices))
             previous = current
     return probability
-
-
-def _pack_logits(model: Any, rows: Sequence[TokenRow], labels: LabelTokens, settings: Predict) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Row indices and ``(rows of the pack, 2)`` logits of each pack; when memory runs out, the remaining packs become smaller."""
-    scored, max_tokens = 0, settings.max_tokens
-    while scored < len(rows):
-        for row_indices in scoring_packs(rows, max_tokens, settings.chunk_rows, scored):
-            pack = [rows[row_index] for row_index in row_indices]
-            try:
-                logits = label_logits(model, pack_rows(pack), labels)
-            except RuntimeError as error:
-                max_tokens = smaller_budget(error, max_tokens, pack)
-                break
-            scored += len(row_indices)
-            yield row_indices, logits

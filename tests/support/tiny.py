@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hypothesis import strategies as st
 
 from babelcart.model import loading, prompts
 from babelcart.model.loading import ModelSettings
@@ -29,6 +30,10 @@ TEXTS = [
 LABELS = [1, 0, 1, 0, 0, 1, 0]
 SETTINGS = TrainSettings(epochs=6, batch_size=3, group_by="query", learning_rate=1e-2, save_steps=2)
 MODEL_SETTINGS = ModelSettings(weights=Weights(licence="", random="gemma3_text"), dtype="float32", r=4, lora_dropout=0.1)
+
+TinyModel = tuple[object, prompts.PromptTokenizer]
+# Rows of tokens of which many have a common start, are a prefix of another, or are equal.
+TOKEN_LISTS = st.lists(st.lists(st.integers(10, 12), min_size=1, max_size=30).map(tuple), min_size=1, max_size=12)
 
 
 def token_row(query: tuple[int, ...], candidate: tuple[int, ...]) -> TokenRow:
@@ -66,3 +71,14 @@ def fit(
     data = LabelledRows([tokenizer.encode(*text) for text in TEXTS], LABELS)
     history = loop.Trainer(adapted, model_settings, data, tokenizer.labels, settings, validation=data).train(**options)
     return history, [parameter.detach().clone() for parameter in adapted.parameters() if parameter.requires_grad]
+
+
+def separate_logits(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> torch.Tensor:
+    """Label logits ``(rows, 2)`` of one forward pass of transformers per row, with its own mask and the complete vocabulary."""
+    base = model.get_base_model()  # type: ignore[attr-defined]
+    implementation = base.config._attn_implementation
+    base.set_attn_implementation("eager")
+    base.eval()
+    logits = torch.cat([base(input_ids=torch.tensor([row.tokens], device=base.device)).logits[:, -1] for row in rows])  # (rows, vocabulary)
+    base.set_attn_implementation(implementation)
+    return logits[:, [labels.negative, labels.positive]]

@@ -15,27 +15,14 @@ from hypothesis import strategies as st
 from babelcart.core.errors import UserError
 from babelcart.model import decoder, loading, prompts, scoring
 from babelcart.model.batching import scoring_packs
-from babelcart.model.packing import TokenRow, pack_rows, trie_tokens
+from babelcart.model.packing import pack_rows, trie_tokens
 from babelcart.model.prompts import Prompt
-from tests.support.tiny import PROMPT, TEXTS, build, token_row
-
-TinyModel = tuple[object, prompts.PromptTokenizer]
+from tests.support.tiny import PROMPT, TEXTS, TOKEN_LISTS, TinyModel, build, separate_logits, token_row
 
 
 @pytest.fixture(scope="module", params=decoder.FAMILIES)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return build(tmp_path_factory.mktemp(request.param), request.param)
-
-
-def separate_logits(model: object, rows: list[TokenRow], labels: prompts.LabelTokens) -> torch.Tensor:
-    """Label logits ``(rows, 2)`` of one forward pass of transformers per row, with its own mask and the complete vocabulary."""
-    base = model.get_base_model()  # type: ignore[attr-defined]
-    implementation = base.config._attn_implementation
-    base.set_attn_implementation("eager")
-    base.eval()
-    logits = torch.cat([base(input_ids=torch.tensor([row.tokens], device=base.device)).logits[:, -1] for row in rows])  # (rows, vocabulary)
-    base.set_attn_implementation(implementation)
-    return logits[:, [labels.negative, labels.positive]]
 
 
 def test_packed_rows_have_the_logits_of_separate_rows(tiny: TinyModel) -> None:
@@ -112,10 +99,6 @@ def test_scores_do_not_depend_on_the_parts_of_the_feed_forward_layer(tiny: TinyM
     monkeypatch.setattr(decoder, "CACHED_TOKENS", 7)
     parted = scoring.score(model, rows, tokenizer.labels, scoring.Predict())
     torch.testing.assert_close(torch.tensor(parted), torch.tensor(expected), rtol=1e-5, atol=1e-6)
-
-
-# Rows of tokens of which many have a common start, are a prefix of another, or are equal.
-TOKEN_LISTS = st.lists(st.lists(st.integers(10, 12), min_size=1, max_size=30).map(tuple), min_size=1, max_size=12)
 
 
 @settings(max_examples=25, deadline=None)

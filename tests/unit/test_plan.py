@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from babelcart import cost, plan
 from babelcart.core import config
-from babelcart.model import loading, prompts, scoring
+from babelcart.model import loading, prefix_cache, prompts, scoring
 from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow, pack_rows
 from tests.support.project import Project, run, run_to
@@ -87,6 +87,21 @@ def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
     assert planned.validation_tokens == len(history.evaluations) * plan.scoring_workload([rows], predict).tokens
 
 
+def test_planned_tokens_and_memory_of_a_prefix_cache_are_those_of_the_run(folder: Path) -> None:
+    rows = encoded_rows(folder) * 2
+    model, predict, computed = loading.load_base(folder, plain()), scoring.Predict(max_tokens=1000, chunk_rows=4), []
+    model_config = plan.read_config(folder, plain())
+    planned = plan.make_plan(model_config, plain(), SETTINGS, predict, plan.PlannedRows(rows, rows, [rows], rows))
+    without = plan.scoring_workload([rows], predict)
+    embed = model.get_decoder().embed_tokens
+    embed.register_forward_hook(lambda module, inputs, output: computed.append(inputs[0].shape[1]))
+    scoring.score(model, rows, prompts.LabelTokens(0, 1), predict)
+    assert planned.predict.tokens == sum(computed) < without.tokens
+    cache = prefix_cache.fill_cache(model, prefix_cache.recurring_prefixes(rows, 4, 10_000), 1000)
+    cached_bytes = sum(tensor[1:].nbytes for tensor in (*cache.keys, *cache.values))
+    assert planned.predict.cached_tokens * planned.cached_token_bytes == cached_bytes > 0
+
+
 def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
     model_settings = plain()
     adapted = loading.add_adapter(loading.load_base(folder, model_settings), model_settings, 0)
@@ -144,7 +159,7 @@ def test_a_model_that_does_not_fit_is_reported() -> None:
     parameters = cost.ParameterCounts(linear=10**10, largest_linear=10**8, other=10**9, adapter=10**7)
     workload = plan.Workload(10, 2, 1000, 2000, ())
     pack_cost = cost.PackCost(peak_bytes=5 * plan.GIB, flops=1e15, calls=1000, tokens=500)
-    unquantised = plan.Plan(model_settings, parameters, 1, workload, workload, workload, 0, pack_cost, pack_cost)
+    unquantised = plan.Plan(model_settings, parameters, 1, workload, workload, workload, 0, pack_cost, pack_cost, 100)
     lines = plan.plan_lines(unquantised, [plan.gpu_machine("l4"), plan.gpu_machine("h200")])
     assert "DOES NOT FIT" in lines[-2]
     assert "quantization: nf4" in lines[-2]
