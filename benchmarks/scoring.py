@@ -1,6 +1,6 @@
 """Compare the speed of scoring with gemma3-270m to other scorers: same base model, same rows, same prompt.
 
-    pip install sentence-transformers openvino nncf
+    pip install sentence-transformers openvino nncf xllamacpp gguf
     export PYTHONPATH=. OMP_NUM_THREADS=2
     python benchmarks/scoring.py                                             # rows of the sample, after `dvc repro`
     python benchmarks/scoring.py --data FOLDER/qc.csv                        # rows of your own
@@ -14,9 +14,10 @@ Systems:
 * *CrossEncoder*: that of sentence-transformers, which sorts by length itself.
 * *OpenVINO*: padded batches, compiled by OpenVINO, with the logits of the two answers at the last position only.
 * *OpenVINO int8*: the same, with weights and activations quantised to 8 bits by NNCF, calibrated on validation rows.
+* *llama.cpp*: its server, with the 4-bit weights that Babelcart dequantises, and inputs in 8 bits (benchmarks/llama_server.py).
 
-Babelcart scores with the adapter in place; *causal* and both OpenVINO systems score with the same adapter merged. The other two have a head
-of random weights, which costs the same.
+Babelcart and llama.cpp score with the adapter in place; *causal* and both OpenVINO systems score with the same adapter merged. The other
+two have a head of random weights, which costs the same.
 
 Method:
 
@@ -72,6 +73,7 @@ def peers() -> list[System]:
             {key: values for key, values in choices.items() if key != "sorted"},
         ),
         System("OpenVINO", {"batch": 16, "hint": "LATENCY", "precision": "bf16"}, OPENVINO_CHOICES | {"precision": ["bf16", "f32"]}),
+        System("llama.cpp", {"slots": 8}, {"slots": [8, 1, 4, 16, 32]}),
         System("OpenVINO int8", {"batch": 16, "hint": "LATENCY", "precision": "f32"}, OPENVINO_CHOICES | {"precision": ["f32", "bf16"]}),
     ]
 
@@ -160,13 +162,10 @@ def cross_encoder(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tu
 
     def score(table: pd.DataFrame) -> None:
         first, second = prompt.template.split("{candidate}")
-        pairs = [
-            (
-                first.format(query=row.origin_query, pivot=row.pivot or row.origin_query, language=row.language),
-                row.candidate + second,
-            )
-            for row in table.itertuples()
-        ]
+        pairs = []
+        for row in table.itertuples():
+            fields = {"query": row.origin_query, "pivot": row.pivot or row.origin_query, "language": row.language}
+            pairs.append((first.format(**fields), row.candidate + second.format(**fields)))
         model.predict(pairs, batch_size=settings["batch"], show_progress_bar=False)
 
     score(rows.iloc[:WARM_UP])
@@ -255,11 +254,32 @@ def openvino(rows: pd.DataFrame, task: str, settings: dict[str, Any], quantised:
     return measured(len(rows), start, time.time()), probability
 
 
+def llama_cpp(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[Figures, np.ndarray | None]:
+    """Score with llama.cpp's server."""
+    import llama_server
+
+    _, tokenizer = sides.load(task)
+    folder = Path(".scratch/llama_cpp")
+    folder.mkdir(parents=True, exist_ok=True)
+    base = llama_server.write_base(MODEL, folder)
+    llama_server.write_adapter(Path("models") / MODEL / task, folder / f"{task}.gguf")
+    server = llama_server.Server(base, folder / f"{task}.gguf", int(sides.threads()), settings["slots"])
+
+    def score(table: pd.DataFrame) -> np.ndarray:
+        return server.score([row.tokens for row in tokenizer.encode_table(table)], tokenizer.labels)
+
+    score(rows.iloc[:WARM_UP])
+    start = time.time()
+    probability = score(rows)
+    return measured(len(rows), start, time.time()), probability
+
+
 SIDES: dict[str, Callable[[pd.DataFrame, str, dict[str, Any]], tuple[Figures, np.ndarray | None]]] = {
     OURS: babelcart,
     "classifier": partial(loop, causal=False),
     "causal": partial(loop, causal=True),
     "CrossEncoder": cross_encoder,
+    "llama.cpp": llama_cpp,
     "OpenVINO": partial(openvino, quantised=False),
     "OpenVINO int8": partial(openvino, quantised=True),
 }

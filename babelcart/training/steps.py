@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from babelcart.training.loop import TrainSettings
 
 GroupBy = Literal["first_field", "query", "candidate", "neighbours", "none"]
-# With train.group_by: neighbours, a step is drawn from this many places of the sorted rows.
-NEIGHBOURHOODS = 4
+# Groups of a step, for groups that could fill it alone: rows of a frequent candidate, or neighbours in the sorted rows. A step with rows
+# of one or two categories only would learn worse (docs/training.md).
+GROUPS_PER_STEP = 4
 
 
 def limit_message(task: str, row_count: int, settings: TrainSettings) -> str | None:
@@ -39,7 +40,7 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
     following; `TrainSettings.for_prompt` replaces ``first_field`` by one of the first two:
 
     * ``query``: all rows of a query.
-    * ``candidate``: rows of a candidate, at most `batch_size` of them, chosen anew in each epoch.
+    * ``candidate``: rows of a candidate, at most a quarter of `batch_size`, chosen anew in each epoch.
     * ``neighbours``: a quarter of `batch_size` rows that follow each other when rows are sorted by their tokens, such as the rows of a
       category and of its siblings. The limits of the groups change in each epoch.
     * ``none``: single rows.
@@ -89,12 +90,13 @@ def _epochs(rows: Sequence[TokenRow], settings: TrainSettings, generator: np.ran
     """Yield the groups of rows of one epoch after another, without end."""
     if settings.group_by == "first_field":
         raise ValueError("group_by is first_field, which depends on the prompt; use the settings that TrainSettings.for_prompt returns")
+    size = max(1, settings.batch_size // GROUPS_PER_STEP)
     if settings.group_by == "query":
         yield from itertools.repeat(_group(row.query for row in rows))
     elif settings.group_by == "none":
         yield from itertools.repeat([[row_index] for row_index in range(len(rows))])
     elif settings.group_by == "neighbours":
-        order, size = sort_by_tokens(range(len(rows)), rows), max(1, settings.batch_size // NEIGHBOURHOODS)
+        order = sort_by_tokens(range(len(rows)), rows)
         while True:
             first = int(generator.integers(1, size + 1))  # rows of the first group
             yield [order[:first], *_divide(order[first:], size)]
@@ -102,7 +104,7 @@ def _epochs(rows: Sequence[TokenRow], settings: TrainSettings, generator: np.ran
         groups = _group(row.candidate for row in rows)
         while True:
             shuffled = ([group[position] for position in generator.permutation(len(group))] for group in groups)
-            yield [part for group in shuffled for part in _divide(group, settings.batch_size)]
+            yield [part for group in shuffled for part in _divide(group, size)]
 
 
 def _group(keys: Iterable[tuple[int, ...]]) -> list[list[int]]:

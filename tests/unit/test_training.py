@@ -319,7 +319,7 @@ def test_steps_use_every_row_once_an_epoch_and_keep_groups_together(group_by: tr
             steps_of.setdefault(rows[index].query if group_by == "query" else rows[index].candidate, set()).add(number)
     most = max(len(numbers) for numbers in steps_of.values())
     rows_of_largest = max(len([row for row in rows if row.candidate == (number, 0)]) for number in range(30))
-    assert most <= {"query": 2, "candidate": 2 * -(-rows_of_largest // 16)}.get(group_by, 1000)
+    assert most <= {"query": 2, "candidate": 2 * -(-rows_of_largest // 4)}.get(group_by, 1000)
     if group_by != "query":
         assert max(map(len, drawn)) < 16 + 16
 
