@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from babelcart.training.loop import TrainSettings
 
 GroupBy = Literal["first_field", "query", "candidate", "neighbours", "none"]
-# Groups of a step, for groups that could fill it alone: rows of a frequent candidate, or neighbours in the sorted rows. A step with rows
-# of one or two categories only would learn worse (docs/training.md).
+# A group fills at most a quarter of a step. A step with the rows of one query or category only would learn worse (docs/training.md).
 GROUPS_PER_STEP = 4
 
 
@@ -35,14 +34,14 @@ def limit_message(task: str, row_count: int, settings: TrainSettings) -> str | N
 def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[list[int]]:
     """Divide all epochs into optimizer steps of about `batch_size` rows.
 
-    Groups of rows are shuffled in each epoch, and the rows of a group belong to the same step, in which they share tokens. `max_rows` and
-    a fractional `epochs` end the last epoch early. The order depends only on the rows and on these settings. `group_by` is one of the
-    following; `TrainSettings.for_prompt` replaces ``first_field`` by one of the first two:
+    Groups of rows are shuffled in each epoch, and the rows of a group belong to the same step, in which they share tokens. A group has at
+    most a quarter of `batch_size` rows. `max_rows` and a fractional `epochs` end the last epoch early. The order depends only on the rows
+    and on these settings. `group_by` is one of the following; `TrainSettings.for_prompt` replaces ``first_field`` by one of the first two:
 
-    * ``query``: all rows of a query.
-    * ``candidate``: rows of a candidate, at most a quarter of `batch_size`, chosen anew in each epoch.
-    * ``neighbours``: a quarter of `batch_size` rows that follow each other when rows are sorted by their tokens, such as the rows of a
-      category and of its siblings. The limits of the groups change in each epoch.
+    * ``query``: rows of a query. If there are more than fit into a group, they are divided anew in each epoch.
+    * ``candidate``: rows of a candidate, in the same way.
+    * ``neighbours``: rows that follow each other when rows are sorted by their tokens, such as the rows of a category and of its siblings.
+      The limits of the groups change in each epoch.
     * ``none``: single rows.
 
     Parameters
@@ -91,9 +90,7 @@ def _epochs(rows: Sequence[TokenRow], settings: TrainSettings, generator: np.ran
     if settings.group_by == "first_field":
         raise ValueError("group_by is first_field, which depends on the prompt; use the settings that TrainSettings.for_prompt returns")
     size = max(1, settings.batch_size // GROUPS_PER_STEP)
-    if settings.group_by == "query":
-        yield from itertools.repeat(_group(row.query for row in rows))
-    elif settings.group_by == "none":
+    if settings.group_by == "none":
         yield from itertools.repeat([[row_index] for row_index in range(len(rows))])
     elif settings.group_by == "neighbours":
         order = sort_by_tokens(range(len(rows)), rows)
@@ -101,7 +98,7 @@ def _epochs(rows: Sequence[TokenRow], settings: TrainSettings, generator: np.ran
             first = int(generator.integers(1, size + 1))  # rows of the first group
             yield [order[:first], *_divide(order[first:], size)]
     else:
-        groups = _group(row.candidate for row in rows)
+        groups = _group(row.query if settings.group_by == "query" else row.candidate for row in rows)
         while True:
             shuffled = ([group[position] for position in generator.permutation(len(group))] for group in groups)
             yield [part for group in shuffled for part in _divide(group, size)]
