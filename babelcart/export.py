@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
 from babelcart.model.loading import base_source, check_adapter, load_adapter, load_base
-from babelcart.weights.fetching import LICENCE_FILES
+from babelcart.weights.hub import LICENCE_FILES
 
 if TYPE_CHECKING:
     from babelcart.model.task_model import TaskModel
@@ -23,20 +23,14 @@ CONTRACT = "babelcart.json"
 
 
 def licence_files(base: Path) -> Iterator[Path]:
-    """Yield files beside the weights of a base model that state its licence: `babelcart.weights.fetching.LICENCE_FILES`.
+    """Yield files beside the weights of a base model that state its licence: `babelcart.weights.hub.LICENCE_FILES`.
 
     Parameters
     ----------
     base : pathlib.Path
         Folder of the base model, written by the `base` stage. For a model from the hub, the files are in the cache of the hub.
     """
-    from huggingface_hub import snapshot_download
-
-    source = base_source(base)
-    folder = base
-    if "revision" in source:
-        folder = Path(snapshot_download(source["pretrained_model_name_or_path"], revision=source["revision"], local_files_only=True))
-    for path in sorted(folder.iterdir()):
+    for path in sorted(Path(base_source(base)["pretrained_model_name_or_path"]).iterdir()):
         if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in LICENCE_FILES):
             yield path
 
@@ -56,7 +50,7 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, decision: Dec
         The folder to create; it must not exist.
     merge : bool
         Write the merged model, whose weights are rounded to the dtype of the settings. For an NF4 model, the base model is loaded
-        in that dtype, without quantization. Otherwise, write the adapter.
+        in that dtype, without quantization, on the CPU. Otherwise, write the adapter.
     decision : Decision, optional
         Smallest p(relevant) that counts as "relevant", of the task and of languages, as chosen by the `evaluate` stage. Not rounded.
     card : pathlib.Path, optional
@@ -83,7 +77,8 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, decision: Dec
     unfinished = out.with_name(f".{out.name}.half")  # renamed to `out` when complete
     shutil.rmtree(unfinished, ignore_errors=True)
     if merge:
-        base = load_base(task_model.base, replace(task_model.settings, quantization="none"))
+        # On the CPU: without quantization, a model that was trained in 4 bits may not fit into the memory of the GPU.
+        base = load_base(task_model.base, replace(task_model.settings, quantization="none"), on_cpu=True)
         load_adapter(base, task_model.adapter).merge_and_unload(safe_merge=True).save_pretrained(unfinished)
         tokenizer.tokenizer.save_pretrained(unfinished)
     else:

@@ -14,6 +14,7 @@ from babelcart.core.tasks import TASKS
 from babelcart.model.packing import Pack
 from babelcart.model.prompts import Prompt
 from babelcart.weights.fetching import SOURCE_RECORD, SOURCE_RECORD_SHAPE, Weights
+from babelcart.weights.hub import cached_folder
 from babelcart.weights.quiet import silence_libraries
 
 if TYPE_CHECKING:
@@ -123,13 +124,13 @@ def base_source(folder: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the folder has no source record, or an invalid one.
+        If the folder has no source record, or an invalid one, or if files of a model from the hub are not in its cache.
     """
     if not (folder / SOURCE_RECORD).exists():
         raise UserError(f"{folder} holds no base model; run `dvc repro base`")
     record = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
     if "repo" in record:
-        return {"pretrained_model_name_or_path": record["repo"], "revision": record["revision"], "trust_remote_code": False}
+        folder = cached_folder(record, folder.parent.name)
     return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
 
 
@@ -167,7 +168,7 @@ def load_tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(**base_source(folder))
 
 
-def load_base(folder: Path, settings: ModelSettings) -> Any:
+def load_base(folder: Path, settings: ModelSettings, on_cpu: bool = False) -> Any:
     """Load a base model onto the GPU if one is available, in the dtype and quantization of `settings`.
 
     Parameters
@@ -176,6 +177,8 @@ def load_base(folder: Path, settings: ModelSettings) -> Any:
         Written by the `base` stage.
     settings : ModelSettings
         Only `dtype` and `quantization` are used.
+    on_cpu : bool
+        Load it onto the CPU, for work that computes nothing with it.
 
     Returns
     -------
@@ -194,13 +197,13 @@ def load_base(folder: Path, settings: ModelSettings) -> Any:
     source, dtype = base_source(folder), getattr(torch, settings.dtype)
     if source["pretrained_model_name_or_path"] == str(folder):
         refuse_pickles(folder)
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device()}}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": "cpu" if on_cpu else device()}}
     if settings.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     with readable_folder(folder):
-        if notice := idle_gpus() or cpu_warning(_count_parameters(source)):
+        if not on_cpu and (notice := idle_gpus() or cpu_warning(_count_parameters(source))):
             tqdm.write(notice, file=sys.stderr)
         base = AutoModelForCausalLM.from_pretrained(**source, **options)
     base.requires_grad_(False)
@@ -346,7 +349,7 @@ def label_logits(model: Any, pack: Pack, labels: LabelTokens, cache: PrefixCache
     return torch.tanh(logits / cap) * cap if cap else logits
 
 
-def save_adapter(model: Any, folder: Path) -> None:
+def save_adapter(model: Any, folder: Path, base: Path | None = None) -> None:
     """Write an adapter in the format of peft. Equal adapters give identical bytes.
 
     Parameters
@@ -354,10 +357,17 @@ def save_adapter(model: Any, folder: Path) -> None:
     model : peft.PeftModel
     folder : pathlib.Path
         Created if it does not exist.
+    base : pathlib.Path, optional
+        Folder of the base model. If its weights are from the hub, the adapter names their repository and commit, so that peft loads the
+        same weights anywhere.
     """
     config = model.peft_config["default"]
     # peft stores the targets as a set, whose order differs between processes.
     config.target_modules = sorted(config.target_modules)
     config.base_model_name_or_path = Path(config.base_model_name_or_path or "").as_posix()
-    model.save_pretrained(folder)
+    record = read_json(base / SOURCE_RECORD, SOURCE_RECORD_SHAPE) if base else {}
+    if "repo" in record:
+        config.base_model_name_or_path, config.revision = record["repo"], record["revision"]
+    # No embedding is trained. Without this argument, peft asks the hub whether the vocabulary changed.
+    model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's template of a model card, without content

@@ -62,7 +62,7 @@ class TaskModel:
 
     def save_adapter(self, model: Any) -> None:
         """Write the adapter of a trained model, and the prompt beside it."""
-        save_adapter(model, self.adapter)
+        save_adapter(model, self.adapter, self.base)
         write_json(self.adapter / PROMPT_RECORD, asdict(self.prompt))
 
     def check_prompt(self) -> None:

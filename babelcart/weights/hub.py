@@ -1,0 +1,126 @@
+"""Models on the Hugging Face hub: download a commit, verify its files, and find them again without network.
+
+The files stay in the cache of the hub. The folder of the model holds only a record of them: their names, sizes and hashes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from babelcart.core.errors import UserError
+from babelcart.core.files import sha256
+
+# Files beside the weights that state the terms under which they may be passed on.
+LICENCE_FILES = ("LICEN[CS]E*", "Licen[cs]e*", "licen[cs]e*", "COPYING*", "NOTICE*", "Notice*", "*TERMS*", "*USE_POLICY*")
+# Files to download. Weights as safetensors only: reading a pickle can run code.
+DOWNLOADED = ("*.safetensors", "*.json", "*.model", "*.txt", *LICENCE_FILES)
+
+
+def download_commit(repo: str, revision: str) -> dict[str, dict[str, Any]]:
+    """Download the files of a commit into the cache of the hub, and verify them.
+
+    Parameters
+    ----------
+    repo : str
+        Name of the repository, ``owner/name``.
+    revision : str
+        Hash of the commit.
+
+    Returns
+    -------
+    dict of str to dict
+        For each file, its ``bytes`` and ``sha256``.
+
+    Raises
+    ------
+    UserError
+        If the download fails, a file differs from the one in the commit, or the repository has no safetensors.
+    """
+    from huggingface_hub import snapshot_download
+    from tqdm import tqdm
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED)))
+    except Exception as error:  # the client raises a dozen types
+        raise UserError(f"cannot download {repo} at {revision}: {_explanation(error, repo)}") from error
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and any(fnmatchcase(path.name, name) for name in DOWNLOADED)]
+    if not any(path.suffix == ".safetensors" for path in paths):
+        raise UserError(f"{repo} at {revision} has no safetensors; weights in pickles are not used, because they can run code")
+    return {path.relative_to(folder).as_posix(): _verified(path, repo) for path in tqdm(paths, desc="verify", unit="file", disable=None)}
+
+
+def _explanation(error: Exception, repo: str) -> str:
+    """Explain an error of the client of the hub and what to do about it."""
+    from huggingface_hub import constants, errors
+
+    causes: list[BaseException] = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
+        return f"no space is left in {constants.HF_HUB_CACHE}; free some, or set HF_HOME to a folder on a larger disk"
+    if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
+        return f"its licence must be accepted first, on https://huggingface.co/{repo}; then log in with `hf auth login`"
+    if any(isinstance(cause, errors.RevisionNotFoundError) for cause in causes):
+        return "the repository has no such commit; correct `revision` in params.yaml"
+    statuses = {getattr(getattr(cause, "response", None), "status_code", None) for cause in causes}
+    if statuses & {401, 403} or any(isinstance(cause, errors.RepositoryNotFoundError) for cause in causes):
+        return (
+            "the repository does not exist, or the hub refuses access to it: check `repo` in params.yaml, and log in with `hf auth login`"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return f"the hub cannot be reached ({causes[-1]}); without network, use a model from packages"
+    return f"{error}; run the command again, which continues the download"
+
+
+def _verified(path: Path, repo: str) -> dict[str, Any]:
+    """Return size and SHA-256 of a file in the cache, after comparing the hash with that of the commit.
+
+    The cache names a file by the hash that the hub states: the SHA-256 of a large file, the git hash of a small one. A damaged file is
+    deleted, so that the next attempt downloads it again.
+    """
+    blob, size, digest = path.resolve(), path.stat().st_size, sha256(path)
+    actual = digest
+    if re.fullmatch(r"[0-9a-f]{40}", blob.name):
+        actual = hashlib.sha1(b"blob %d\0" % size + path.read_bytes(), usedforsecurity=False).hexdigest()
+    if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name) and blob.name != actual:
+        blob.unlink()
+        raise UserError(
+            f"{path.name} of {repo} is damaged: its hash is {actual}, and the hub states {blob.name}. It was deleted from the cache; "
+            "run the command again, which downloads it again"
+        )
+    return {"bytes": size, "sha256": digest}
+
+
+def cached_folder(record: dict[str, Any], model: str) -> Path:
+    """Return the folder in the cache of the hub that holds the files of a record. Nothing is requested from the hub.
+
+    Parameters
+    ----------
+    record : dict
+        As the stage `base` writes it, with ``repo``, ``revision`` and ``files``.
+    model : str
+        Name of the model's block in params.yaml, for messages.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or has another size than in the record.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    repo, revision, advice = record["repo"], record["revision"], f"run `python -m stages.base --model {model}`, which downloads it again"
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED), local_files_only=True))
+    except Exception as error:  # LocalEntryNotFoundError, IncompleteSnapshotError
+        raise UserError(f"{repo} at {revision} is not, or only in part, in the cache {constants.HF_HUB_CACHE}; {advice}") from error
+    for name, file in record["files"].items():
+        path = folder / name
+        if not path.exists() or path.stat().st_size != file["bytes"]:
+            state = f"has {path.stat().st_size:,} bytes instead of {file['bytes']:,}" if path.exists() else "is missing"
+            raise UserError(f"{path} {state}; {advice}")
+    return folder
