@@ -49,8 +49,7 @@ def main(task: str, model: str) -> None:
         record_curves(Path("plots") / model / f"{task}_training") as log,
     ):
         adapted = loading.add_adapter(task_model.load_base(), model_settings, settings.seed)
-        trainer = Trainer(adapted, model_settings, examples, tokenizer.labels, settings, validation)
-        history = trainer.train(checkpoints, log)
+        history = Trainer(adapted, model_settings, examples, tokenizer.labels, settings, validation).train(checkpoints, log)
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
     task_model.save_adapter(adapted)
     write_json(task_model.adapter / "training.json", asdict(history))

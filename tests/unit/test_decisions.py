@@ -19,6 +19,7 @@ from sklearn import metrics as sklearn
 
 from babelcart import card
 from babelcart.model import scoring
+from babelcart.model.prefix_cache import PrefixCache, PrefixTree
 from babelcart.negatives import audit
 from babelcart.scores import metrics
 from babelcart.scores.formatting import format_probability
@@ -133,8 +134,9 @@ def test_a_confident_model_keeps_its_scores_in_every_stage(project: Project, sha
 def test_probabilities_are_distinct_up_to_the_limit_of_float64(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
     difference = torch.linspace(-scale, scale, 101)
     logits = torch.stack([torch.zeros(101), difference], dim=1)
-    monkeypatch.setattr(scoring, "_pack_logits", lambda *args: iter([(list(range(101)), logits)]))
-    probability = scoring.score(SimpleNamespace(eval=lambda: None), [None] * 101, None, 1)  # type: ignore[list-item,arg-type]
+    monkeypatch.setattr(scoring, "run_packs", lambda *args: iter([(list(range(101)), logits)]))
+    model, rows, cache = SimpleNamespace(eval=lambda: None), [None] * 101, PrefixCache(PrefixTree())
+    probability = scoring.score(model, rows, None, scoring.Predict(), cache=cache)  # type: ignore[arg-type]
     assert (np.diff(probability) > 0).all()
     assert probability == pytest.approx(expit(difference.double().numpy()), rel=1e-12)
     assert ((probability > 0) & (probability < 1)).all()
