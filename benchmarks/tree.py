@@ -78,14 +78,13 @@ def load(data: Path, task: str, first: str, query_count: int, model: Any = None)
 
 def measure(search: Search, cache: PrefixCache) -> tuple[float, float, np.ndarray]:
     """Return the median of the computed tokens and of the seconds of a query, and p(relevant) of the first query."""
-    probability = search.score(search.queries[0], cache)  # warm up
-    seconds = []
+    seconds, probabilities = [], []
     for rows in search.queries:
         start = time.perf_counter()
-        search.score(rows, cache)
+        probabilities.append(search.score(rows, cache))
         seconds.append(time.perf_counter() - start)
     tokens = [search.computed_tokens(rows, cache.tree) for rows in search.queries]
-    return statistics.median(tokens), statistics.median(seconds), probability
+    return statistics.median(tokens), statistics.median(seconds), probabilities[0]
 
 
 def alone(search: Search, count: int) -> tuple[float, float, np.ndarray]:
