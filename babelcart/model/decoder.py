@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from babelcart.core.errors import UserError
 from babelcart.model import layers
-from babelcart.model.layers import Gated, RmsNorm, Rotate, linears
+from babelcart.model.layers import Gated, Identity, Norm, Rotate, linears
 from babelcart.model.packing import Pack, attention
 
 if TYPE_CHECKING:
@@ -120,15 +120,17 @@ def _layer(layer: Any, hidden: Tensor, inputs: _Inputs, kind: _LayerKind, is_las
     """One layer of the decoder: ``(C, hidden_size)`` to ``(M, hidden_size)``."""
     module, pack, (cosine, sine, masks) = layer.self_attn, inputs.pack, kind
     query_norm, key_norm = getattr(module, "q_norm", None), getattr(module, "k_norm", None)
-    normed = _norm(hidden, layer.input_layernorm)  # (C, hidden_size)
+    input_norm, norm_inputs = _norm_operation(hidden, layer.input_layernorm)
     if is_last:
         # The other positions of this layer's output are never read.
-        key, value = linears(normed, module.k_proj, module.v_proj)  # (C, K * D) each
-        (query,) = linears(normed.index_select(0, pack.last_index), module.q_proj)  # (R, H * D)
+        normed = layers.apply(input_norm, *norm_inputs)  # (C, hidden_size)
+        key, value = linears(Identity(), (normed,), module.k_proj, module.v_proj)  # (C, K * D) each
+        (query,) = linears(Identity(), (normed.index_select(0, pack.last_index),), module.q_proj)  # (R, H * D)
         query = _rotate(query, query_norm, module.head_dim, cosine[pack.last_index], sine[pack.last_index])  # (R, H, D)
         hidden = hidden.index_select(0, pack.last_index)  # (R, hidden_size)
     else:
-        query, key, value = linears(normed, module.q_proj, module.k_proj, module.v_proj)  # (C, H * D), then (C, K * D) each
+        projections = module.q_proj, module.k_proj, module.v_proj
+        query, key, value = linears(input_norm, norm_inputs, *projections)  # (C, H * D), then (C, K * D) each
         query = _rotate(query, query_norm, module.head_dim, cosine, sine)  # (C, H, D)
     key = _rotate(key, key_norm, module.head_dim, cosine, sine)  # (C, K, D)
     value = value.view(len(value), -1, module.head_dim)  # (C, K, D)
@@ -154,19 +156,20 @@ def _layer(layer: Any, hidden: Tensor, inputs: _Inputs, kind: _LayerKind, is_las
 
 def _after_attention(layer: Any, hidden: Tensor, output: Tensor, activation: str) -> Tensor:
     """The rest of a layer: hidden state ``(M, hidden_size)`` and attention output ``(M, H * D)`` to ``(M, hidden_size)``."""
-    (output,) = linears(output, layer.self_attn.o_proj)  # (M, hidden_size)
+    (output,) = linears(Identity(), (output,), layer.self_attn.o_proj)  # (M, hidden_size)
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma normalises before and after attention and feed-forward
         hidden = hidden + _norm(output, layer.post_attention_layernorm)
-        output = _feed_forward(layer.mlp, _norm(hidden, layer.pre_feedforward_layernorm), activation)
-        return hidden + _norm(output, layer.post_feedforward_layernorm)
+        return hidden + _norm(
+            _feed_forward(layer.mlp, hidden, layer.pre_feedforward_layernorm, activation), layer.post_feedforward_layernorm
+        )
     hidden = hidden + output
-    return hidden + _feed_forward(layer.mlp, _norm(hidden, layer.post_attention_layernorm), activation)
+    return hidden + _feed_forward(layer.mlp, hidden, layer.post_attention_layernorm, activation)
 
 
-def _feed_forward(mlp: Any, x: Tensor, activation: str) -> Tensor:
-    """``(M, hidden_size)`` to ``(M, hidden_size)``."""
-    gate, up = linears(x, mlp.gate_proj, mlp.up_proj)  # (M, intermediate_size) each
-    return linears(Gated.apply(gate, up, activation), mlp.down_proj)[0]  # type: ignore[no-untyped-call]
+def _feed_forward(mlp: Any, hidden: Tensor, norm: Any, activation: str) -> Tensor:
+    """Normalise and transform ``(M, hidden_size)`` to ``(M, hidden_size)``."""
+    gate_and_up = linears(*_norm_operation(hidden, norm), mlp.gate_proj, mlp.up_proj)  # (M, intermediate_size) each
+    return linears(Gated(activation), gate_and_up, mlp.down_proj)[0]
 
 
 def _norm_arguments(norm: Any) -> tuple[Tensor, float, float]:
@@ -176,9 +179,16 @@ def _norm_arguments(norm: Any) -> tuple[Tensor, float, float]:
     return norm.weight, 0.0, norm.variance_epsilon
 
 
+def _norm_operation(x: Tensor, norm: Any) -> tuple[Norm, tuple[Tensor, Tensor]]:
+    """Return an RMS norm of transformers as an operation, and its inputs for `x`."""
+    weight, offset, epsilon = _norm_arguments(norm)
+    return Norm(offset, epsilon), (x, weight)
+
+
 def _norm(x: Tensor, norm: Any) -> Tensor:
     """``(M, hidden_size)`` to ``(M, hidden_size)``."""
-    return RmsNorm.apply(x, *_norm_arguments(norm))  # type: ignore[no-untyped-call]
+    operation, inputs = _norm_operation(x, norm)
+    return layers.apply(operation, *inputs)
 
 
 def _rotate(x: Tensor, norm: Any, head_dim: int, cosine: Tensor, sine: Tensor) -> Tensor:

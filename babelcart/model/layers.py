@@ -11,7 +11,8 @@ On a GPU, norms, rotations and activations run in the kernels of `babelcart.mode
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -35,41 +36,79 @@ def _normalise(x: Tensor, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor
     return (x * inverse_rms).mul_(scale), inverse_rms
 
 
-def _normalise_backward(gradient: Tensor, x: Tensor, inverse_rms: Tensor, scale: Tensor) -> Tensor:
-    """Gradient for `x`; `gradient` and `x` are ``(..., features)`` float32."""
-    gradient, unit = gradient * scale, x * inverse_rms  # (..., features)
+def _normalise_backward(gradient: Tensor, unit: Tensor, inverse_rms: Tensor, scale: Tensor) -> Tensor:
+    """Gradient for `x`, of which `unit` is ``x * inverse_rms``; `gradient` and `unit` are ``(..., features)`` float32."""
+    gradient = gradient * scale  # (..., features)
     return gradient.addcmul_(unit, (gradient * unit).mean(-1, keepdim=True), value=-1).mul_(inverse_rms)
 
 
-class RmsNorm(torch.autograd.Function):
+class Operation(Protocol):
+    """An elementwise operation whose output can be computed again from its inputs, instead of being kept for the backward pass."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the output, and small tensors to keep for `prepare`."""
+
+    def prepare(self, inputs: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Compute what `output` and `backward` both need."""
+
+    def output(self, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> Tensor:
+        """Return the output of `forward` again, with the same bits."""
+
+    def backward(self, gradient: Tensor, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """Return the gradient of each input for the `gradient` of the output. `prepared` is not used after it."""
+
+
+class Identity(NamedTuple):
+    """Return the only input."""
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return inputs[0], ()
+
+    def prepare(self, inputs: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return ()
+
+    def output(self, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> Tensor:
+        return inputs[0]
+
+    def backward(self, gradient: Tensor, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        return (gradient,)
+
+
+class Norm(NamedTuple):
     """Root-mean-square normalisation (Zhang and Sennrich, 2019).
 
-    Normalises ``(..., features)`` over the last dimension and multiplies by `weight` ``(features,)`` plus `offset`.
+    Normalises ``(..., features)`` over the last dimension and multiplies by a weight ``(features,)`` plus `offset`.
     """
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, offset: float, epsilon: float) -> Tensor:
-        ctx.offset, ctx.epsilon = offset, epsilon
+    offset: float
+    epsilon: float
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        x, weight = inputs
         if runs_kernels(x):
             from babelcart.model import kernels
 
-            ctx.save_for_backward(x, weight)
-            return kernels.normalise(x, weight, offset, epsilon)
-        output, inverse_rms = _normalise(x.float(), _scale(weight, offset), epsilon)  # (..., features), (..., 1)
-        ctx.save_for_backward(x, weight, inverse_rms)
-        return output.to(x.dtype)
+            return kernels.normalise(x, weight, self.offset, self.epsilon), ()
+        output, inverse_rms = _normalise(x.float(), _scale(weight, self.offset), self.epsilon)  # (..., features), (..., 1)
+        return output.to(x.dtype), (inverse_rms,)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, *norm_tensors = ctx.saved_tensors
-        if not norm_tensors:
+    def prepare(self, inputs: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return (inputs[0].float() * kept[0], kept[0]) if kept else ()
+
+    def output(self, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> Tensor:
+        x, weight = inputs
+        if not prepared:
+            return self.forward(inputs)[0]
+        return (prepared[0] * _scale(weight, self.offset)).to(x.dtype)
+
+    def backward(self, gradient: Tensor, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        x, weight = inputs
+        if not prepared:
             from babelcart.model import kernels
 
-            return kernels.normalise_backward(gradient.contiguous(), x, weight, ctx.offset, ctx.epsilon), None, None, None
-        (inverse_rms,) = norm_tensors
-        grad_x = _normalise_backward(gradient.float(), x.float(), inverse_rms, _scale(weight, ctx.offset))
-        return grad_x.to(x.dtype), None, None, None
+            return kernels.normalise_backward(gradient.contiguous(), x, weight, self.offset, self.epsilon), None
+        unit, inverse_rms = prepared  # (..., features), (..., 1)
+        return _normalise_backward(gradient.float(), unit, inverse_rms, _scale(weight, self.offset)).to(x.dtype), None
 
 
 def _rotate_halves(x: Tensor, cosine: Tensor, sine: Tensor, sign: int) -> Tensor:
@@ -86,7 +125,7 @@ class Rotate(torch.autograd.Function):
     """Rotary position embedding (Su et al., 2021) of ``(T, heads, head_dim)``.
 
     `cosine` and `sine` are ``(T, 1, head_dim / 2)`` float32. If `weight` ``(head_dim,)`` is given, each head is first normalised
-    as by `RmsNorm`.
+    as by `Norm`.
     """
 
     @staticmethod
@@ -119,89 +158,121 @@ class Rotate(torch.autograd.Function):
         grad_x = _rotate_halves(gradient.float(), cosine, sine, -1)  # (T, heads, head_dim)
         if norm_tensors:
             weight, x, inverse_rms = norm_tensors
-            grad_x = _normalise_backward(grad_x, x.float(), inverse_rms, _scale(weight, ctx.offset))
+            grad_x = _normalise_backward(grad_x, x.float() * inverse_rms, inverse_rms, _scale(weight, ctx.offset))
         return grad_x.to(ctx.dtype), None, None, None, None, None
 
 
-class Gated(torch.autograd.Function):
-    """``activation(gate) * up`` of a gated feed-forward layer (Shazeer, 2020); all tensors are ``(T, intermediate_size)``.
+class Gated(NamedTuple):
+    """``activation(gate) * up`` of a gated feed-forward layer (Shazeer, 2020); all tensors are ``(T, intermediate_size)``."""
 
-    Only the two inputs are saved for the backward pass, which computes the activation again.
-    """
+    activation: str
 
-    @staticmethod
-    def forward(ctx: Any, gate: Tensor, up: Tensor, activation: str) -> Tensor:
-        ctx.save_for_backward(gate, up)
-        ctx.activation = activation
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        gate, up = inputs
         if runs_kernels(gate):
             from babelcart.model import kernels
 
-            return kernels.gated(gate, up, activation)
-        return _activate(gate, activation).mul_(up)
+            return kernels.gated(gate, up, self.activation), ()
+        return self._activate(gate).mul_(up), ()
+
+    def prepare(self, inputs: Sequence[Tensor], kept: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return () if runs_kernels(inputs[0]) else (self._activate(inputs[0]),)
+
+    def output(self, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> Tensor:
+        return prepared[0] * inputs[1] if prepared else self.forward(inputs)[0]
+
+    def backward(self, gradient: Tensor, inputs: Sequence[Tensor], prepared: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        gate, up = inputs
+        if not prepared:
+            from babelcart.model import kernels
+
+            return kernels.gated_backward(gradient.contiguous(), gate, up, self.activation)
+        (activated,) = prepared  # (T, intermediate_size)
+        grad_gate = gradient * up
+        if self.activation == "silu":
+            grad_gate = torch.ops.aten.silu_backward(grad_gate, gate)
+        else:
+            grad_gate = torch.ops.aten.gelu_backward(grad_gate, gate, approximate="tanh")
+        return grad_gate, activated.mul_(gradient)
+
+    def _activate(self, gate: Tensor) -> Tensor:
+        return functional.silu(gate) if self.activation == "silu" else functional.gelu(gate, approximate="tanh")
+
+
+class Apply(torch.autograd.Function):
+    """An `Operation` without linear layers. The arguments are the operation and its inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, operation: Operation, *inputs: Tensor) -> Tensor:
+        output, kept = operation.forward(inputs)
+        ctx.save_for_backward(*inputs, *kept)
+        ctx.operation, ctx.input_count = operation, len(inputs)
+        return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up = ctx.saved_tensors
-        if runs_kernels(gate):
-            from babelcart.model import kernels
-
-            return *kernels.gated_backward(gradient.contiguous(), gate, up, ctx.activation), None
-        grad_gate = gradient * up
-        if ctx.activation == "silu":
-            grad_gate = torch.ops.aten.silu_backward(grad_gate, gate)
-        else:
-            grad_gate = torch.ops.aten.gelu_backward(grad_gate, gate, approximate="tanh")
-        return grad_gate, _activate(gate, ctx.activation).mul_(gradient), None
+        saved = ctx.saved_tensors
+        inputs, kept = saved[: ctx.input_count], saved[ctx.input_count :]
+        return None, *ctx.operation.backward(gradient, inputs, ctx.operation.prepare(inputs, kept))
 
 
-def _activate(gate: Tensor, activation: str) -> Tensor:
-    return functional.silu(gate) if activation == "silu" else functional.gelu(gate, approximate="tanh")
+def apply(operation: Operation, *inputs: Tensor) -> Tensor:
+    """Return the output of an operation."""
+    return Apply.apply(operation, *inputs)  # type: ignore[no-untyped-call]
 
 
 class LoraLinears(torch.autograd.Function):
-    """Linear layers of the same input, each ``x W' + bias + scaling * x A' B'`` (Hu et al., "LoRA", 2021, equation 3).
+    """Linear layers of the same input x, each ``x W' + bias + scaling * x A' B'`` (Hu et al., "LoRA", 2021, equation 3).
 
-    BLAS adds the low-rank products to the outputs in place. The A matrices of all layers are concatenated, so that their product
-    and its gradient take one call each. Weights in NF4 are dequantised for each product. Returns gradients for x, A and B.
+    x is the output of an `Operation`, which the backward pass computes again. BLAS adds the low-rank products to the outputs in place.
+    The A matrices of all layers are concatenated, so that their product and its gradient take one call each. Weights in NF4 are
+    dequantised for each product. Returns gradients for the inputs of the operation, A and B.
 
-    The arguments after `scalings` are the weights of all layers, their biases (or None), their A and their B matrices. Shapes:
-    x ``(T, in_features)``, weight ``(out_features, in_features)``, bias ``(out_features,)``, A ``(r, in_features)``,
-    B ``(out_features, r)``.
+    The arguments after `scalings` are the inputs of the operation, then the weights of all layers, their biases (or None), their A and
+    their B matrices. Shapes: x ``(T, in_features)``, weight ``(out_features, in_features)``, bias ``(out_features,)``,
+    A ``(r, in_features)``, B ``(out_features, r)``.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scalings: tuple[float, ...], *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, operation: Operation, scalings: tuple[float, ...], *tensors: Any) -> tuple[Tensor, ...]:
         count = len(scalings)
-        weights, biases, a_matrices, b_matrices = (tensors[part * count : (part + 1) * count] for part in range(4))
-        a_all = torch.cat(a_matrices) if count > 1 else a_matrices[0]  # type: ignore[arg-type]  # (sum of r, in_features)
-        low = functional.linear(x, a_all)  # type: ignore[arg-type]  # (T, sum of r)
+        input_count = len(tensors) - 4 * count
+        inputs = tensors[:input_count]
+        weights, biases, a_matrices, b_matrices = (tensors[input_count + part * count :][:count] for part in range(4))
+        x, kept = operation.forward(inputs)  # (T, in_features)
+        a_all = torch.cat(a_matrices) if count > 1 else a_matrices[0]  # (sum of r, in_features)
+        low = functional.linear(x, a_all)  # (T, sum of r)
         outputs, start = [], 0
         for weight, bias, b, scaling in zip(weights, biases, b_matrices, scalings, strict=True):
-            output = functional.linear(x, _dense(weight), bias)  # type: ignore[arg-type]  # (T, out_features)
-            output.addmm_(low[:, start : start + b.shape[1]], b.T, alpha=scaling)  # type: ignore[union-attr]
-            start += b.shape[1]  # type: ignore[union-attr]
+            output = functional.linear(x, _dense(weight), bias)  # (T, out_features)
+            output.addmm_(low[:, start : start + b.shape[1]], b.T, alpha=scaling)
+            start += b.shape[1]
             outputs.append(output)
-        ctx.save_for_backward(x, low, a_all, *b_matrices)
-        ctx.scalings, ctx.weights = scalings, weights  # a saved tensor would lose the quant_state of NF4
+        ctx.save_for_backward(*inputs, *kept, low, a_all, *b_matrices)
+        ctx.operation, ctx.scalings, ctx.input_count, ctx.kept_count = operation, scalings, input_count, len(kept)
+        ctx.weights = weights  # a saved tensor would lose the quant_state of NF4
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, a_all, *b_matrices = ctx.saved_tensors
-        count = len(ctx.scalings)
+        saved = ctx.saved_tensors  # unpacked once: gradient checkpointing allows no more
+        inputs, kept = saved[: ctx.input_count], saved[ctx.input_count :][: ctx.kept_count]
+        low, a_all, *b_matrices = saved[ctx.input_count + ctx.kept_count :]
+        prepared = ctx.operation.prepare(inputs, kept)
         ranks = [b.shape[1] for b in b_matrices]
         grad_low = torch.cat([(g @ b).mul_(scaling) for g, b, scaling in zip(gradients, b_matrices, ctx.scalings, strict=True)], dim=1)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
+        grad_a = (grad_low.T @ ctx.operation.output(inputs, prepared)).split(ranks)  # (r, in_features) each
+        low_parts = low.split(ranks, dim=1)  # (T, r) each
+        grad_b = [(g.T @ part).mul_(scaling) for g, part, scaling in zip(gradients, low_parts, ctx.scalings, strict=True)]
+        grad_inputs: tuple[Tensor | None, ...] = (None,) * ctx.input_count
+        if any(ctx.needs_input_grad[2 : 2 + ctx.input_count]):
             grad_x = grad_low @ a_all  # (T, in_features)
             for gradient, weight in zip(gradients, ctx.weights, strict=True):
                 grad_x.addmm_(gradient, _dense(weight))
-        grad_a = (grad_low.T @ x).split(ranks)  # (r, in_features) each
-        low_parts = low.split(ranks, dim=1)  # (T, r) each
-        grad_b = [(g.T @ part).mul_(scaling) for g, part, scaling in zip(gradients, low_parts, ctx.scalings, strict=True)]
-        return grad_x, None, *([None] * (2 * count)), *grad_a, *grad_b
+            grad_inputs = ctx.operation.backward(grad_x, inputs, prepared)
+        return None, None, *grad_inputs, *([None] * (2 * len(ranks))), *grad_a, *grad_b
 
 
 def _dense(weight: Tensor) -> Tensor:
@@ -213,16 +284,18 @@ def _dense(weight: Tensor) -> Tensor:
     return dequantize_4bit(weight.data, weight.quant_state)
 
 
-def linears(x: Tensor, *modules: Any) -> tuple[Tensor, ...]:
-    """Apply several linear layers to the same input.
+def linears(operation: Operation, inputs: tuple[Tensor, ...], *modules: Any) -> tuple[Tensor, ...]:
+    """Apply several linear layers to the output of an operation.
 
     LoRA layers of peft are computed together by `LoraLinears` if none of them has dropout or DoRA. Otherwise each module is called
     separately.
 
     Parameters
     ----------
-    x : torch.Tensor
-        ``(T, in_features)``.
+    operation : Operation
+        Its output is ``(T, in_features)``.
+    inputs : tuple of torch.Tensor
+        The inputs of the operation.
     *modules : torch.nn.Module
         Linear layers of torch, bitsandbytes (NF4) or peft.
 
@@ -232,11 +305,13 @@ def linears(x: Tensor, *modules: Any) -> tuple[Tensor, ...]:
         ``(T, out_features)`` for each module.
     """
     if not all(_is_plain_lora(module) for module in modules):
+        x = apply(operation, *inputs)
         return tuple(module(x) for module in modules)
     bases = [module.base_layer for module in modules]
     return LoraLinears.apply(  # type: ignore[no-untyped-call]
-        x,
+        operation,
         tuple(module.scaling["default"] for module in modules),
+        *inputs,
         *(base.weight for base in bases),
         *(base.bias for base in bases),
         *(module.lora_A["default"].weight for module in modules),

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def test_the_kernels_compile_for_gpus_and_fit_their_shared_memory() -> None:
 @pytest.mark.parametrize("shape", [(5, 12), (3, 2, 64), (1, 100)])
 def test_norms(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    both(monkeypatch, layers.RmsNorm.apply, [torch.randn(shape)], (torch.randn(shape[-1]), 1.0, 1e-6))
+    weight = torch.randn(shape[-1])
+    both(monkeypatch, partial(layers.apply, layers.Norm(1.0, 1e-6)), [torch.randn(shape)], (weight,))
 
 
 @pytest.mark.parametrize("normalised", [True, False])
@@ -69,7 +71,7 @@ def test_rotations(monkeypatch: pytest.MonkeyPatch, heads: int, head_dim: int, n
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
 def test_activations(monkeypatch: pytest.MonkeyPatch, activation: str) -> None:
     torch.manual_seed(0)
-    both(monkeypatch, layers.Gated.apply, [torch.randn(7, 333) * 3, torch.randn(7, 333)], (activation,))
+    both(monkeypatch, partial(layers.apply, layers.Gated(activation)), [torch.randn(7, 333) * 3, torch.randn(7, 333)], ())
 
 
 @pytest.mark.parametrize("seed", range(4))
