@@ -11,15 +11,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from babelcart.model.packing import TokenRow, pack_rows
 
 if TYPE_CHECKING:
     from babelcart.model.loading import ModelSettings
 
+Number = TypeVar("Number", int, float)
+
 # Bits per weight in NF4 with double quantisation: 4, plus 8/64 + 32/(64 * 256) for the scales (Dettmers et al., "QLoRA", 2023).
 NF4_BITS = 4.127
+# Bytes of the process per byte that a pack needs on a CPU, by dtype: the allocator leaves gaps between packs of different sizes, and
+# products in bfloat16 need copies. Measured.
+CPU_ALLOCATOR = {"bfloat16": 4.0, "float32": 1.5}
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,17 @@ class ParameterCounts:
         width = dtype_bytes(model)
         return self.linear * (NF4_BITS / 8 + 2 * width if model.quantization == "nf4" else width)
 
+    def dequantised_bytes(self, model: ModelSettings) -> float:
+        """Return the bytes of the largest NF4 weight in the model's dtype: one weight at a time is dequantised. 0 without NF4."""
+        return self.largest_linear * dtype_bytes(model) if model.quantization == "nf4" else 0.0
+
     def training_adapter_bytes(self, model: ModelSettings) -> float:
         """Return the bytes of the adapter in training: two copies in the model's dtype (current and best), four in float32 (optimizer)."""
         return self.adapter * (2 * dtype_bytes(model) + 4 * 4)
+
+    def training_bytes(self, model: ModelSettings) -> float:
+        """Return the bytes of training without those of a pack."""
+        return self.base_bytes(model) + self.training_adapter_bytes(model) + self.dequantised_bytes(model)
 
 
 def dtype_bytes(model: ModelSettings) -> int:
@@ -85,19 +98,64 @@ def dtype_bytes(model: ModelSettings) -> int:
     return 4 if model.dtype == "float32" else 2
 
 
-def count_parameters(config: Any, model: ModelSettings) -> ParameterCounts:
-    """Count the parameters of a model with its adapter, without loading weights.
+class ModelCost:
+    """Counts the parameters of a model with its adapter, and the cost of packs, without loading weights.
 
     Parameters
     ----------
     config
         Configuration of the base model, as `babelcart.plan.read_config` returns it.
     model : ModelSettings
-        Quantization and adapter of the model.
+        Dtype, quantization and adapter of the model.
+
+    Attributes
+    ----------
+    parameters : ParameterCounts
     """
+
+    def __init__(self, config: Any, model: ModelSettings) -> None:
+        self._further_layers = config.get_text_config().num_hidden_layers - 2
+        self._two, self._three = (meta_model(_with_layers(config, layers), model) for layers in (2, 3))
+        two, three = (_count_parameters(copy_of_model.get_base_model()) for copy_of_model in (self._two, self._three))
+        self.parameters = ParameterCounts(
+            self._extrapolate(two.linear, three.linear),
+            two.largest_linear,
+            self._extrapolate(two.other, three.other),
+            self._extrapolate(two.adapter, three.adapter),
+        )
+
+    def pack(self, packs: Iterable[list[TokenRow]], train: bool) -> PackCost:
+        """Estimate the cost of training on a pack or of scoring it.
+
+        Parameters
+        ----------
+        packs : iterable of list of TokenRow
+            At least one pack.
+        train : bool
+            Whether to include the backward pass.
+
+        Returns
+        -------
+        PackCost
+            Cost of the first pack, with the highest peak memory of all `packs`.
+        """
+        costs = [self._cost(pack, train) for pack in packs]
+        return replace(costs[0], peak_bytes=max(cost.peak_bytes for cost in costs))
+
+    def _cost(self, rows: list[TokenRow], train: bool) -> PackCost:
+        two, three = (measure_pack(copy_of_model, rows, train) for copy_of_model in (self._two, self._three))
+        peak_bytes = self._extrapolate(two.peak_bytes, three.peak_bytes)
+        return PackCost(peak_bytes, self._extrapolate(two.flops, three.flops), self._extrapolate(two.calls, three.calls), two.tokens)
+
+    def _extrapolate(self, two: Number, three: Number) -> Number:
+        """Quantity of the complete model, from that of copies with two and with three layers."""
+        return two + self._further_layers * (three - two)
+
+
+def _count_parameters(base: Any) -> ParameterCounts:
+    """Count the parameters of a base model with an adapter."""
     import torch
 
-    base = _meta_model(config, model).get_base_model()
     head = base.get_output_embeddings()
     linear = [
         module.weight.numel()
@@ -107,40 +165,6 @@ def count_parameters(config: Any, model: ModelSettings) -> ParameterCounts:
     adapter = sum(parameter.numel() for parameter in base.parameters() if parameter.requires_grad)
     other = sum(map(torch.numel, base.parameters())) - sum(linear) - adapter
     return ParameterCounts(sum(linear), max(linear), other, adapter)
-
-
-def pack_cost(config: Any, model: ModelSettings, packs: Iterable[list[TokenRow]], train: bool) -> PackCost:
-    """Estimate the cost of training on a pack or of scoring it, without loading weights.
-
-    Parameters
-    ----------
-    config
-        Configuration of the base model, as `babelcart.plan.read_config` returns it.
-    model : ModelSettings
-        Dtype, quantization and adapter of the model.
-    packs : iterable of list of TokenRow
-        At least one pack.
-    train : bool
-        Whether to include the backward pass.
-
-    Returns
-    -------
-    PackCost
-        Cost of the first pack, with the highest peak memory of all `packs`.
-    """
-    costs = [_extrapolated_cost(config, model, pack, train) for pack in packs]
-    return replace(costs[0], peak_bytes=max(cost.peak_bytes for cost in costs))
-
-
-def _extrapolated_cost(config: Any, model: ModelSettings, rows: list[TokenRow], train: bool) -> PackCost:
-    """Return the cost of one pack for the complete model, extrapolated from copies with two and with three layers."""
-    layer_count = config.get_text_config().num_hidden_layers
-    two, three = (measure_pack(_meta_model(_with_layers(config, layers), model), rows, train) for layers in (2, 3))
-
-    def extrapolate(quantity: str) -> float:
-        return getattr(two, quantity) + (layer_count - 2) * (getattr(three, quantity) - getattr(two, quantity))
-
-    return PackCost(extrapolate("peak_bytes"), extrapolate("flops"), extrapolate("calls"), two.tokens)
 
 
 def _with_layers(config: Any, layer_count: int) -> Any:
@@ -153,7 +177,7 @@ def _with_layers(config: Any, layer_count: int) -> Any:
     return config
 
 
-def _meta_model(config: Any, model: ModelSettings) -> Any:
+def meta_model(config: Any, model: ModelSettings) -> Any:
     """Return the peft model of a configuration on torch's ``meta`` device."""
     import torch
     from transformers import AutoModelForCausalLM

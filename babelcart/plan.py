@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.errors import UserError, readable_folder
-from babelcart.cost import PackCost, ParameterCounts, count_parameters, dtype_bytes, pack_cost
-from babelcart.model.batching import scoring_packs, step_packs
-from babelcart.model.packing import TokenRow, trie_tokens
-from babelcart.model.prefix_cache import recurring_prefixes, token_bytes
+from babelcart.core.errors import UserError
+from babelcart.cost import CPU_ALLOCATOR, ModelCost, PackCost, ParameterCounts, dtype_bytes
+from babelcart.model.packing import TokenRow
+from babelcart.model.prefix_cache import token_bytes
+from babelcart.model.workload import Workload, scoring_workload, training_workload
 
 if TYPE_CHECKING:
     from babelcart.model.loading import ModelSettings
-    from babelcart.model.prefix_cache import PrefixTree
     from babelcart.model.scoring import Predict
     from babelcart.training.loop import TrainSettings
 
@@ -33,26 +32,23 @@ SCORE_SHARE = {"bfloat16": 0.5, "float32": 0.7}
 # packs. Measured on an H200 with benchmarks/gpu.py, Gemma-3 12B (docs/gpu.md).
 GPU_SHARE = 0.45
 CALL_SECONDS = 3.6e-6
-# Bytes of the process per byte that a pack needs on a CPU, by dtype: the allocator leaves gaps between packs of different sizes, and
-# products in bfloat16 need copies. Measured.
-CPU_ALLOCATOR = {"bfloat16": 4.0, "float32": 1.5}
 # GiB that CUDA itself and the gaps of its allocator take.
 CUDA_GIB = 1.0
 
-# GiB of memory, TFLOP/s in dense bfloat16 and TB/s of memory, from NVIDIA's data sheets (H100, H200 and A100: SXM; half of the rate
-# where the data sheet gives it with sparsity) and the white papers of GA102 and Ada (GeForce). The T4 has no bfloat16; its rate is
-# float32.
+# GiB of memory that torch can use (as its message on lack of memory states it), TFLOP/s in dense bfloat16 and TB/s of memory, from
+# NVIDIA's data sheets (H100, H200 and A100: SXM; half of the rate where the data sheet gives it with sparsity) and the white papers of
+# GA102 and Ada (GeForce). The T4 has no bfloat16; its rate is float32.
 GPUS = {
-    "h100": (80, 989.0, 3.35),
-    "h200": (141, 989.0, 4.8),
-    "a100-80gb": (80, 312.0, 2.04),
-    "a100-40gb": (40, 312.0, 1.56),
-    "l40s": (48, 362.0, 0.86),
-    "a10": (24, 125.0, 0.6),
-    "l4": (24, 121.0, 0.3),
-    "rtx4090": (24, 165.0, 1.01),
-    "rtx3090": (24, 71.0, 0.94),
-    "t4": (16, 8.1, 0.32),
+    "h100": (79.1, 989.0, 3.35),
+    "h200": (139.8, 989.0, 4.8),
+    "a100-80gb": (79.1, 312.0, 2.04),
+    "a100-40gb": (39.4, 312.0, 1.56),
+    "l40s": (44.4, 362.0, 0.86),
+    "a10": (22.0, 125.0, 0.6),
+    "l4": (22.0, 121.0, 0.3),
+    "rtx4090": (23.5, 165.0, 1.01),
+    "rtx3090": (23.6, 71.0, 0.94),
+    "t4": (14.6, 8.1, 0.32),
 }
 
 # Published shapes of models, so that a plan needs no download. The keys are their names on the Hugging Face hub.
@@ -69,98 +65,6 @@ SHAPES: dict[str, dict[str, Any]] = {
         intermediate_size=13824, vocab_size=152064, tie_word_embeddings=False,
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Workload:
-    """Size of the rows that one stage computes.
-
-    Attributes
-    ----------
-    rows, packs : int
-        Numbers of rows and of packs.
-    tokens : int
-        Computed tokens; tokens that rows of a pack share count once, as do those in the prefix cache.
-    padded_tokens : int
-        Tokens if each row carried its complete prompt and were padded to the longest row of its pack.
-    largest_packs : tuple of list of TokenRow
-        The pack with the most tokens and the pack with the largest attention matrix, which can be the same. One of them needs the
-        most memory.
-    cached_tokens : int
-        Tokens of the largest prefix cache.
-    """
-
-    rows: int
-    packs: int
-    tokens: int
-    padded_tokens: int
-    largest_packs: tuple[list[TokenRow], ...]
-    cached_tokens: int = 0
-
-    @property
-    def tokens_per_row(self) -> float:
-        """Computed tokens of a row, on average."""
-        return self.tokens / self.rows
-
-
-def training_workload(rows: Sequence[TokenRow], steps: Iterable[Sequence[int]], max_tokens: int) -> Workload:
-    """Count the packs of a training run.
-
-    Parameters
-    ----------
-    rows : sequence of TokenRow
-        The training rows.
-    steps : iterable of sequence of int
-        Row indices of each optimizer step, from `babelcart.training.steps.step_order`. At least one step.
-    max_tokens : int
-        Token budget of a pack.
-    """
-    return _count(([rows[row_index] for row_index in pack], None) for step in steps for pack in step_packs(step, rows, max_tokens))
-
-
-def scoring_workload(splits: Iterable[Sequence[TokenRow]], settings: Predict, cache_tokens: int = 0) -> Workload:
-    """Count the packs of scoring.
-
-    Parameters
-    ----------
-    splits : iterable of sequence of TokenRow
-        Rows of each split; splits are scored one after another. At least one row.
-    settings : Predict
-        `max_tokens` and `chunk_rows` are used.
-    cache_tokens : int
-        Tokens that fit into the prefix cache.
-    """
-    row_lists = list(splits)
-    caches = [recurring_prefixes(rows, settings.chunk_rows, cache_tokens) for rows in row_lists]
-    packs = (
-        ([rows[row_index] for row_index in pack], cache)
-        for rows, cache in zip(row_lists, caches, strict=True)
-        for pack in scoring_packs(rows, settings.max_tokens, settings.chunk_rows, cache=cache)
-    )
-    workload = _count(packs)
-    return replace(workload, tokens=workload.tokens + sum(map(len, caches)), cached_tokens=max(map(len, caches), default=0))
-
-
-def _count(packs: Iterable[tuple[list[TokenRow], PrefixTree | None]]) -> Workload:
-    """Count packs, each with the prefixes in the cache."""
-    row_count = pack_count = tokens = padded_tokens = most_tokens = largest_area = 0
-    longest_pack: list[TokenRow] = []
-    widest_pack: list[TokenRow] = []
-    for pack, cache in packs:
-        pack_tokens, area = trie_tokens(pack, cache), _attention_area(pack)
-        if pack_tokens > most_tokens:
-            most_tokens, longest_pack = pack_tokens, pack
-        if area > largest_area:
-            largest_area, widest_pack = area, pack
-        row_count, pack_count, tokens = row_count + len(pack), pack_count + 1, tokens + pack_tokens
-        padded_tokens += len(pack) * max(len(row.tokens) for row in pack)
-    largest_packs = (longest_pack,) if widest_pack == longest_pack else (longest_pack, widest_pack)
-    return Workload(row_count, pack_count, tokens, padded_tokens, largest_packs)
-
-
-def _attention_area(pack: Sequence[TokenRow]) -> int:
-    """Upper bound of the entries of the attention matrices of a pack."""
-    return len(pack) * max(len(row.tokens) for row in pack) ** 2
 
 
 def read_config(folder: Path, model: ModelSettings) -> Any:
@@ -184,12 +88,11 @@ def read_config(folder: Path, model: ModelSettings) -> Any:
     """
     from transformers import AutoConfig
 
-    from babelcart.model.loading import base_source
+    from babelcart.model.loading import load_config
     from babelcart.weights.fetching import SOURCE_RECORD
 
     if (folder / SOURCE_RECORD).exists():
-        with readable_folder(folder):
-            return AutoConfig.from_pretrained(**base_source(folder))
+        return load_config(folder)
     if model.weights.repo in SHAPES:
         return AutoConfig.for_model(**SHAPES[model.weights.repo])
     raise UserError(f"{folder} holds no base model; run `python -m stages.base --model {folder.parent.name}`")
@@ -204,7 +107,7 @@ class Machine:
     name : str
         Name to print.
     memory_bytes : float
-        Memory of the machine or of its GPU.
+        Memory of the machine, or memory of its GPU that torch can use.
     process_bytes : float
         Memory in use before the model is loaded.
     allocator_factor : float
@@ -329,6 +232,8 @@ class Plan:
     ----------
     model : ModelSettings
         The model that is trained.
+    max_tokens : int
+        Token budget of the packs of training.
     parameters : ParameterCounts
         Its numbers of parameters.
     steps : int
@@ -344,6 +249,7 @@ class Plan:
     """
 
     model: ModelSettings
+    max_tokens: int
     parameters: ParameterCounts
     steps: int
     train: Workload
@@ -371,8 +277,7 @@ class Plan:
         return Estimate(memory_bytes, self._scoring_seconds(machine, self.predict.tokens))
 
     def _memory_bytes(self, machine: Machine, adapter_bytes: float, pack_bytes: float) -> float:
-        if self.model.quantization == "nf4":
-            pack_bytes += self.parameters.largest_linear * dtype_bytes(self.model)  # one weight matrix at a time is dequantised
+        pack_bytes += self.parameters.dequantised_bytes(self.model)
         return machine.process_bytes + self.parameters.base_bytes(self.model) + adapter_bytes + pack_bytes * machine.allocator_factor
 
     def _scoring_seconds(self, machine: Machine, tokens: int) -> float:
@@ -428,19 +333,20 @@ def make_plan(config: Any, model: ModelSettings, settings: TrainSettings, predic
     from babelcart.training.steps import step_order
 
     steps = list(step_order(rows.train, settings))
-    number_bytes = dtype_bytes(model)
+    cost, number_bytes = ModelCost(config, model), dtype_bytes(model)
     train = training_workload(rows.train, steps, settings.max_tokens)
     scored = scoring_workload(rows.predict, predict, predict.cache_tokens(config, number_bytes))
     return Plan(
         model,
-        count_parameters(config, model),
+        settings.max_tokens,
+        cost.parameters,
         len(steps),
         train,
         scored,
         scoring_workload([rows.one_query], predict),
         _validation_tokens(rows.validation, settings, len(steps)),
-        pack_cost(config, model, train.largest_packs, train=True),
-        pack_cost(config, model, scored.largest_packs, train=False),
+        cost.pack(train.largest_packs, train=True),
+        cost.pack(scored.largest_packs, train=False),
         token_bytes(config, number_bytes),
     )
 
@@ -457,8 +363,16 @@ def _validation_tokens(rows: Sequence[TokenRow], settings: TrainSettings, step_c
     return evaluations * scoring_workload([sample], Predict(max_tokens=settings.max_tokens)).tokens
 
 
-def plan_lines(plan: Plan, machines: Iterable[Machine]) -> list[str]:
-    """Format a plan as lines to print: the model, the workloads of `train` and `predict`, and an estimate for each machine."""
+def plan_lines(plan: Plan, fitted: Iterable[tuple[Machine, Plan]]) -> list[str]:
+    """Format a plan as lines to print: the model, the workloads of `train` and `predict`, and an estimate for each machine.
+
+    Parameters
+    ----------
+    plan : Plan
+        The plan with the settings of params.yaml.
+    fitted : iterable of tuple of Machine and Plan
+        Each machine with the plan that is fitted to its memory (`babelcart.training.memory`).
+    """
     train, predict, parameters = plan.train, plan.predict, plan.parameters
     precision = f"{plan.model.dtype}, linear layers in NF4" if plan.model.quantization == "nf4" else plan.model.dtype
     lines = [
@@ -469,14 +383,17 @@ def plan_lines(plan: Plan, machines: Iterable[Machine]) -> list[str]:
         f"  predict  {predict.rows:,} rows, {predict.tokens:,} tokens (each row padded: {predict.padded_tokens:,}), "
         f"{predict.packs:,} packs",
     ]
-    for machine in machines:
-        estimates = {"train": plan.train_estimate(machine), "predict": plan.predict_estimate(machine)}
+    for machine, fitting in fitted:
+        estimates = {"train": fitting.train_estimate(machine), "predict": fitting.predict_estimate(machine)}
         summary = "; ".join(
             f"{stage} {estimate.memory_bytes / GIB:.1f} GiB, {_format_duration(estimate.seconds)}" for stage, estimate in estimates.items()
         )
         if any(estimate.memory_bytes > machine.memory_bytes for estimate in estimates.values()):
             summary += f"; DOES NOT FIT: {_advice(plan.model)}"
-        lines.append(f"  {machine.name}, {machine.memory_bytes / GIB:.0f} GiB: {summary}")
+        elif fitting != plan:
+            checkpointing = "with" if fitting.model.gradient_checkpointing else "without"
+            summary += f"; to fit, train divides steps into packs of {fitting.max_tokens:,} tokens, {checkpointing} gradient checkpointing"
+        lines.append(f"  {machine.name}, {machine.memory_bytes / GIB:.1f} GiB: {summary}")
     return lines
 
 

@@ -27,6 +27,7 @@ from babelcart.core import config
 from babelcart.model import loading, prompts, scoring
 from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow
+from babelcart.model.workload import scoring_workload
 from babelcart.training import loop
 
 TOKENIZER = Path("models/gemma3-270m/base")
@@ -192,7 +193,7 @@ class Bench:
     def score(self) -> None:
         """Print the speed of scoring."""
         rows = self.examples.rows
-        tokens = plan.scoring_workload([rows], PREDICT).tokens
+        tokens = scoring_workload([rows], PREDICT).tokens
         scoring.score(self.model, rows[:64], self.answers, PREDICT)  # warm up
         peak_memory()
         seconds = timed(lambda: scoring.score(self.model, rows, self.answers, PREDICT))

@@ -26,7 +26,7 @@ from babelcart.core import config
 from babelcart.core.files import write_json
 from babelcart.core.tasks import TASKS
 from babelcart.model import loading, scoring
-from babelcart.plan import scoring_workload
+from babelcart.model.workload import scoring_workload
 from babelcart.training import loop
 
 # Settings by name: what is first in the prompt, and train.group_by.

@@ -90,8 +90,8 @@ def measured(rows: int, start: float, end: float) -> Figures:
 
 def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[Figures, np.ndarray | None]:
     """Score as `predict` does."""
-    from babelcart import plan
     from babelcart.model import loading, scoring
+    from babelcart.model.workload import scoring_workload
 
     model_settings, tokenizer = sides.load(task)
     model = loading.load_adapter(loading.load_base(BASE, model_settings), Path("models") / MODEL / task)
@@ -101,7 +101,7 @@ def babelcart(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[
     encoded = tokenizer.encode_table(rows)
     probability = scoring.score(model, encoded, tokenizer.labels, predict)
     figures = measured(len(rows), start, time.time())
-    work = plan.scoring_workload([encoded], predict)
+    work = scoring_workload([encoded], predict)
     decoder = model.get_base_model().get_decoder()
     figures["flops"] = sides.linear_operations(decoder, work.rows, work.tokens, train=False) / work.rows
     return figures, probability

@@ -165,8 +165,8 @@ def our_settings(prompt: Prompt, work: Work) -> Any:
 
 def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
     """Train as the stage `train` does."""
-    from babelcart import plan
     from babelcart.model import loading
+    from babelcart.model.workload import training_workload
     from babelcart.training import loop
 
     model_settings, tokenizer, train, held_out = work.load()
@@ -177,7 +177,7 @@ def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
     trainer = loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings)
     trainer.train(log=lambda *_: ends.append(time.time()))
     figures = measured(ends, [len(step) for step in trainer.steps])
-    computed = plan.training_workload(rows, trainer.steps, train_settings.max_tokens)
+    computed = training_workload(rows, trainer.steps, train_settings.max_tokens)
     decoder = model.get_base_model().get_decoder()
     figures["flops"] = sides.linear_operations(decoder, computed.rows, computed.tokens, train=True) / computed.rows
     if work.held:

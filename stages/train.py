@@ -16,7 +16,6 @@ from babelcart.commands import cli
 from babelcart.core import config
 from babelcart.core.files import write_json
 from babelcart.rows.table import read_table
-from babelcart.weights.fetching import SOURCE_RECORD
 
 
 @cli.command
@@ -29,11 +28,12 @@ def main(task: str, model: str) -> None:
     from babelcart.training.checkpoints import Checkpoints, fingerprint
     from babelcart.training.curves import record_curves
     from babelcart.training.loop import LabelledRows, Trainer, TrainSettings
+    from babelcart.training.memory import TrainingRun, fit_to_memory
     from babelcart.training.steps import limit_message
 
     task_model = read_task_model(Path("models") / model, task)
     settings = config.load_section(TrainSettings).for_prompt(task_model.prompt)
-    model_settings, tokenizer = task_model.local_settings, task_model.load_tokenizer()
+    tokenizer = task_model.load_tokenizer()
     tables = [
         read_table(Path(path), "pivot", labelled=True)
         for path in (f"build/negatives/{task}.parquet", f"build/translate/{task}/validation.parquet")
@@ -41,15 +41,16 @@ def main(task: str, model: str) -> None:
     examples, validation = (LabelledRows(tokenizer.encode_table(table), table["label"].astype(int).tolist()) for table in tables)
     if message := limit_message(task, len(examples.rows), settings):
         click.echo(message, err=True)
-    source_record = (task_model.base / SOURCE_RECORD).read_text(encoding="utf-8")
-    run_id = fingerprint(Path(__file__), settings, model_settings, task_model.prompt, source_record, examples, validation)
+    training = fit_to_memory(TrainingRun(task_model.load_config(), task_model.local_settings, settings, examples.rows, validation.rows))
+    configuration = training.settings, training.model, task_model.prompt, task_model.source_record()
+    run_id = fingerprint(Path(__file__), *configuration, examples, validation)
     checkpoints = Checkpoints(Path(".scratch/train") / f"{model}-{task}-{run_id}")
     with (
         run.measure_run(Path("runs") / model / f"{task}_train.json") as report,
         record_curves(Path("plots") / model / f"{task}_training") as log,
     ):
-        adapted = loading.add_adapter(task_model.load_base(), model_settings, settings.seed)
-        history = Trainer(adapted, model_settings, examples, tokenizer.labels, settings, validation).train(checkpoints, log)
+        adapted = loading.add_adapter(task_model.load_base(), training.model, settings.seed)
+        history = Trainer(adapted, training.model, examples, tokenizer.labels, training.settings, validation).train(checkpoints, log)
         report |= {"rows": history.rows, "tokens": history.tokens, "steps": len(history.losses)}
     task_model.save_adapter(adapted)
     write_json(task_model.adapter / "training.json", asdict(history))

@@ -45,6 +45,7 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
     from babelcart.model import scoring
     from babelcart.model.task_model import read_task_model
     from babelcart.training import loop
+    from babelcart.training.memory import FreeMemory, TrainingRun
     from babelcart.weights.fetching import SOURCE_RECORD
 
     task_model, predict = read_task_model(folder, task), config.load_section(scoring.Predict)
@@ -64,10 +65,16 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
     rows = _encode(tables, tokenizer)
     local_plan = plan.make_plan(model_config, local, settings, predict, rows)
     machine = plan.this_machine(model_config, local, local_plan.train_cost.tokens)
-    click.echo("\n".join(plan.plan_lines(local_plan, [machine])))
+
+    def fitted(planned: plan.Plan, machine: plan.Machine) -> tuple[plan.Machine, plan.Plan]:
+        run = TrainingRun(model_config, planned.model, settings, rows.train, rows.validation)
+        fitting = run.fit(FreeMemory(machine.memory_bytes - machine.process_bytes, machine.allocator_factor))
+        return machine, planned if fitting is run else plan.make_plan(model_config, fitting.model, fitting.settings, predict, rows)
+
+    click.echo("\n".join(plan.plan_lines(local_plan, [fitted(local_plan, machine)])))
     if gpus:
         gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict, rows)
-        click.echo("\n".join(plan.plan_lines(gpu_plan, map(plan.gpu_machine, gpus))))
+        click.echo("\n".join(plan.plan_lines(gpu_plan, [fitted(gpu_plan, plan.gpu_machine(gpu)) for gpu in gpus])))
     other = replace(tokenizer, prompt=tokenizer.prompt.other_order())
     # Rows that are grouped by one of the fields are grouped by the first one of the other order.
     group_by: GroupBy = settings.group_by if settings.group_by in ("neighbours", "none") else "first_field"

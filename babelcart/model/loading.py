@@ -153,6 +153,20 @@ def refuse_pickles(folder: Path) -> None:
         raise UserError(f"{folder} holds no weights (*.safetensors); run `dvc repro`, or `dvc pull` to download them")
 
 
+def load_config(folder: Path) -> Any:
+    """Load the configuration of a base model, a ``transformers.PretrainedConfig``.
+
+    Raises
+    ------
+    UserError
+        If the folder contains no base model (see `base_source`), or its files cannot be read.
+    """
+    from transformers import AutoConfig
+
+    with readable_folder(folder):
+        return AutoConfig.from_pretrained(**base_source(folder))
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a base model.
 

@@ -9,8 +9,9 @@ from typing import Any
 from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.core.files import read_json, write_json
-from babelcart.model.loading import ModelSettings, for_this_machine, load_adapter, load_base, load_tokenizer, save_adapter
+from babelcart.model.loading import ModelSettings, for_this_machine, load_adapter, load_base, load_config, load_tokenizer, save_adapter
 from babelcart.model.prompts import Prompt, PromptTokenizer
+from babelcart.weights.fetching import SOURCE_RECORD
 
 # In the folder of an adapter: the prompt that it was trained with.
 PROMPT_RECORD = "prompt.json"
@@ -40,6 +41,14 @@ class TaskModel:
     def local_settings(self) -> ModelSettings:
         """The settings with the dtype that is used on this machine (see `babelcart.model.loading.for_this_machine`)."""
         return for_this_machine(self.settings)
+
+    def source_record(self) -> str:
+        """Return the text of base.json, which names the source and the hashes of the base model."""
+        return (self.base / SOURCE_RECORD).read_text(encoding="utf-8")
+
+    def load_config(self) -> Any:
+        """Load the configuration of the base model."""
+        return load_config(self.base)
 
     def load_tokenizer(self) -> PromptTokenizer:
         """Load the tokenizer of the base model and combine it with the prompt."""

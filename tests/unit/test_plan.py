@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from babelcart import cost, plan
 from babelcart.core import config
-from babelcart.model import loading, prefix_cache, prompts, scoring
+from babelcart.model import loading, prefix_cache, prompts, scoring, workload
 from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow, pack_rows
 from tests.support.project import Project, run, run_to
@@ -50,26 +51,41 @@ def saved_bytes(model: torch.nn.Module) -> Iterator[dict[int, int]]:
         yield saved
 
 
+def resized(folder: Path, target: Path, layers: int, hidden_size: int) -> Path:
+    """Write a base model of another depth and width to a folder."""
+    shutil.copytree(folder, target)
+    model_config = plan.read_config(folder, plain())
+    model_config.num_hidden_layers, model_config.hidden_size, model_config.intermediate_size = layers, hidden_size, 3 * hidden_size
+    model_config.layer_types = (model_config.layer_types * layers)[:layers]
+    AutoModelForCausalLM.from_config(model_config).save_pretrained(target)
+    return target
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_two_and_three_layers_predict_the_cost_of_the_complete_model(folder: Path, checkpointing: bool) -> None:
-    model_settings, pack = plain(gradient_checkpointing=checkpointing), encoded_rows(folder)
-    model_config = plan.read_config(folder, model_settings)
-    model_config.num_hidden_layers = 8
-    model_config.layer_types = (model_config.layer_types * 3)[:8]
-    base = AutoModelForCausalLM.from_config(model_config)
-    base.requires_grad_(False)
-    adapted = loading.add_adapter(base, model_settings, 0)
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize(("layers", "hidden_size"), [(5, 64), (9, 192)])
+def test_two_and_three_layers_predict_the_cost_of_the_complete_model(
+    folder: Path, tmp_path: Path, layers: int, hidden_size: int, quantization: str, checkpointing: bool
+) -> None:
+    """The plan counts on a device without data; here the same operations run on the loaded model, in NF4 with bitsandbytes.
+
+    On a CPU, the pack needs most memory in attention, when no weight is dequantised.
+    """
+    base = resized(folder, tmp_path / "base", layers, hidden_size)
+    model_settings, pack = plain(gradient_checkpointing=checkpointing, quantization=quantization, dtype="bfloat16"), encoded_rows(folder)
+    model_config = plan.read_config(base, model_settings)
+    adapted = loading.add_adapter(loading.load_base(base, model_settings), model_settings, 0)
+    predicted_model = cost.ModelCost(model_config, model_settings)
     for train in (True, False):
-        predicted = cost.pack_cost(model_config, model_settings, [pack], train)
-        measured = cost.measure_pack(adapted, pack, train)
-        assert predicted.peak_bytes == pytest.approx(measured.peak_bytes, rel=0.2)
+        predicted, measured = predicted_model.pack([pack], train), cost.measure_pack(adapted, pack, train)
+        assert predicted.peak_bytes == pytest.approx(measured.peak_bytes, rel=0.1)
         assert predicted.flops == pytest.approx(measured.flops, rel=0.02)
         assert predicted.tokens == measured.tokens == pack_rows(pack).input_ids.shape[1]
     if not checkpointing:
         adapted.train()
         with saved_bytes(adapted) as saved:
             loading.label_logits(adapted, pack_rows(pack), prompts.LabelTokens(0, 1)).sum().backward()
-        assert 0.75 < sum(saved.values()) / cost.pack_cost(model_config, model_settings, [pack], train=True).peak_bytes < 1
+        assert 0.7 < sum(saved.values()) / predicted_model.pack([pack], train=True).peak_bytes < 1
 
 
 def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
@@ -84,7 +100,7 @@ def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
     packs = [[split[row_index] for row_index in pack] for split in splits for pack in scoring_packs(split, 60)]
     assert (planned.predict.rows, planned.predict.packs) == (len(rows) + 3, len(packs))
     assert planned.predict.tokens == sum(pack_rows(pack).input_ids.shape[1] for pack in packs)
-    assert planned.validation_tokens == len(history.evaluations) * plan.scoring_workload([rows], predict).tokens
+    assert planned.validation_tokens == len(history.evaluations) * workload.scoring_workload([rows], predict).tokens
 
 
 def test_planned_tokens_and_memory_of_a_prefix_cache_are_those_of_the_run(folder: Path) -> None:
@@ -92,7 +108,7 @@ def test_planned_tokens_and_memory_of_a_prefix_cache_are_those_of_the_run(folder
     model, predict, computed = loading.load_base(folder, plain()), scoring.Predict(max_tokens=1000, chunk_rows=4), []
     model_config = plan.read_config(folder, plain())
     planned = plan.make_plan(model_config, plain(), SETTINGS, predict, plan.PlannedRows(rows, rows, [rows], rows))
-    without = plan.scoring_workload([rows], predict)
+    without = workload.scoring_workload([rows], predict)
     embed = model.get_decoder().embed_tokens
     embed.register_forward_hook(lambda module, inputs, output: computed.append(inputs[0].shape[1]))
     scoring.score(model, rows, prompts.LabelTokens(0, 1), predict)
@@ -107,29 +123,17 @@ def test_parameters_are_counted_as_they_are_stored(folder: Path) -> None:
     adapted = loading.add_adapter(loading.load_base(folder, model_settings), model_settings, 0)
     base = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
     model_config = plan.read_config(folder, model_settings)
-    parameters = cost.count_parameters(model_config, model_settings)
+    parameters = cost.ModelCost(model_config, model_settings).parameters
     assert parameters.base_bytes(model_settings) == sum(parameter.nbytes for parameter in base)
     assert parameters.adapter == sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     quantised = plain(quantization="nf4")
     assert parameters.base_bytes(quantised) == parameters.other * 4 + parameters.linear * 4.127 / 8
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_a_pack_needs_the_memory_that_is_counted_with_real_layers(folder: Path, quantization: str) -> None:
-    """The plan counts on a device without data; here the same operations run on the loaded model, quantised by bitsandbytes."""
-    model_settings = plain(quantization=quantization, dtype="bfloat16")
-    adapted = loading.add_adapter(loading.load_base(folder, model_settings), model_settings, 0)
-    pack = encoded_rows(folder)
-    planned = cost.measure_pack(cost._meta_model(plan.read_config(folder, model_settings), model_settings), pack, train=True)
-    counted = cost.measure_pack(adapted, pack, train=True)
-    dequantised = cost.count_parameters(plan.read_config(folder, model_settings), model_settings).largest_linear * 2
-    assert planned.peak_bytes + (dequantised if quantization == "nf4" else 0) == pytest.approx(counted.peak_bytes, rel=0.1)
-
-
 @pytest.mark.parametrize(("name", "billions"), [("gemma3-12b", 12.19), ("qwen25-14b", 14.77)])
 def test_published_shapes_have_the_published_number_of_parameters(project: Project, name: str, billions: float) -> None:
     model_settings = config.load_section(loading.ModelSettings, name)
-    parameters = cost.count_parameters(plan.read_config(Path("models") / name / "base", model_settings), model_settings)
+    parameters = cost.ModelCost(plan.read_config(Path("models") / name / "base", model_settings), model_settings).parameters
     assert (parameters.linear + parameters.other) / 1e9 == pytest.approx(billions, abs=0.005)
 
 
@@ -144,7 +148,7 @@ def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
     printed = run("plan", "--task", "qc", "--gpu", "h100").output
     assert "qc, tiny\n" in printed
     assert f"train    {2 * len(pd.read_parquet('build/negatives/qc.parquet'))} rows" in printed
-    assert "h100, 80 GiB: train 1.0 GiB, 0.0 min" in printed
+    assert "h100, 79.1 GiB: train 1.0 GiB, 0.0 min" in printed
     assert "this machine (" in printed
     assert "DOES NOT FIT" not in printed
     figures = r"train [\d.]+ \([\d,.]+ rows/s, [\d.]+ GiB\), predict [\d.]+ \([^)]+\), one query with all candidates [\d.]+"
@@ -157,12 +161,16 @@ def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
 def test_a_model_that_does_not_fit_is_reported() -> None:
     model_settings = plain()
     parameters = cost.ParameterCounts(linear=10**10, largest_linear=10**8, other=10**9, adapter=10**7)
-    workload = plan.Workload(10, 2, 1000, 2000, ())
+    packs = workload.Workload(10, 2, 1000, 2000, ())
     pack_cost = cost.PackCost(peak_bytes=5 * plan.GIB, flops=1e15, calls=1000, tokens=500)
-    unquantised = plan.Plan(model_settings, parameters, 1, workload, workload, workload, 0, pack_cost, pack_cost, 100)
-    lines = plan.plan_lines(unquantised, [plan.gpu_machine("l4"), plan.gpu_machine("h200")])
+    unquantised = plan.Plan(model_settings, 4096, parameters, 1, packs, packs, packs, 0, pack_cost, pack_cost, 100)
+    lines = plan.plan_lines(unquantised, [(plan.gpu_machine(gpu), unquantised) for gpu in ("l4", "h200")])
     assert "DOES NOT FIT" in lines[-2]
     assert "quantization: nf4" in lines[-2]
     assert "DOES NOT FIT" not in lines[-1]
     quantised = dataclasses.replace(unquantised, model=dataclasses.replace(model_settings, quantization="nf4"))
-    assert "DOES NOT FIT" not in plan.plan_lines(quantised, [plan.gpu_machine("l4")])[-1]
+    (line,) = plan.plan_lines(quantised, [(plan.gpu_machine("l4"), quantised)])[3:]
+    assert "DOES NOT FIT" not in line
+    smaller = dataclasses.replace(quantised, max_tokens=500)
+    (line,) = plan.plan_lines(quantised, [(plan.gpu_machine("l4"), smaller)])[3:]
+    assert line.endswith("; to fit, train divides steps into packs of 500 tokens, without gradient checkpointing")

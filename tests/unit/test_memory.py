@@ -1,0 +1,77 @@
+"""Training chooses its token budget and gradient checkpointing from the memory that is free."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from babelcart import cost, plan
+from babelcart.core import config
+from babelcart.model import loading
+from babelcart.model.packing import TokenRow
+from babelcart.training.loop import TrainSettings
+from babelcart.training.memory import FreeMemory, TrainingRun, available_bytes
+from tests.support.project import Project
+from tests.support.tiny import token_row
+
+GIB = 2**30
+# Rows of 130 tokens that share their first 10. 32 of them make a step of 3,850 tokens, about the longest pack of the shipped settings.
+LONG_ROWS = [token_row(tuple(range(10)), tuple(range(1000 * index, 1000 * index + 120))) for index in range(1, 129)]
+
+
+def long_run(model_name: str, rows: list[TokenRow] = LONG_ROWS) -> TrainingRun:
+    """A run with the shipped settings on a model whose weights are not needed."""
+    model = config.load_section(loading.ModelSettings, model_name)
+    settings = dataclasses.replace(config.load_section(TrainSettings), group_by="query")
+    return TrainingRun(plan.read_config(Path("models") / model_name / "base", model), model, settings, rows, rows[:40])
+
+
+def counted_bytes(run: TrainingRun) -> float:
+    """Memory of the model, the optimizer and the largest pack."""
+    from babelcart.model.workload import training_workload
+    from babelcart.training.steps import step_order
+
+    model_cost = cost.ModelCost(run.config, run.model)
+    packs = training_workload(run.rows, step_order(run.rows, run.settings), run.settings.max_tokens).largest_packs
+    return model_cost.parameters.training_bytes(run.model) + model_cost.pack(packs, train=True).peak_bytes
+
+
+@pytest.mark.parametrize("name", ["gemma3-12b", "qwen25-14b"])
+def test_the_longest_packs_of_the_large_models_are_fitted_to_24_gb(project: Project, name: str) -> None:
+    run = long_run(name)
+    assert counted_bytes(run) > 24 * GIB
+    fitting = run.fit(FreeMemory(22.0 * GIB, 1.0))  # of an L4
+    assert fitting.settings.max_tokens < run.settings.max_tokens or fitting.model.gradient_checkpointing
+    assert counted_bytes(fitting) <= 21.5 * GIB
+    assert run.fit(FreeMemory(79.0 * GIB, 1.0)) is run
+
+
+def test_the_run_with_the_fewest_operations_is_chosen(project: Project) -> None:
+    run = long_run("gemma3-12b")
+    roomy, tight = (run.fit(FreeMemory(gib * GIB, 1.0)) for gib in (26.0, 13.0))
+    assert (roomy.model.gradient_checkpointing, tight.model.gradient_checkpointing) == (False, True)
+    assert tight.settings.max_tokens > 1000
+    assert run.fit(FreeMemory(1.0 * GIB, 1.0)) is run  # nothing fits
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, math.inf),
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    7000 kB\n"}, 7_168_000),
+        (
+            {"proc/meminfo": "MemAvailable: 7000 kB\n", "sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/memory.current": "5\n"},
+            7_168_000,
+        ),
+        ({"proc/meminfo": "MemAvailable: 7000 kB\n", "sys/fs/cgroup/memory.max": "900\n", "sys/fs/cgroup/memory.current": "500\n"}, 400),
+    ],
+)
+def test_free_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path, files: dict[str, str], expected: float) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert available_bytes(tmp_path) == expected
