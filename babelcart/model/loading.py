@@ -13,6 +13,7 @@ from babelcart.core.files import read_json
 from babelcart.core.tasks import TASKS
 from babelcart.model.packing import Pack
 from babelcart.model.prompts import Prompt
+from babelcart.model.quantized import is_intact, keep, kept_folder
 from babelcart.weights.fetching import SOURCE_RECORD, SOURCE_RECORD_SHAPE, Weights
 from babelcart.weights.hub import cached_folder
 from babelcart.weights.quiet import silence_libraries
@@ -185,6 +186,8 @@ def load_tokenizer(folder: Path) -> Any:
 def load_base(folder: Path, settings: ModelSettings, on_cpu: bool = False) -> Any:
     """Load a base model onto the GPU if one is available, in the dtype and quantization of `settings`.
 
+    The NF4 form of a model from the hub is kept in ``.scratch`` and loaded from there the next time (`babelcart.model.quantized`).
+
     Parameters
     ----------
     folder : pathlib.Path
@@ -211,8 +214,13 @@ def load_base(folder: Path, settings: ModelSettings, on_cpu: bool = False) -> An
     source, dtype = base_source(folder), getattr(torch, settings.dtype)
     if source["pretrained_model_name_or_path"] == str(folder):
         refuse_pickles(folder)
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": "cpu" if on_cpu else device()}}
-    if settings.quantization == "nf4":
+    device_name = "cpu" if on_cpu else device()
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device_name}}
+    kept = _kept_folder(folder, settings, device_name)
+    is_kept = kept is not None and is_intact(kept)
+    if is_kept:
+        source["pretrained_model_name_or_path"] = str(kept)
+    elif settings.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
@@ -227,7 +235,17 @@ def load_base(folder: Path, settings: ModelSettings, on_cpu: bool = False) -> An
             # gradient, and the model cannot be trained afterwards.
             if hasattr(module, "support_avx512bf16_for_cpu"):
                 module.support_avx512bf16_for_cpu = False
+    if kept and not is_kept:
+        keep(base, kept)
     return base
+
+
+def _kept_folder(folder: Path, settings: ModelSettings, device_name: str) -> Path | None:
+    """Return the folder in which the NF4 form of a base model from the hub is kept; None for other models."""
+    record = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
+    if settings.quantization != "nf4" or "repo" not in record:
+        return None
+    return kept_folder(folder.parent.name, record, settings.dtype, device_name)
 
 
 def _count_parameters(source: dict[str, Any]) -> int:
@@ -259,7 +277,7 @@ def add_adapter(base: Any, settings: ModelSettings, seed: int) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    targets = text_linears(base)
+    targets, excluded = adapter_targets(base)
     torch.manual_seed(seed)  # get_peft_model draws the initial weights
     config = LoraConfig(
         r=settings.r,
@@ -268,6 +286,7 @@ def add_adapter(base: Any, settings: ModelSettings, seed: int) -> Any:
         use_rslora=settings.use_rslora,
         use_dora=settings.use_dora,
         target_modules=targets,
+        exclude_modules=excluded,
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
@@ -320,6 +339,23 @@ def text_linears(base: Any) -> list[str]:
 
     decoder_modules = {id(module) for module in base.get_decoder().modules()}
     return sorted(name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear) and id(module) in decoder_modules)
+
+
+def adapter_targets(base: Any) -> tuple[list[str], str | None]:
+    """Return `target_modules` and `exclude_modules` of ``peft.LoraConfig`` for the layers of `text_linears`.
+
+    The targets are the last parts of the names, such as ``q_proj``, which are the same in other programs that load the adapter. Modules
+    outside of the text decoder with such names, as in a vision tower, are excluded by a regular expression for the full name.
+    """
+    names = set(text_linears(base))
+    targets = sorted({name.rpartition(".")[2] for name in names})
+    parents = {name[:end] for name in names for end, letter in enumerate(name) if letter == "."}
+    towers = set()
+    for name, _ in base.named_modules():
+        if name.rpartition(".")[2] in targets and name not in names:
+            parts = name.split(".")
+            towers.add(next(part for depth, part in enumerate(parts) if ".".join(parts[: depth + 1]) not in parents))
+    return targets, rf"(.*\.)?({'|'.join(sorted(towers))})\..*" if towers else None
 
 
 def text_decoder(model: Any) -> Any:

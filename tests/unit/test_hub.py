@@ -8,17 +8,21 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
+from transformers import AutoModelForCausalLM
 
 from babelcart.core.errors import UserError
-from babelcart.model import loading
+from babelcart.model import loading, prompts, quantized, scoring
+from babelcart.model.prompts import RowTexts
 from babelcart.model.task_model import read_task_model
 from babelcart.weights import hub
 from tests.support import hub_server
 from tests.support.hub_server import Hub
 from tests.support.project import Project, run, run_to
+from tests.support.tiny import plain
 
 # The blocks of params.yaml with the architecture of their published models.
 MODELS = {"gemma3-12b": "gemma3", "qwen25-14b": "qwen2"}
@@ -127,3 +131,49 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Hub, name: str)
     assert "is damaged" in output
     run("base", "--model", name)
     assert weight_files()[0].read_bytes() == content
+
+
+def test_a_model_is_quantised_once(server: Hub, name: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("base", "--model", name)
+    task_model = read_task_model(Path("models") / name, "qc")
+    rows = task_model.load_tokenizer().encode_many([RowTexts("de", f"abendkleid {number}", "dresses") for number in range(5)])
+    labels = prompts.LabelTokens(5, 6)
+    expected = scoring.score(task_model.load_base(), rows, labels, scoring.Predict())
+    (kept,) = quantized.KEPT.iterdir()
+    blobs = {blob: blob.resolve().read_bytes() for blob in weight_files()}
+    for blob, content in blobs.items():
+        blob.resolve().write_bytes(bytes(len(content)))  # not read any more
+    assert scoring.score(task_model.load_base(), rows, labels, scoring.Predict()).tobytes() == expected.tobytes()
+    for blob, content in blobs.items():
+        blob.resolve().write_bytes(content)
+    weights = next(kept.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    assert scoring.score(task_model.load_base(), rows, labels, scoring.Predict()).tobytes() == expected.tobytes()
+    assert quantized.is_intact(kept)
+    monkeypatch.setattr(quantized, "version", lambda library: "another")
+    task_model.load_base()
+    assert len(list(quantized.KEPT.iterdir())) == 1
+    assert not kept.exists()
+
+
+def test_a_full_disk_leaves_no_part_of_a_quantised_model(
+    server: Hub, name: str, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("base", "--model", name)
+    task_model = read_task_model(Path("models") / name, "qc")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**12, free=1000))
+    task_model.load_base()
+    assert not list(quantized.KEPT.iterdir())
+    assert "would fill the disk" in capsys.readouterr().err
+
+
+def test_the_adapter_covers_the_text_decoder_and_is_named_for_any_program(stand_in: Path) -> None:
+    base = AutoModelForCausalLM.from_pretrained(stand_in)
+    names = set(loading.text_linears(base))
+    adapted = loading.add_adapter(base, plain(), 0)
+    config = adapted.peft_config["default"]
+    assert sorted(config.target_modules) == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    layers = {module_name.removesuffix(".lora_A") for module_name, _ in adapted.named_modules() if module_name.endswith(".lora_A")}
+    assert layers == {f"base_model.model.{linear}" for linear in names}
+    has_tower = any("vision_tower" in module_name for module_name, _ in base.named_modules())
+    assert bool(config.exclude_modules) == has_tower
