@@ -214,7 +214,6 @@ class Bench:
 
     def trainer(self, settings: loop.TrainSettings) -> loop.Trainer:
         """Return a new trainer of the model."""
-        settings = settings.for_prompt(config.load("prompts.qc", prompts.Prompt))
         return loop.Trainer(self.model, self.model_settings, self.examples, self.answers, settings)
 
     def largest_step(self) -> None:

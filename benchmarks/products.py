@@ -107,9 +107,7 @@ def main(data: Path, task: str, rows: int, rounds: int) -> None:
     encoded = tokenizer.encode_table(table)
     model = loading.add_adapter(loading.load_base(BASE, settings), settings, 0)
     examples = loop.LabelledRows(encoded, table["label"].astype(int).tolist())
-    trainer = loop.Trainer(
-        model, settings, examples, tokenizer.labels, config.load_section(loop.TrainSettings).for_prompt(tokenizer.prompt)
-    )
+    trainer = loop.Trainer(model, settings, examples, tokenizer.labels, config.load_section(loop.TrainSettings))
     step = max(trainer.steps[: len(trainer.steps) - 1], key=len)
     step_tokens = sum(packing.trie_tokens([encoded[index] for index in part]) for part in batching.step_packs(step, encoded, 4096))
     predict = scoring.Predict()

@@ -50,7 +50,7 @@ from sides import BASE, OURS, System
 from babelcart.core.tasks import TASKS
 
 if TYPE_CHECKING:
-    from babelcart.model.prompts import Prompt
+    pass
 
 BATCH = 32
 RATE = 5e-4
@@ -154,13 +154,12 @@ def measured(ends: Sequence[float], steps: Sequence[int]) -> Figures:
     }
 
 
-def our_settings(prompt: Prompt, work: Work) -> Any:
+def our_settings(work: Work) -> Any:
     """Babelcart's settings, equal to those of the peers."""
     from babelcart.training import loop
 
     max_rows, seed = BATCH * work.steps or None, work.seed
-    settings = loop.TrainSettings(batch_size=BATCH, max_rows=max_rows, learning_rate=RATE, warmup_ratio=WARMUP, seed=seed)
-    return settings.for_prompt(prompt)
+    return loop.TrainSettings(batch_size=BATCH, max_rows=max_rows, learning_rate=RATE, warmup_ratio=WARMUP, seed=seed)
 
 
 def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
@@ -171,7 +170,7 @@ def babelcart(work: Work, settings: dict[str, Any]) -> Figures:
 
     model_settings, tokenizer, train, held_out = work.load()
     model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, work.seed)
-    train_settings, rows = our_settings(tokenizer.prompt, work), tokenizer.encode_table(train)
+    train_settings, rows = our_settings(work), tokenizer.encode_table(train)
     ends = [time.time()]
     data = loop.LabelledRows(rows, labels(train))
     trainer = loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings)
@@ -347,7 +346,7 @@ def profile(work: Work) -> None:
 
     model_settings, tokenizer, train, _ = work.load()
     model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, 0)
-    data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(tokenizer.prompt, work)
+    data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(work)
     loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()  # warm up
     with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
         loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()

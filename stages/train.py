@@ -32,7 +32,7 @@ def main(task: str, model: str) -> None:
     from babelcart.training.steps import limit_message
 
     task_model = read_task_model(Path("models") / model, task)
-    settings = config.load_section(TrainSettings).for_prompt(task_model.prompt)
+    settings = config.load_section(TrainSettings)
     tokenizer = task_model.load_tokenizer()
     tables = [
         read_table(Path(path), "pivot", labelled=True)

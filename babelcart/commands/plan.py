@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Its tokenizer is used for models that are not downloaded. All Gemma-3 models share it; for other models, token counts are estimates.
 SUBSTITUTE_MODEL = "gemma3-270m"
+# Rows that are grouped by one field are grouped by the other one when it is first in the prompt.
+OTHER_GROUPS: dict[GroupBy, GroupBy] = {"query": "candidate", "candidate": "query"}
 
 
 @cli.command
@@ -49,7 +51,7 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
     from babelcart.weights.fetching import SOURCE_RECORD
 
     task_model, predict = read_task_model(folder, task), config.load_section(scoring.Predict)
-    settings = config.load_section(loop.TrainSettings).for_prompt(task_model.prompt)
+    settings = config.load_section(loop.TrainSettings)
     model_config = plan.read_config(task_model.base, task_model.settings)
     note = ""
     if (task_model.base / SOURCE_RECORD).exists():
@@ -76,9 +78,7 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
         gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict, rows)
         click.echo("\n".join(plan.plan_lines(gpu_plan, [fitted(gpu_plan, plan.gpu_machine(gpu)) for gpu in gpus])))
     other = replace(tokenizer, prompt=tokenizer.prompt.other_order())
-    # Rows that are grouped by one of the fields are grouped by the first one of the other order.
-    group_by: GroupBy = settings.group_by if settings.group_by in ("neighbours", "none") else "first_field"
-    other_settings = replace(settings, group_by=group_by).for_prompt(other.prompt)
+    other_settings = replace(settings, group_by=OTHER_GROUPS.get(settings.group_by, settings.group_by))
     other_plan = plan.make_plan(model_config, local, other_settings, predict, _encode(tables, other))
     plans = {_order(tokenizer): local_plan, _order(other): other_plan}
     click.echo("\n".join(plan.order_lines(plans, machine, (settings.group_by, other_settings.group_by))))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from babelcart.core.config import bounded
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from babelcart.model.loading import ModelSettings
-    from babelcart.model.prompts import LabelTokens, Prompt
+    from babelcart.model.prompts import LabelTokens
     from babelcart.training.checkpoints import Checkpoints
     from babelcart.training.curves import Log
 
@@ -39,7 +39,7 @@ class TrainSettings:
     epochs: float = bounded(0, 1000, default=1.0)
     max_rows: int | None = bounded(1, 2**53, default=None)
     batch_size: int = bounded(1, 65536, default=32)
-    group_by: GroupBy = "first_field"
+    group_by: GroupBy = "neighbours"
     learning_rate: float = bounded(0, 1, default=3e-4)
     lr_scheduler_type: Schedule = "linear"
     warmup_ratio: float = bounded(0, 1, default=0.05)
@@ -56,12 +56,6 @@ class TrainSettings:
     max_tokens: int = bounded(1, 2**31, default=4096)
     cuda_graphs: bool = True
     seed: int = bounded(0, 2**63 - 1, default=0)
-
-    def for_prompt(self, prompt: Prompt) -> TrainSettings:
-        """Return the settings with `group_by` set to ``query`` or ``candidate``, whichever is first in the prompt, for ``first_field``."""
-        if self.group_by != "first_field":
-            return self
-        return replace(self, group_by="query" if prompt.query_first() else "candidate")
 
 
 @dataclass(frozen=True)

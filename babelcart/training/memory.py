@@ -88,7 +88,6 @@ class TrainingRun:
         Configuration of the base model.
     model : ModelSettings
     settings : TrainSettings
-        `group_by` is not ``first_field``.
     rows, validation : sequence of TokenRow
         Rows to train on and validation rows.
     """

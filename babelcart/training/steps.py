@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from babelcart.training.loop import TrainSettings
 
-GroupBy = Literal["first_field", "query", "candidate", "neighbours", "none"]
+GroupBy = Literal["neighbours", "query", "candidate", "none"]
 # A group fills at most a quarter of a step. A step with the rows of one query or category only would learn worse (docs/training.md).
 GROUPS_PER_STEP = 4
 
@@ -36,12 +36,12 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
 
     Groups of rows are shuffled in each epoch, and the rows of a group belong to the same step, in which they share tokens. A group has at
     most a quarter of `batch_size` rows. `max_rows` and a fractional `epochs` end the last epoch early. The order depends only on the rows
-    and on these settings. `group_by` is one of the following; `TrainSettings.for_prompt` replaces ``first_field`` by one of the first two:
+    and on these settings. `group_by` is one of the following:
 
+    * ``neighbours``: rows that follow each other when rows are sorted by their tokens, such as the rows of a query, or those of a category
+      and of its siblings. The limits of the groups change in each epoch.
     * ``query``: rows of a query. If there are more than fit into a group, they are divided anew in each epoch.
     * ``candidate``: rows of a candidate, in the same way.
-    * ``neighbours``: rows that follow each other when rows are sorted by their tokens, such as the rows of a category and of its siblings.
-      The limits of the groups change in each epoch.
     * ``none``: single rows.
 
     Parameters
@@ -55,11 +55,6 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
     ------
     list of int
         Row indices of one step.
-
-    Raises
-    ------
-    ValueError
-        If `group_by` is ``first_field``.
     """
     import numpy as np
 
@@ -87,8 +82,6 @@ def step_order(rows: Sequence[TokenRow], settings: TrainSettings) -> Iterator[li
 
 def _epochs(rows: Sequence[TokenRow], settings: TrainSettings, generator: np.random.Generator) -> Iterator[list[list[int]]]:
     """Yield the groups of rows of one epoch after another, without end."""
-    if settings.group_by == "first_field":
-        raise ValueError("group_by is first_field, which depends on the prompt; use the settings that TrainSettings.for_prompt returns")
     size = max(1, settings.batch_size // GROUPS_PER_STEP)
     if settings.group_by == "none":
         yield from itertools.repeat([[row_index] for row_index in range(len(rows))])

@@ -24,7 +24,6 @@ from babelcart.core.errors import UserError
 from babelcart.imports import imported_modules
 from babelcart.model import batching, loading, prompts, scoring
 from babelcart.model.packing import pack_rows, trie_tokens
-from babelcart.model.prompts import Prompt
 from babelcart.training import gradients, loop, optimizer
 from babelcart.training import steps as training_steps
 from babelcart.training.checkpoints import Checkpoints, fingerprint
@@ -294,15 +293,6 @@ def steps(settings: TrainSettings) -> list[list[int]]:
     return list(training_steps.step_order(rows, settings))
 
 
-@pytest.mark.parametrize("query_first", [True, False])
-def test_steps_follow_the_first_field_of_the_prompt(query_first: bool) -> None:
-    prompt = Prompt("{query}|{candidate}:" if query_first else "{candidate}|{query}:", " yes", " no")
-    assert TrainSettings().for_prompt(prompt).group_by == ("query" if query_first else "candidate")
-    assert TrainSettings(group_by="none").for_prompt(prompt).group_by == "none"
-    with pytest.raises(ValueError, match="for_prompt"):
-        steps(TrainSettings())
-
-
 @pytest.mark.parametrize("group_by", ["query", "candidate", "neighbours", "none"])
 def test_steps_use_every_row_once_an_epoch_and_keep_groups_together(group_by: training_steps.GroupBy) -> None:
     generator = random.Random(0)
@@ -324,7 +314,7 @@ def test_steps_use_every_row_once_an_epoch_and_keep_groups_together(group_by: tr
             assert len(set(numbers)) <= 2 * math.ceil(len(numbers) / 2 / 4), "rows of a group are in different steps"
 
 
-@pytest.mark.parametrize("group_by", ["query", "candidate"])
+@pytest.mark.parametrize("group_by", ["query", "candidate", "neighbours"])
 def test_a_frequent_query_or_candidate_does_not_fill_a_step(group_by: training_steps.GroupBy) -> None:
     rows = [token_row((number % 30,), (number % 30,)) for number in range(1200)]
     drawn = list(training_steps.step_order(rows, TrainSettings(batch_size=16, group_by=group_by)))
