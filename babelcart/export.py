@@ -9,17 +9,23 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from babelcart.core.config import load_section
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
 from babelcart.model.loading import base_source, check_adapter, load_adapter, load_base
+from babelcart.model.scoring import Predict, score
 from babelcart.weights.hub import LICENCE_FILES
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from babelcart.model.prompts import PromptTokenizer
     from babelcart.model.task_model import TaskModel
     from babelcart.scores.metrics import Decision
 
 # With this file, a program can build the same prompts as `predict` and apply the same threshold.
 CONTRACT = "babelcart.json"
+WORK_BYTES = 2**31  # of free memory on a GPU, for scoring beside the weights
 
 
 def licence_files(base: Path) -> Iterator[Path]:
@@ -35,7 +41,39 @@ def licence_files(base: Path) -> Iterator[Path]:
             yield path
 
 
-def export_model(task_model: TaskModel, out: Path, *, merge: bool, decision: Decision | None = None, card: Path | None = None) -> list[str]:
+def decide_again(merged: Any, tokenizer: PromptTokenizer, validation: pd.DataFrame) -> Decision:
+    """Choose the thresholds of a merged model.
+
+    An adapter that was trained on an NF4 base gives other probabilities when it is merged into the weights that were not quantised.
+
+    Parameters
+    ----------
+    merged : transformers.PreTrainedModel
+        On the CPU. It is moved to the GPU if there is one with enough free memory.
+    tokenizer : PromptTokenizer
+    validation : pandas.DataFrame
+        The labelled validation rows.
+    """
+    import torch
+
+    from babelcart.scores.metrics import Evaluate, decide
+
+    if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > merged.get_memory_footprint() + WORK_BYTES:
+        merged = merged.to("cuda")
+    rows = tokenizer.encode_table(validation)
+    probability = score(merged.eval(), rows, tokenizer.labels, load_section(Predict), "validation rows, merged model")
+    return decide(validation.assign(probability=probability), load_section(Evaluate))
+
+
+def export_model(
+    task_model: TaskModel,
+    out: Path,
+    *,
+    merge: bool,
+    decision: Decision | None = None,
+    card: Path | None = None,
+    validation: pd.DataFrame | None = None,
+) -> list[str]:
     """Write the adapter, or the base model with the adapter merged into its weights, to a new folder.
 
     The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the thresholds), the model card, and the
@@ -55,6 +93,8 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, decision: Dec
         Smallest p(relevant) that counts as "relevant", of the task and of languages, as chosen by the `evaluate` stage. Not rounded.
     card : pathlib.Path, optional
         The adapter's model card; written as ``README.md``, the name that the Hugging Face hub expects.
+    validation : pandas.DataFrame, optional
+        Labelled validation rows, on which the thresholds of the merged model are chosen anew (`decide_again`).
 
     Returns
     -------
@@ -79,8 +119,11 @@ def export_model(task_model: TaskModel, out: Path, *, merge: bool, decision: Dec
     if merge:
         # On the CPU: without quantization, a model that was trained in 4 bits may not fit into the memory of the GPU.
         base = load_base(task_model.base, replace(task_model.settings, quantization="none"), on_cpu=True)
-        load_adapter(base, task_model.adapter).merge_and_unload(safe_merge=True).save_pretrained(unfinished)
+        merged = load_adapter(base, task_model.adapter).merge_and_unload(safe_merge=True)
+        merged.save_pretrained(unfinished)
         tokenizer.tokenizer.save_pretrained(unfinished)
+        if validation is not None:
+            decision = decide_again(merged, tokenizer, validation)
     else:
         shutil.copytree(task_model.adapter, unfinished)
     licences = [shutil.copyfile(path, unfinished / path.name).name for path in licence_files(task_model.base)]

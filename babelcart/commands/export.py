@@ -13,6 +13,7 @@ import click
 from babelcart.commands import cli
 from babelcart.core.errors import printable
 from babelcart.core.files import read_json
+from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 
 
@@ -29,7 +30,11 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
     card = folder / f"{task}.md"
     decision = metrics.Decision.from_scores(read_json(scores, metrics.SCORES)) if scores.exists() else None
     task_model = read_task_model(folder, task)
-    licences = export.export_model(task_model, out, merge=merge, decision=decision, card=card if card.exists() else None)
+    validation = None
+    if merge and decision and task_model.settings.quantization != "none":
+        validation = read_table(Path(f"build/translate/{task}/validation.parquet"), "pivot", labelled=True)
+    existing_card = card if card.exists() else None
+    licences = export.export_model(task_model, out, merge=merge, decision=decision, card=existing_card, validation=validation)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {', '.join([export.CONTRACT, *licences])}")
     if not licences:
         licence = printable(task_model.settings.weights.licence)

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
+from sklearn.metrics import f1_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from babelcart.core.files import write_json
@@ -58,6 +60,23 @@ def test_the_adapter_and_the_merged_model_give_the_scores_of_predict(project: Pr
         assert contract["threshold"] == json.loads(Path("metrics/tiny/qc.json").read_text())["validation"]["threshold"]
         tokenizer = AutoTokenizer.from_pretrained("models/tiny/base" if folder == "adapter" else "out/merged")
         assert probabilities(model, contract, tokenizer, table) == pytest.approx(table["probability"].tolist(), abs=1e-5)
+
+
+def test_the_thresholds_of_a_merged_nf4_model_are_its_own(project: Project) -> None:
+    project.change(train={"learning_rate": 0.01})
+    weights = {"licence": "none", "random": "gemma3_text"}
+    project.change(models={"tiny": {"weights": weights, "dtype": "float32", "r": 8, "lora_alpha": 16, "quantization": "nf4"}})
+    run_to("evaluate")
+    run("export", "--task", "qc", "--model", "tiny", "--out", "out", "--merge")
+    contract = json.loads(Path("out/babelcart.json").read_text())
+    trained = json.loads(Path("metrics/tiny/qc.json").read_text())["validation"]["threshold"]
+    merged, tokenizer = AutoModelForCausalLM.from_pretrained("out").eval(), AutoTokenizer.from_pretrained("out")
+    validation = pd.read_parquet("build/translate/qc/validation.parquet")
+    probability = np.array(probabilities(merged, contract, tokenizer, validation))
+    label = validation["label"].to_numpy(int)
+    best_f1 = max(f1_score(label, probability >= threshold) for threshold in probability)
+    assert f1_score(label, probability >= contract["threshold"]) == best_f1
+    assert contract["threshold"] != trained
 
 
 def test_a_failed_export_writes_nothing_and_overwrites_nothing(project: Project) -> None:

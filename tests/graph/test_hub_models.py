@@ -1,0 +1,30 @@
+"""The complete pipeline with the models of the paper, in NF4, from a hub on loopback that serves tiny models under their names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.support import hub_server
+from tests.support.hub_server import Hub
+from tests.support.project import Graph, make_project
+
+
+@pytest.mark.parametrize(("name", "family"), [("gemma3-12b", "gemma3"), ("qwen25-14b", "qwen2")])
+def test_only_base_needs_the_hub(tmp_path: Path, name: str, family: str) -> None:
+    project = make_project(tmp_path / "project")
+    project.change(run=[name], tasks=["qc"], attack={"rows": 4}, train={"max_rows": 16}, evaluate={"bootstrap_draws": 0})
+    graph = Graph(project, real=True)
+    weights = YAML(typ="safe").load(graph.folder / "params.yaml")["models"][name]["weights"]
+    hub_server.write_stand_in(family, tmp_path / "stand-in")
+    with hub_server.serve(Hub(tmp_path / "stand-in", weights["repo"], weights["revision"])) as hub:
+        graph.environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+        graph("dvc", "repro", f"base@{name}")
+        assert hub.requests
+    ran = {stage.split("@")[0] for stage in graph.repro()}  # the hub does not answer any more
+    assert ran >= {"train", "predict", "attack", "evaluate", "resist", "card", "report"}
+    assert len(list((graph.folder / ".scratch/nf4").iterdir())) == 1
+    printed = graph("dvc", "status")
+    assert "up to date" in printed
