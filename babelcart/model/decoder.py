@@ -125,9 +125,9 @@ def _layer(layer: Any, hidden: Tensor, inputs: _Inputs, kind: _LayerKind, is_las
         # The other positions of this layer's output are never read.
         normed = layers.apply(input_norm, *norm_inputs)  # (C, hidden_size)
         key, value = linears(Identity(), (normed,), module.k_proj, module.v_proj)  # (C, K * D) each
-        (query,) = linears(Identity(), (normed.index_select(0, pack.last_index),), module.q_proj)  # (R, H * D)
+        (query,) = linears(Identity(), (layers.gather(normed, pack.last_index),), module.q_proj)  # (R, H * D)
         query = _rotate(query, query_norm, module.head_dim, cosine[pack.last_index], sine[pack.last_index])  # (R, H, D)
-        hidden = hidden.index_select(0, pack.last_index)  # (R, hidden_size)
+        hidden = layers.gather(hidden, pack.last_index)  # (R, hidden_size)
     else:
         projections = module.q_proj, module.k_proj, module.v_proj
         query, key, value = linears(input_norm, norm_inputs, *projections)  # (C, H * D), then (C, K * D) each

@@ -352,7 +352,7 @@ class Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (index,) = ctx.saved_tensors
         total = torch.zeros(ctx.rows, *gradient.shape[1:], dtype=torch.float32, device=gradient.device)
-        if gradient.is_cuda:
+        if runs_kernels(gradient):
             total.index_put_((index,), gradient.float(), accumulate=True)
         else:  # the same terms in the order of `index`, and faster
             total.index_add_(0, index, gradient.float())

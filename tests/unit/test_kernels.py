@@ -9,17 +9,42 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from babelcart.model import layers, loading, packing, prompts
 from babelcart.model.packing import pack_rows
-from babelcart.training import gradients
+from babelcart.training import gradients, optimizer
 from tests.support.imports import ROOT
 from tests.support.tiny import PROMPT, TEXTS, build, plain, token_row
 
 pytest.importorskip("triton")
+
+# Operators that may give other bits in the next run on a GPU: the list in the documentation of `torch.use_deterministic_algorithms`,
+# without those for images, speech and sparse tensors. The operators behind the backward passes of indexing are index_add and scatter_add.
+# index_put with accumulate sorts its indices on a GPU, without it equal indices would compete.
+NONDETERMINISTIC = {
+    "index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_", "scatter", "scatter_", "index_copy",
+    "index_copy_", "put_", "cumsum", "cumsum_", "histc", "bincount", "kthvalue", "median", "embedding_dense_backward", "_embedding_bag",
+    "resize_", "index_put_ without accumulate",
+}  # fmt: skip
+
+
+class OperatorNames(TorchDispatchMode):
+    """Record the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        accumulates = name != "index_put_" or (len(args) > 3 and args[3]) or (kwargs or {}).get("accumulate")
+        self.names.add(name if accumulates else f"{name} without accumulate")
+        return function(*args, **(kwargs or {}))
 
 
 def both(monkeypatch: pytest.MonkeyPatch, function: object, inputs: list[torch.Tensor | None], options: tuple[object, ...]) -> None:
@@ -123,9 +148,16 @@ def test_a_padded_pack_has_the_loss_and_gradient_of_the_pack(monkeypatch: pytest
             loss = float(worker.add(pack, target, step_rows=20))
         else:
             sizes = pack.input_ids.shape[1] + padding, len(target) + padding
-            loss = float(worker.padded_backward(gradients.padded_numbers(pack, target, 20, *sizes).to(worker.device), *sizes))
+            numbers = gradients.padded_numbers(pack, target, 20, *sizes).to(worker.device)
+            with OperatorNames() as called:
+                loss = float(worker.padded_backward(numbers, *sizes))
+            assert "index_put_" in called.names
+            assert not called.names & NONDETERMINISTIC
         trained = [parameter.grad.cpu() for parameter in model.parameters() if parameter.grad is not None]
         results.append([torch.tensor(loss), *trained])
     assert any(gradient.abs().max() > 0 for gradient in results[1][1:])
     for tensor, expected in zip(*results, strict=True):
         torch.testing.assert_close(tensor, expected, rtol=1e-3, atol=1e-6)
+    with OperatorNames() as called:
+        optimizer.MasterAdamW(model, 1e-3, 0.1, 2.0).step(1.0, max_grad_norm=1.0)
+    assert not called.names & NONDETERMINISTIC
