@@ -290,8 +290,8 @@ def add_adapter(base: Any, settings: ModelSettings, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     adapted = get_peft_model(base, config, autocast_adapter_dtype=False)
-    if settings.gradient_checkpointing:
-        adapted.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in text_decoder(adapted).layers:
+        layer.gradient_checkpointing = settings.gradient_checkpointing  # read by babelcart.model.decoder
     return adapted
 
 
