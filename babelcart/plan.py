@@ -1,6 +1,6 @@
 """Estimate tokens, memory and time of training and scoring before they run.
 
-Rows are divided into the steps and packs that `train` and `predict` compute, and the packs are counted. `babelcart.cost` counts
+Rows are divided into the steps and packs that `train` and `predict` compute, and the packs are counted. `babelcart.model.cost` counts
 the memory and operations of a pack. The constants below convert them to memory and time on a machine.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.cost import CPU_ALLOCATOR, ModelCost, PackCost, ParameterCounts, dtype_bytes
+from babelcart.model.cost import CPU_ALLOCATOR, ModelCost, PackCost, ParameterCounts, dtype_bytes
 from babelcart.model.packing import TokenRow
 from babelcart.model.prefix_cache import token_bytes
 from babelcart.model.workload import Workload, scoring_workload, training_workload

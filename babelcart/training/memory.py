@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.cost import CPU_ALLOCATOR, ModelCost
+from babelcart.model.cost import CPU_ALLOCATOR, ModelCost
 from babelcart.model.packing import TokenRow
 from babelcart.model.scoring import Predict
 from babelcart.model.workload import scoring_workload, training_workload
@@ -101,8 +101,8 @@ class TrainingRun:
     def fit(self, memory: FreeMemory) -> TrainingRun:
         """Lower `max_tokens`, and switch gradient checkpointing on, as far as the free memory requires.
 
-        The memory of the largest packs is counted by `babelcart.cost`. Smaller packs share fewer tokens, and checkpointing computes the
-        forward pass twice. The run with the fewest operations of those that fit is returned. The result changes by rounding at most.
+        The memory of the largest packs is counted by `babelcart.model.cost`. Smaller packs share fewer tokens, and checkpointing computes
+        the forward pass twice. The run with the fewest operations of those that fit is returned. The result changes by rounding at most.
         """
         fitting = self._with_largest_budget(memory)
         if fitting is self or self.model.gradient_checkpointing:

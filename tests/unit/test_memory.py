@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from babelcart import cost, plan
+from babelcart import plan
 from babelcart.core import config
-from babelcart.model import loading
+from babelcart.model import cost, loading
 from babelcart.model.packing import TokenRow
 from babelcart.training.loop import TrainSettings
 from babelcart.training.memory import FreeMemory, TrainingRun, available_bytes

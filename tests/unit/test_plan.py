@@ -14,9 +14,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from babelcart import cost, plan
+from babelcart import plan
 from babelcart.core import config
-from babelcart.model import loading, prefix_cache, prompts, scoring, workload
+from babelcart.model import cost, loading, prefix_cache, prompts, scoring, workload
 from babelcart.model.batching import scoring_packs
 from babelcart.model.packing import TokenRow, pack_rows
 from tests.support.project import Project, run, run_to
