@@ -67,15 +67,22 @@ def available_bytes(root: Path = Path("/")) -> float:
         Infinity on a system without ``/proc/meminfo``, such as macOS.
     """
     try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
+        machine = _numbers(root / "proc/meminfo")["MemAvailable:"] * 1024
     except OSError:
         return math.inf
-    available = next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), math.inf)
+    group = root / "sys/fs/cgroup"
     try:
-        limit, used = ((root / "sys/fs/cgroup" / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = _numbers(group / "memory.stat")["inactive_file"]  # given back when a process needs memory
     except OSError:
-        return available
-    return available if limit == "max" else min(available, float(limit) - float(used))
+        return machine
+    return machine if limit == "max" else min(machine, float(limit) - float(used) + cached)
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    """Read lines of a name and a number."""
+    fields = (line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return {name: float(number) for name, number, *_ in fields}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,8 @@ from tests.support.project import Project
 from tests.support.tiny import token_row
 
 GIB = 2**30
+MEMORY = "MemTotal:    9 kB\nMemAvailable:    7 kB\nHugePages_Total:       0\n"
+GROUP = tuple(f"sys/fs/cgroup/memory.{name}" for name in ("max", "current", "stat"))
 # Rows of 130 tokens that share their first 10. 32 of them make a step of 3,850 tokens, about the longest pack of the shipped settings.
 LONG_ROWS = [token_row(tuple(range(10)), tuple(range(1000 * index, 1000 * index + 120))) for index in range(1, 129)]
 
@@ -61,12 +63,9 @@ def test_the_run_with_the_fewest_operations_is_chosen(project: Project) -> None:
     ("files", "expected"),
     [
         ({}, math.inf),
-        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    7000 kB\n"}, 7_168_000),
-        (
-            {"proc/meminfo": "MemAvailable: 7000 kB\n", "sys/fs/cgroup/memory.max": "max\n", "sys/fs/cgroup/memory.current": "5\n"},
-            7_168_000,
-        ),
-        ({"proc/meminfo": "MemAvailable: 7000 kB\n", "sys/fs/cgroup/memory.max": "900\n", "sys/fs/cgroup/memory.current": "500\n"}, 400),
+        ({"proc/meminfo": MEMORY}, 7168),
+        ({"proc/meminfo": MEMORY, **dict.fromkeys(GROUP, "max\n"), "sys/fs/cgroup/memory.stat": "inactive_file 5\n"}, 7168),
+        ({"proc/meminfo": MEMORY, **dict(zip(GROUP, ("900\n", "500\n", "anon 100\ninactive_file 300\n"), strict=True))}, 700),
     ],
 )
 def test_free_memory_is_that_of_the_machine_or_of_the_container(tmp_path: Path, files: dict[str, str], expected: float) -> None:
