@@ -32,6 +32,7 @@ SCORE_SHARE = {"bfloat16": 0.5, "float32": 0.7}
 # packs. Measured on an H200 with benchmarks/gpu.py, Gemma-3 12B (docs/gpu.md).
 GPU_SHARE = 0.45
 CALL_SECONDS = 3.6e-6
+PUBLISHED_BYTES = 2  # bytes of a weight in the files on the hub, which are in bfloat16
 # GiB that CUDA itself and the gaps of its allocator take.
 CUDA_GIB = 1.0
 
@@ -363,7 +364,7 @@ def _validation_tokens(rows: Sequence[TokenRow], settings: TrainSettings, step_c
     return evaluations * scoring_workload([sample], Predict(max_tokens=settings.max_tokens)).tokens
 
 
-def plan_lines(plan: Plan, fitted: Iterable[tuple[Machine, Plan]]) -> list[str]:
+def plan_lines(plan: Plan, fitted: Iterable[tuple[Machine, Plan]], downloaded: bool = True) -> list[str]:
     """Format a plan as lines to print: the model, the workloads of `train` and `predict`, and an estimate for each machine.
 
     Parameters
@@ -372,12 +373,15 @@ def plan_lines(plan: Plan, fitted: Iterable[tuple[Machine, Plan]]) -> list[str]:
         The plan with the settings of params.yaml.
     fitted : iterable of tuple of Machine and Plan
         Each machine with the plan that is fitted to its memory (`babelcart.training.memory`).
+    downloaded : bool
+        Whether the base model has been downloaded.
     """
     train, predict, parameters = plan.train, plan.predict, plan.parameters
     precision = f"{plan.model.dtype}, linear layers in NF4" if plan.model.quantization == "nf4" else plan.model.dtype
+    weights = parameters.linear + parameters.other
+    download = "" if downloaded else f"; {weights * PUBLISHED_BYTES / 1e9:.1f} GB to download"
     lines = [
-        f"  model    {(parameters.linear + parameters.other) / 1e6:,.0f} M parameters in {precision}; "
-        f"adapter {parameters.adapter / 1e6:.1f} M",
+        f"  model    {weights / 1e6:,.0f} M parameters in {precision}; adapter {parameters.adapter / 1e6:.1f} M{download}",
         f"  train    {train.rows:,} rows, {train.tokens:,} tokens (each row padded: {train.padded_tokens:,}), {train.packs:,} packs in "
         f"{plan.steps:,} steps; {plan.validation_tokens:,} tokens of validation",
         f"  predict  {predict.rows:,} rows, {predict.tokens:,} tokens (each row padded: {predict.padded_tokens:,}), "

@@ -53,8 +53,8 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
     task_model, predict = read_task_model(folder, task), config.load_section(scoring.Predict)
     settings = config.load_section(loop.TrainSettings)
     model_config = plan.read_config(task_model.base, task_model.settings)
-    note = ""
-    if (task_model.base / SOURCE_RECORD).exists():
+    note, downloaded = "", (task_model.base / SOURCE_RECORD).exists()
+    if downloaded:
         tokenizer = task_model.load_tokenizer()
     else:
         tokenizer = replace(task_model, base=Path("models") / SUBSTITUTE_MODEL / "base").load_tokenizer()
@@ -73,10 +73,10 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
         fitting = run.fit(FreeMemory(machine.memory_bytes - machine.process_bytes, machine.allocator_factor))
         return machine, planned if fitting is run else plan.make_plan(model_config, fitting.model, fitting.settings, predict, rows)
 
-    click.echo("\n".join(plan.plan_lines(local_plan, [fitted(local_plan, machine)])))
+    click.echo("\n".join(plan.plan_lines(local_plan, [fitted(local_plan, machine)], downloaded)))
     if gpus:
         gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict, rows)
-        click.echo("\n".join(plan.plan_lines(gpu_plan, [fitted(gpu_plan, plan.gpu_machine(gpu)) for gpu in gpus])))
+        click.echo("\n".join(plan.plan_lines(gpu_plan, [fitted(gpu_plan, plan.gpu_machine(gpu)) for gpu in gpus], downloaded)))
     other = replace(tokenizer, prompt=tokenizer.prompt.other_order())
     other_settings = replace(settings, group_by=OTHER_GROUPS.get(settings.group_by, settings.group_by))
     other_plan = plan.make_plan(model_config, local, other_settings, predict, _encode(tables, other))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
+import shutil
+import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -39,19 +41,44 @@ def download_commit(repo: str, revision: str) -> dict[str, dict[str, Any]]:
     Raises
     ------
     UserError
-        If the download fails, a file differs from the one in the commit, or the repository has no safetensors.
+        If the disk is too small, the download fails, a file differs from the one in the commit, or the repository has no safetensors.
     """
     from huggingface_hub import snapshot_download
     from tqdm import tqdm
 
     try:
+        _check_disk(repo, revision)
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED)))
+    except UserError:
+        raise
     except Exception as error:  # the client raises a dozen types
         raise UserError(f"cannot download {repo} at {revision}: {_explanation(error, repo)}") from error
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and any(fnmatchcase(path.name, name) for name in DOWNLOADED)]
     if not any(path.suffix == ".safetensors" for path in paths):
         raise UserError(f"{repo} at {revision} has no safetensors; weights in pickles are not used, because they can run code")
     return {path.relative_to(folder).as_posix(): _verified(path, repo) for path in tqdm(paths, desc="verify", unit="file", disable=None)}
+
+
+def _check_disk(repo: str, revision: str) -> None:
+    """Print the size of the files that are not in the cache yet; raise UserError if they do not fit onto its disk."""
+    from huggingface_hub import constants, errors, snapshot_download
+    from tqdm import tqdm
+
+    try:
+        files = snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED), dry_run=True)
+    except errors.DryRunError:  # the hub cannot be reached; the files may all be in the cache
+        return
+    missing_bytes = sum(file.file_size for file in files if file.will_download)
+    cache = Path(constants.HF_HUB_CACHE)
+    disk = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    free_bytes = shutil.disk_usage(disk).free
+    if missing_bytes > free_bytes:
+        raise UserError(
+            f"{repo}: {missing_bytes / 1e9:.1f} GB are to be downloaded, and {free_bytes / 1e9:.1f} GB are free in {cache}; free some, or "
+            "set HF_HOME to a folder on a larger disk"
+        )
+    if missing_bytes:
+        tqdm.write(f"{repo}: downloading {missing_bytes / 1e9:.1f} GB to {cache}", file=sys.stderr)
 
 
 def _explanation(error: Exception, repo: str) -> str:

@@ -105,6 +105,14 @@ def test_a_full_disk_is_named() -> None:
     assert "no space is left in" in hub._explanation(OSError(errno.ENOSPC, "No space left on device"), "google/gemma-3-12b-it")
 
 
+def test_a_model_that_does_not_fit_onto_the_disk_is_not_downloaded(server: Hub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**12, free=1000))
+    output = run("base", "--model", name, fails=True).output
+    assert "0.0 GB are free" in output
+    assert "HF_HOME" in output
+    assert not list(Path("hub").rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize("damage", ["cache deleted", "file deleted", "file cut"])
 def test_a_missing_or_cut_file_names_the_stage_to_run(server: Hub, name: str, damage: str) -> None:
     run("base", "--model", name)
