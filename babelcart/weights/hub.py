@@ -53,10 +53,16 @@ def download_commit(repo: str, revision: str) -> dict[str, dict[str, Any]]:
         raise
     except Exception as error:  # the client raises a dozen types
         raise UserError(f"cannot download {repo} at {revision}: {_explanation(error, repo)}") from error
+    paths = model_files(folder, f"{repo} at {revision}")
+    return {path.relative_to(folder).as_posix(): _verified(path, repo) for path in tqdm(paths, desc="verify", unit="file", disable=None)}
+
+
+def model_files(folder: Path, source: str) -> list[Path]:
+    """Return the files of a model in a folder, sorted; raise UserError if no weights are among them. `source` names it in the message."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and any(fnmatchcase(path.name, name) for name in DOWNLOADED)]
     if not any(path.suffix == ".safetensors" for path in paths):
-        raise UserError(f"{repo} at {revision} has no safetensors; weights in pickles are not used, because they can run code")
-    return {path.relative_to(folder).as_posix(): _verified(path, repo) for path in tqdm(paths, desc="verify", unit="file", disable=None)}
+        raise UserError(f"{source} has no safetensors; weights in pickles are not used, because they can run code")
+    return paths
 
 
 def _check_disk(repo: str, revision: str) -> None:
@@ -123,13 +129,13 @@ def _verified(path: Path, repo: str) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest}
 
 
-def cached_folder(record: dict[str, Any], model: str) -> Path:
-    """Return the folder in the cache of the hub that holds the files of a record. Nothing is requested from the hub.
+def folder_of(record: dict[str, Any], model: str) -> Path:
+    """Return the folder that holds the files of a record: in the cache of the hub, from which nothing is requested, or a local folder.
 
     Parameters
     ----------
     record : dict
-        As the stage `base` writes it, with ``repo``, ``revision`` and ``files``.
+        As the stage `base` writes it, with ``files``, and with ``repo`` and ``revision`` or ``folder``.
     model : str
         Name of the model's block in params.yaml, for messages.
 
@@ -140,11 +146,15 @@ def cached_folder(record: dict[str, Any], model: str) -> Path:
     """
     from huggingface_hub import constants, snapshot_download
 
-    repo, revision, advice = record["repo"], record["revision"], f"run `python -m stages.base --model {model}`, which downloads it again"
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED), local_files_only=True))
-    except Exception as error:  # LocalEntryNotFoundError, IncompleteSnapshotError
-        raise UserError(f"{repo} at {revision} is not, or only in part, in the cache {constants.HF_HUB_CACHE}; {advice}") from error
+    advice = f"run `python -m stages.base --model {model}`, which "
+    if "folder" in record:
+        folder, advice = Path(record["folder"]), advice + "records it again"
+    else:
+        repo, revision, advice = record["repo"], record["revision"], advice + "downloads it again"
+        try:
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED), local_files_only=True))
+        except Exception as error:  # LocalEntryNotFoundError, IncompleteSnapshotError
+            raise UserError(f"{repo} at {revision} is not, or only in part, in the cache {constants.HF_HUB_CACHE}; {advice}") from error
     for name, file in record["files"].items():
         path = folder / name
         if not path.exists() or path.stat().st_size != file["bytes"]:

@@ -44,7 +44,7 @@ WRONG = [
     ("max_broken_rows: 0", "max_broken_rows: -1", "prepare.max_broken_rows is -1"),
     ("data:\n", "date:\n", "unknown key date"),
     ("      revision: 96b6f1eccf38110c56df3a15bffe176da04bfd80\n", "", "models.gemma3-12b.weights: revision is missing"),
-    ("      random: gemma3_text\n", "", "models.tiny.weights: needs exactly one of packages, repo, random"),
+    ("      random: gemma3_text\n", "", "models.tiny.weights: needs exactly one of packages, repo, folder, random"),
     ("    dtype: float32", "    dtype: float16", "models.tiny.dtype is 'float16'; accepted: one of 'float32', 'bfloat16'"),
     ("tasks:", "tasks: [", "is not YAML"),
     (SHIPPED, "- 1\n", "the file is"),

@@ -175,6 +175,24 @@ def test_a_full_disk_leaves_no_part_of_a_quantised_model(
     assert "would fill the disk" in capsys.readouterr().err
 
 
+def test_a_local_folder_is_a_source_too(name: str, stand_in: Path, project: Project) -> None:
+    shutil.copytree(stand_in, "weights")
+    block = {"weights": {"licence": "none", "folder": "weights"}, "dtype": "float32", "quantization": "nf4"}
+    project.change(models={name: block})
+    run("base", "--model", name)
+    record = json.loads(Path(f"models/{name}/base/base.json").read_text())
+    assert record["folder"] == "weights"
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(record["files"])
+    task_model = read_task_model(Path("models") / name, "qc")
+    assert task_model.load_base().get_decoder().layers
+    assert len(list(quantized.KEPT.iterdir())) == 1
+    Path("weights/model.safetensors").unlink()
+    with pytest.raises(UserError, match=rf"weights/model.safetensors is missing; run `python -m stages.base --model {name}`"):
+        task_model.load_base()
+    output = run("base", "--model", name, fails=True).output
+    assert "weights has no safetensors" in output
+
+
 def test_the_adapter_covers_the_text_decoder_and_is_named_for_any_program(stand_in: Path) -> None:
     base = AutoModelForCausalLM.from_pretrained(stand_in)
     names = set(loading.text_linears(base))
