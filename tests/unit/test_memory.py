@@ -51,6 +51,18 @@ def test_the_longest_packs_of_the_large_models_are_fitted_to_24_gb(project: Proj
     assert run.fit(FreeMemory(79.0 * GIB, 1.0)) is run
 
 
+@pytest.mark.parametrize(("name", "kilobytes", "checkpointed"), [("gemma3-12b", 150, 8), ("qwen25-14b", 118, 11)])
+def test_a_token_keeps_few_bytes_of_a_layer(project: Project, name: str, kilobytes: float, checkpointed: float) -> None:
+    run = long_run(name)
+    pack, text_config = list(run.rows[:8]), run.config.get_text_config()
+    for checkpointing, limit in ((False, kilobytes), (True, checkpointed)):
+        model, costs = dataclasses.replace(run.model, gradient_checkpointing=checkpointing), []
+        for layers in (4, 8):
+            text_config.num_hidden_layers = layers
+            costs.append(cost.ModelCost(run.config, model).pack([pack], train=True))
+        assert (costs[1].peak_bytes - costs[0].peak_bytes) / 4 / costs[0].tokens < 1000 * limit
+
+
 def test_the_run_with_the_fewest_operations_is_chosen(project: Project) -> None:
     run = long_run("gemma3-12b")
     roomy, tight = (run.fit(FreeMemory(gib * GIB, 1.0)) for gib in (26.0, 13.0))
