@@ -415,7 +415,7 @@ def order_lines(plans: Mapping[str, Plan], machine: Machine, group_by: Sequence[
     """
     workloads = ("train", "predict", "one_query")
     names = {"train": "train", "predict": "predict", "one_query": "one query with all candidates"}
-    lines = [f"  order of the prompt (train.group_by: {' and '.join(group_by)}): tokens a row, rows/s and memory on this machine"]
+    lines = [f"  order of the prompt (train.group_by: {' and '.join(dict.fromkeys(group_by))}): tokens a row, rows/s and memory on this machine"]
     for order, plan in plans.items():
         figures = []
         for workload in workloads:
