@@ -415,7 +415,8 @@ def order_lines(plans: Mapping[str, Plan], machine: Machine, group_by: Sequence[
     """
     workloads = ("train", "predict", "one_query")
     names = {"train": "train", "predict": "predict", "one_query": "one query with all candidates"}
-    lines = [f"  order of the prompt (train.group_by: {' and '.join(dict.fromkeys(group_by))}): tokens a row, rows/s and memory on this machine"]
+    groups = " and ".join(dict.fromkeys(group_by))
+    lines = [f"  order of the prompt (train.group_by: {groups}): tokens a row, rows/s and memory on this machine"]
     for order, plan in plans.items():
         figures = []
         for workload in workloads:
