@@ -295,10 +295,21 @@ class Options:
     tune_rows: int
     repeats: int
     one_query: bool
+    profiled: bool
     only: tuple[str, ...]
     system: str | None
     settings: str
     keep: Path | None
+
+
+def profile(rows: pd.DataFrame, task: str) -> None:
+    """Print the torch operations that take most of Babelcart's time."""
+    from babelcart.model import loading, scoring
+
+    model_settings, tokenizer = sides.load(task)
+    model = loading.load_adapter(loading.load_base(BASE, model_settings), Path("models") / MODEL / task)
+    encoded = tokenizer.encode_table(rows)
+    sides.print_profile(lambda: scoring.score(model, encoded, tokenizer.labels, scoring.Predict()))
 
 
 def run_in_this_process(options: Options, rows: pd.DataFrame) -> Figures:
@@ -340,6 +351,7 @@ def compare(options: Options) -> None:
 @click.option("--tune-rows", default=512, show_default=True, help="Rows for each setting of the peers; 0: use the first settings.")
 @click.option("--repeats", default=3, show_default=True, help="Number of rounds.")
 @click.option("--one-query", is_flag=True, help="Score the first query with every candidate of the rows instead.")
+@click.option("--profile", "profiled", is_flag=True, help="Print the time of Babelcart by operation instead of comparing speed.")
 @sides.prompt_options
 @click.option("--only", multiple=True, type=click.Choice(list(SIDES)), help="Run only this system; repeatable.")
 @click.option("--system", hidden=True)
@@ -354,6 +366,9 @@ def main(**given: Any) -> None:
         rows = rows.drop_duplicates("candidate").assign(**texts)
     if options.system:
         print(json.dumps(run_in_this_process(options, rows)))
+        return
+    if options.profiled:
+        profile(rows, options.task)
         return
     print(f"{options.data}, {len(rows):,} rows, {sides.threads()} threads, {options.repeats} rounds\n", flush=True)
     compare(options)

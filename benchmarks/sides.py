@@ -260,6 +260,20 @@ def data_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+def print_profile(work: Callable[[], object]) -> None:
+    """Print the torch operations that take most of the time of a function in its second call, each without the operations that it calls."""
+    from torch.profiler import ProfilerActivity, profile
+
+    work()
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
+        work()
+    events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    print("| operation | share | calls |\n|---|---|---|")
+    for event in events[:20]:
+        print(f"| `{event.key}` | {event.self_cpu_time_total / total:.1%} | {event.count:,} |")
+
+
 def matrix_peak(hidden: int, intermediate: int, tokens: int = 2048, square: int = 4096, device: str = "cpu") -> dict[str, float]:
     """Highest rate of matrix products in `precision`, in operations per second.
 

@@ -337,24 +337,14 @@ SIDES: dict[str, Callable[[Work, dict[str, Any]], Figures]] = {
 
 
 def profile(work: Work) -> None:
-    """Print the torch operations that take most of Babelcart's training time, each without the operations that it calls."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as recorder
-
+    """Print the torch operations that take most of Babelcart's training time."""
     from babelcart.model import loading
     from babelcart.training import loop
 
     model_settings, tokenizer, train, _ = work.load()
     model = loading.add_adapter(loading.load_base(BASE, model_settings), model_settings, 0)
     data, train_settings = loop.LabelledRows(tokenizer.encode_table(train), labels(train)), our_settings(work)
-    loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()  # warm up
-    with recorder(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
-        loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train()
-    events = sorted(recorded.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    total = sum(event.self_cpu_time_total for event in events)
-    print("| operation | share | calls |\n|---|---|---|")
-    for event in events[:20]:
-        print(f"| `{event.key}` | {event.self_cpu_time_total / total:.1%} | {event.count:,} |")
+    sides.print_profile(lambda: loop.Trainer(model, model_settings, data, tokenizer.labels, train_settings).train())
 
 
 def compare_speed(systems: list[System], given: list[str], rounds: int) -> None:

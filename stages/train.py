@@ -42,9 +42,8 @@ def main(task: str, model: str) -> None:
     if message := limit_message(task, len(examples.rows), settings):
         click.echo(message, err=True)
     training = fit_to_memory(TrainingRun(task_model.load_config(), task_model.local_settings, settings, examples.rows, validation.rows))
-    configuration = training.settings, training.model, task_model.prompt, task_model.source_record()
-    run_id = fingerprint(Path(__file__), *configuration, examples, validation)
-    checkpoints = Checkpoints(Path(".scratch/train") / f"{model}-{task}-{run_id}")
+    configuration = training.settings, training.model, task_model.prompt, task_model.source_record(), examples, validation
+    checkpoints = Checkpoints(Path(".scratch/train") / f"{model}-{task}-{fingerprint(Path(__file__), *configuration)}")
     with (
         run.measure_run(Path("runs") / model / f"{task}_train.json") as report,
         record_curves(Path("plots") / model / f"{task}_training") as log,

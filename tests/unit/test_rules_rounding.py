@@ -128,6 +128,7 @@ REASONS = {
         "babelcart/plan.py::this_machine: format",
         "babelcart/report/page.py::_environment.number: format",
         "babelcart/training/memory.py::fit_to_memory: format",
+        "babelcart/weights/hub.py::_check_disk: format",
         "babelcart/report/page.py::_environment.signed: format",
         "babelcart/report/report.html: %.3f",
         "babelcart/report/report.html: |number",
