@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
 from babelcart.model.loading import base_source, check_adapter, load_adapter, load_base
 from babelcart.model.scoring import Predict, score
-from babelcart.weights.hub import LICENCE_FILES
+from babelcart.weights.hub import LICENCE_FILES, is_named
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +36,17 @@ def licence_files(base: Path) -> Iterator[Path]:
         Folder of the base model, written by the `base` stage. For a model from the hub, the files are in the cache of the hub.
     """
     for path in sorted(Path(base_source(base)["pretrained_model_name_or_path"]).iterdir()):
-        if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in LICENCE_FILES):
+        if is_named(path, LICENCE_FILES):
             yield path
+
+
+def _merge(task_model: TaskModel) -> Any:
+    """Return the base model, without quantization, with the adapter merged into its weights.
+
+    It is on the CPU: without quantization, a model that was trained in 4 bits may not fit into the memory of the GPU.
+    """
+    base = load_base(task_model.base, replace(task_model.settings, quantization="none"), on_cpu=True)
+    return load_adapter(base, task_model.adapter).merge_and_unload(safe_merge=True)
 
 
 def decide_again(merged: Any, tokenizer: PromptTokenizer, validation: pd.DataFrame) -> Decision:
@@ -117,9 +125,7 @@ def export_model(
     unfinished = out.with_name(f".{out.name}.half")  # renamed to `out` when complete
     shutil.rmtree(unfinished, ignore_errors=True)
     if merge:
-        # On the CPU: without quantization, a model that was trained in 4 bits may not fit into the memory of the GPU.
-        base = load_base(task_model.base, replace(task_model.settings, quantization="none"), on_cpu=True)
-        merged = load_adapter(base, task_model.adapter).merge_and_unload(safe_merge=True)
+        merged = _merge(task_model)
         merged.save_pretrained(unfinished)
         tokenizer.tokenizer.save_pretrained(unfinished)
         if validation is not None:

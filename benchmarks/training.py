@@ -40,7 +40,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import pandas as pd
@@ -48,9 +48,6 @@ import sides
 from sides import BASE, OURS, System
 
 from babelcart.core.tasks import TASKS
-
-if TYPE_CHECKING:
-    pass
 
 BATCH = 32
 RATE = 5e-4

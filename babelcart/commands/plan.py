@@ -6,7 +6,7 @@ build/negatives and build/translate, and the base model if it has been downloade
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,15 +68,16 @@ def _print_plan(folder: Path, task: str, gpus: Sequence[str]) -> None:
     local_plan = plan.make_plan(model_config, local, settings, predict, rows)
     machine = plan.this_machine(model_config, local, local_plan.train_cost.tokens)
 
-    def fitted(planned: plan.Plan, machine: plan.Machine) -> tuple[plan.Machine, plan.Plan]:
+    def fitted(planned: plan.Plan, machines: Iterable[plan.Machine]) -> Iterator[tuple[plan.Machine, plan.Plan]]:
         run = TrainingRun(model_config, planned.model, settings, rows.train, rows.validation)
-        fitting = run.fit(FreeMemory(machine.memory_bytes - machine.process_bytes, machine.allocator_factor))
-        return machine, planned if fitting is run else plan.make_plan(model_config, fitting.model, fitting.settings, predict, rows)
+        for machine in machines:
+            fitting = run.fit(FreeMemory(machine.memory_bytes - machine.process_bytes, machine.allocator_factor))
+            yield machine, planned if fitting is run else plan.make_plan(model_config, fitting.model, fitting.settings, predict, rows)
 
-    click.echo("\n".join(plan.plan_lines(local_plan, [fitted(local_plan, machine)], downloaded)))
+    click.echo("\n".join(plan.plan_lines(local_plan, fitted(local_plan, [machine]), downloaded)))
     if gpus:
         gpu_plan = local_plan if for_gpu == local else plan.make_plan(model_config, for_gpu, settings, predict, rows)
-        click.echo("\n".join(plan.plan_lines(gpu_plan, [fitted(gpu_plan, plan.gpu_machine(gpu)) for gpu in gpus], downloaded)))
+        click.echo("\n".join(plan.plan_lines(gpu_plan, fitted(gpu_plan, map(plan.gpu_machine, gpus)), downloaded)))
     other = replace(tokenizer, prompt=tokenizer.prompt.other_order())
     other_settings = replace(settings, group_by=OTHER_GROUPS.get(settings.group_by, settings.group_by))
     other_plan = plan.make_plan(model_config, local, other_settings, predict, _encode(tables, other))

