@@ -5,13 +5,15 @@ Files are written atomically: to a temporary file in the same folder, which then
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,45 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Yield a new folder in `parent`, and delete it at the end. Those that killed processes left are deleted first.
+
+    Parameters
+    ----------
+    parent : Path
+        Created if it does not exist.
+    prefix : str
+        Start of the folder's name, which no other files or folders in `parent` have.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for path in parent.glob(f"{prefix}*"):
+        with suppress(FileNotFoundError), _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as is_locked:
+            if is_locked:
+                shutil.rmtree(path, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        with _lock(folder, fcntl.LOCK_SH):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path, operation: int) -> Iterator[bool]:
+    """Lock a folder, and yield whether that succeeded. The system releases the lock when the process ends, for whatever reason."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, operation)
+            is_locked = True
+        except OSError:  # another process has the lock, or the file system has no locks
+            is_locked = False
+        yield is_locked
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

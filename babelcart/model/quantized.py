@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from babelcart.core.files import read_json, sha256, write_json
+from babelcart.core.files import read_json, sha256, temporary_folder, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KEPT = Path(".scratch/nf4")
+UNFINISHED = ".unfinished-"  # start of the name of a folder that is being written
 HASHES = "sha256.json"  # in a folder of a kept model: SHA-256 of each of its files
 FREE_SHARE = 0.05  # of the disk, which is left free
 KEY_LENGTH = 16  # hexadecimal digits
@@ -72,16 +72,14 @@ def keep(model: Any, folder: Path) -> None:
     if needed > disk.free - FREE_SHARE * disk.total:
         tqdm.write(f"the quantised model is not kept: {needed / 1e9:.1f} GB in {folder.parent} would fill the disk", file=sys.stderr)
         return
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        model.save_pretrained(unfinished)
-        write_json(unfinished / HASHES, {path.name: sha256(path) for path in sorted(unfinished.iterdir())})
-        for other in folder.parent.glob(f"{folder.name[:-KEY_LENGTH]}{'?' * KEY_LENGTH}"):
-            if other != folder:
-                shutil.rmtree(other, ignore_errors=True)
-        unfinished.rename(folder)
+        with temporary_folder(folder.parent, UNFINISHED) as unfinished:
+            model.save_pretrained(unfinished)
+            write_json(unfinished / HASHES, {path.name: sha256(path) for path in sorted(unfinished.iterdir())})
+            for other in folder.parent.glob(f"{folder.name[:-KEY_LENGTH]}{'?' * KEY_LENGTH}"):
+                if other != folder:
+                    shutil.rmtree(other, ignore_errors=True)
+            unfinished.rename(folder)
     except OSError as error:  # the disk is full, or another process was faster
         if not folder.exists():
             tqdm.write(f"the quantised model is not kept: {error}", file=sys.stderr)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)

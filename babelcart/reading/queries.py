@@ -12,7 +12,6 @@ import difflib
 import io
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError, printable, short_repr
-from babelcart.core.files import is_safe_path
+from babelcart.core.files import is_safe_path, temporary_folder
 from babelcart.reading.containers import inner_name, is_utf8, open_container
 from babelcart.reading.query_syntax import FileReference, QueryRefused, check_syntax, without_semicolon
 
@@ -96,24 +95,16 @@ def read_query(path: Path, folder: Path, required: Sequence[str], limits: QueryL
     text = _read_text(path)
     references = _check(path, text)
     files = _resolve(path, text, folder, references)
-    limits.scratch.mkdir(parents=True, exist_ok=True)
-    spill = Path(tempfile.mkdtemp(prefix="query-", dir=limits.scratch))
-    connection = None
-    try:
+    with temporary_folder(limits.scratch, "query-") as spill:
         for index, reference in enumerate(references):
             place, originals = _place(path, text, reference.start), files[index]
             files[index] = _decoded(place, reference, originals, spill)
             _check_quotes(place, reference, originals)
-        with _explained(path, limits):
-            connection = _sandbox(sorted({name for names in files for name in names}), spill, limits)
+        with _explained(path, limits), _sandbox(sorted({name for names in files for name in names}), spill, limits) as connection:
             text = without_semicolon(_with_files(connection, text, references, files))
             columns = connection.execute(f"DESCRIBE {text}").fetchall()
             types = _check_columns(path, [(str(name), str(kind)) for name, kind, *_ in columns], required)
             yield from _batches(connection, text, types)
-    finally:
-        if connection is not None:
-            connection.close()
-        shutil.rmtree(spill, ignore_errors=True)
 
 
 def files_read(path: Path, folder: Path) -> list[Path]:

