@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from babelcart.core.config import load_section
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
-from babelcart.model.loading import base_source, check_adapter, load_adapter, load_base
+from babelcart.model.loading import check_adapter, files_folder, load_adapter, load_base
 from babelcart.model.scoring import Predict, score
 from babelcart.weights.hub import LICENCE_FILES, is_named
 
@@ -35,7 +35,7 @@ def licence_files(base: Path) -> Iterator[Path]:
     base : pathlib.Path
         Folder of the base model, written by the `base` stage. For a model from the hub, the files are in the cache of the hub.
     """
-    for path in sorted(Path(base_source(base)["pretrained_model_name_or_path"]).iterdir()):
+    for path in sorted(files_folder(base).iterdir()):
         if is_named(path, LICENCE_FILES):
             yield path
 

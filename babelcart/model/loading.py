@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,8 +120,13 @@ def cpu_warning(parameters: int) -> str | None:
     return f"a model of {parameters / 1e9:.1f} billion parameters runs on the CPU, which takes hours: {reason}"
 
 
-def base_source(folder: Path) -> dict[str, Any]:
-    """Arguments of ``from_pretrained`` for a folder written by the `base` stage.
+def files_folder(folder: Path) -> Path:
+    """Return the folder that holds the files of a base model: `folder` itself, a snapshot in the cache of the hub, or a local folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Written by the `base` stage.
 
     Raises
     ------
@@ -130,9 +136,7 @@ def base_source(folder: Path) -> dict[str, Any]:
     if not (folder / SOURCE_RECORD).exists():
         raise UserError(f"{folder} holds no base model; run `dvc repro base`")
     record = read_json(folder / SOURCE_RECORD, SOURCE_RECORD_SHAPE)
-    if "files" in record:
-        folder = folder_of(record, folder.parent.name)
-    return {"pretrained_model_name_or_path": str(folder), "trust_remote_code": False}
+    return folder_of(record, folder.parent.name) if "files" in record else folder
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -160,12 +164,12 @@ def load_config(folder: Path) -> Any:
     Raises
     ------
     UserError
-        If the folder contains no base model (see `base_source`), or its files cannot be read.
+        If the folder contains no base model (see `files_folder`), or its files cannot be read.
     """
     from transformers import AutoConfig
 
     with readable_folder(folder):
-        return AutoConfig.from_pretrained(**base_source(folder))
+        return AutoConfig.from_pretrained(files_folder(folder), trust_remote_code=False)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -174,13 +178,13 @@ def load_tokenizer(folder: Path) -> Any:
     Raises
     ------
     UserError
-        If the folder contains no base model (see `base_source`), or its files cannot be read.
+        If the folder contains no base model (see `files_folder`), or its files cannot be read.
     """
     from transformers import AutoTokenizer
 
     silence_libraries()
     with readable_folder(folder):
-        return AutoTokenizer.from_pretrained(**base_source(folder))
+        return AutoTokenizer.from_pretrained(files_folder(folder), trust_remote_code=False)
 
 
 def load_base(folder: Path, settings: ModelSettings, on_cpu: bool = False) -> Any:
@@ -211,23 +215,23 @@ def load_base(folder: Path, settings: ModelSettings, on_cpu: bool = False) -> An
     from tqdm import tqdm
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    source, dtype = base_source(folder), getattr(torch, settings.dtype)
-    if source["pretrained_model_name_or_path"] == str(folder):
+    source, dtype = files_folder(folder), getattr(torch, settings.dtype)
+    if source == folder:
         refuse_pickles(folder)
     device_name = "cpu" if on_cpu else device()
-    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "device_map": {"": device_name}}
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "trust_remote_code": False, "device_map": {"": device_name}}
     kept = _kept_folder(folder, settings, device_name)
     is_kept = kept is not None and is_intact(kept)
-    if is_kept:
-        source["pretrained_model_name_or_path"] = str(kept)
+    if kept and is_kept:
+        source = kept
     elif settings.quantization == "nf4":
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
     with readable_folder(folder):
-        if not on_cpu and (notice := idle_gpus() or cpu_warning(_count_parameters(source))):
+        if not on_cpu and (notice := idle_gpus() or cpu_warning(count_parameters(source))):
             tqdm.write(notice, file=sys.stderr)
-        base = AutoModelForCausalLM.from_pretrained(**source, **options)
+        base = AutoModelForCausalLM.from_pretrained(source, **options)
     base.requires_grad_(False)
     if settings.quantization == "nf4":
         for module in base.modules():
@@ -248,14 +252,18 @@ def _kept_folder(folder: Path, settings: ModelSettings, device_name: str) -> Pat
     return kept_folder(folder.parent.name, record, settings.dtype, device_name)
 
 
-def _count_parameters(source: dict[str, Any]) -> int:
-    """Number of parameters of a base model, before its weights are read."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+def count_parameters(folder: Path) -> int:
+    """Number of parameters in the safetensors files of a folder, also of an NF4 model. Only the headers of the files are read."""
+    from safetensors import safe_open
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(**source))
-    return sum(parameter.numel() for parameter in model.parameters())
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                if ".weight." not in name:  # the names of the scales of an NF4 weight begin with that of the weight
+                    tensor = tensors.get_slice(name)
+                    count += math.prod(tensor.get_shape()) * (2 if tensor.get_dtype() == "U8" else 1)  # NF4 has two weights in a byte
+    return count
 
 
 def add_adapter(base: Any, settings: ModelSettings, seed: int) -> Any:
