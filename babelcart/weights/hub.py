@@ -17,6 +17,7 @@ from typing import Any
 
 from babelcart.core.errors import UserError
 from babelcart.core.files import sha256
+from babelcart.weights.quiet import silence_libraries
 
 # Files beside the weights that state the terms under which they may be passed on.
 LICENCE_FILES = ("LICEN[CS]E*", "Licen[cs]e*", "licen[cs]e*", "COPYING*", "NOTICE*", "Notice*", "*TERMS*", "*USE_POLICY*")
@@ -44,6 +45,7 @@ def download_commit(repo: str, revision: str) -> dict[str, dict[str, Any]]:
     UserError
         If the disk is too small, the download fails, a file differs from the one in the commit, or the repository has no safetensors.
     """
+    silence_libraries()  # before tqdm is imported, which reads its settings then
     from huggingface_hub import snapshot_download
     from tqdm import tqdm
 
@@ -79,10 +81,14 @@ def model_files(folder: Path, source: str) -> list[Path]:
 def _check_disk(repo: str, revision: str) -> None:
     """Print the size of the files that are not in the cache yet; raise UserError if they do not fit onto its disk."""
     from huggingface_hub import constants, errors, snapshot_download
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
+
+    class NoBar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})
 
     try:
-        files = snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED), dry_run=True)
+        files = snapshot_download(repo, revision=revision, allow_patterns=list(DOWNLOADED), dry_run=True, tqdm_class=NoBar)
     except errors.DryRunError:  # the hub cannot be reached; the files may all be in the cache
         return
     missing_bytes = sum(file.file_size for file in files if file.will_download)
@@ -103,10 +109,20 @@ def _explanation(error: Exception, repo: str) -> str:
     from huggingface_hub import constants, errors
 
     causes: list[BaseException] = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
     if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
         return f"no space is left in {constants.HF_HUB_CACHE}; free some, or set HF_HOME to a folder on a larger disk"
+    if any(isinstance(cause, PermissionError) for cause in causes):
+        return (
+            f"it is not, or only in part, in {constants.HF_HUB_CACHE}, where you may not write: ask its owner to run the same command, or "
+            "set HF_HOME to a folder of your own"
+        )
+    if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
+        return (
+            f"it is not, or only in part, in {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set: unset it for the download, or set "
+            "HF_HOME to the folder of a cache that holds the model"
+        )
     if any(isinstance(cause, errors.GatedRepoError) for cause in causes):
         return f"its licence must be accepted first, on https://huggingface.co/{repo}; then log in with `hf auth login`"
     if any(isinstance(cause, errors.RevisionNotFoundError) for cause in causes):
@@ -132,11 +148,12 @@ def _verified(path: Path, repo: str) -> dict[str, Any]:
     if re.fullmatch(r"[0-9a-f]{40}", blob.name):
         actual = hashlib.sha1(b"blob %d\0" % record["bytes"] + path.read_bytes(), usedforsecurity=False).hexdigest()
     if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name) and blob.name != actual:
-        blob.unlink()
-        raise UserError(
-            f"{path.name} of {repo} is damaged: its hash is {actual}, and the hub states {blob.name}. It was deleted from the cache; "
-            "run the command again, which downloads it again"
-        )
+        advice = "It was deleted from the cache; run the command again, which downloads it again"
+        try:
+            blob.unlink()
+        except PermissionError:
+            advice = f"Ask the owner of {blob} to run the same command, which deletes it and downloads it again"
+        raise UserError(f"{path.name} of {repo} is damaged: its hash is {actual}, and the hub states {blob.name}. {advice}")
     return record
 
 

@@ -13,6 +13,11 @@ from tests.support.hub_server import Hub
 from tests.support.project import Graph, make_project
 
 
+def _files(folder: Path) -> dict[str, int]:
+    """Return the paths below a folder and the times of their last change, in nanoseconds."""
+    return {str(path): path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
 @pytest.mark.parametrize(("name", "family"), [("gemma3-12b", "gemma3"), ("qwen25-14b", "qwen2")])
 def test_only_base_needs_the_hub(tmp_path: Path, name: str, family: str) -> None:
     project = make_project(tmp_path / "project")
@@ -31,9 +36,13 @@ def test_only_base_needs_the_hub(tmp_path: Path, name: str, family: str) -> None
         assert f"delete the stage base@{name} from dvc.lock" in printed
         hub.files["LICENSE"] = licence
         shutil.rmtree(tmp_path / "cache")
+        # A host without an address, which only the proxy knows: the server takes the requests of a proxy too.
+        graph.environment |= {"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": hub.url}
         graph("dvc", "repro", "--force", f"base@{name}")
+    cached = _files(tmp_path / "cache")
     ran = {stage.split("@")[0] for stage in graph.repro()}  # the hub does not answer any more
     assert ran >= {"train", "predict", "attack", "evaluate", "resist", "card", "report"}
     assert len(list((graph.folder / ".scratch/nf4").iterdir())) == 1
+    assert _files(tmp_path / "cache") == cached  # which other users may share, without the right to write
     printed = graph("dvc", "status")
     assert "up to date" in printed
