@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def _files(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("name", "family"), [("gemma3-12b", "gemma3"), ("qwen25-14b", "qwen2")])
-def test_only_base_needs_the_hub(tmp_path: Path, name: str, family: str) -> None:
+def test_only_base_needs_the_hub_and_only_one_stage_reads_the_weights(tmp_path: Path, name: str, family: str) -> None:
     project = make_project(tmp_path / "project")
     project.change(run=[name], tasks=["qc"], attack={"rows": 4}, train={"max_rows": 16}, evaluate={"bootstrap_draws": 0})
     graph = Graph(project, real=True)
@@ -40,8 +41,14 @@ def test_only_base_needs_the_hub(tmp_path: Path, name: str, family: str) -> None
         graph.environment |= {"HF_ENDPOINT": "http://hub.invalid", "HTTP_PROXY": hub.url}
         graph("dvc", "repro", "--force", f"base@{name}")
     cached = _files(tmp_path / "cache")
-    ran = {stage.split("@")[0] for stage in graph.repro()}  # the hub does not answer any more
-    assert ran >= {"train", "predict", "attack", "evaluate", "resist", "card", "report"}
+    graph("dvc", "repro", f"train@qc-{name}")  # the hub does not answer any more
+    (weights_file,) = {path.resolve() for path in (tmp_path / "cache").rglob("*.safetensors")}
+    content, times = weights_file.read_bytes(), (weights_file.stat().st_atime_ns, weights_file.stat().st_mtime_ns)
+    weights_file.write_bytes(bytes(len(content)))  # the later stages cannot read it
+    ran = {stage.split("@")[0] for stage in graph.repro()}
+    weights_file.write_bytes(content)
+    os.utime(weights_file, ns=times)
+    assert ran >= {"predict", "attack", "evaluate", "resist", "card", "report"}
     assert len(list((graph.folder / ".scratch/nf4").iterdir())) == 1
     assert _files(tmp_path / "cache") == cached  # which other users may share, without the right to write
     printed = graph("dvc", "status")
