@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 
 # Consecutive rows that are sorted together in scoring. More rows share more, and need more memory.
 CHUNK_ROWS = 16_384
+# Consecutive chunks with a common prefix cache.
+PART_CHUNKS = 8
 
 
 def sort_by_tokens(indices: Iterable[int], rows: Sequence[TokenRow]) -> list[int]:

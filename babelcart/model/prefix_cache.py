@@ -190,7 +190,7 @@ def recurring_prefixes(rows: Sequence[TokenRow], chunk_rows: int, max_tokens: in
     Parameters
     ----------
     rows : sequence of TokenRow
-        All rows to score.
+        All rows to score with the same cache.
     chunk_rows : int
         Rows of a chunk.
     max_tokens : int

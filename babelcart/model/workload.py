@@ -70,11 +70,11 @@ def scoring_workload(splits: Iterable[Sequence[TokenRow]], settings: Predict, ca
     splits : iterable of sequence of TokenRow
         Rows of each split; splits are scored one after another. At least one row.
     settings : Predict
-        `max_tokens` and `chunk_rows` are used.
+        `max_tokens`, `chunk_rows` and `part_rows` are used.
     cache_tokens : int
         Tokens that fit into the prefix cache.
     """
-    row_lists = list(splits)
+    row_lists = [rows[start : start + settings.part_rows] for rows in splits for start in range(0, len(rows), settings.part_rows)]
     caches = [recurring_prefixes(rows, settings.chunk_rows, cache_tokens) for rows in row_lists]
     packs = (
         ([rows[row_index] for row_index in pack], cache)

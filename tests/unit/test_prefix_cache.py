@@ -84,6 +84,21 @@ def test_scores_do_not_depend_on_the_cache(tiny: TinyModel, cached_tokens: int) 
     torch.testing.assert_close(torch.tensor(scores), torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunk_rows", [1, 2])
+def test_chunks_of_a_part_can_be_scored_one_by_one(tiny: TinyModel, chunk_rows: int) -> None:
+    model, tokenizer = tiny
+    rows = [tokenizer.encode(language, f"{query} {number}", candidate) for number in range(7) for language, query, candidate in TEXTS]
+    predict = scoring.Predict(chunk_rows=chunk_rows)
+    assert len(rows) > predict.part_rows
+    expected = scoring.score(model, rows, tokenizer.labels, predict)
+    for start in range(0, len(rows), predict.part_rows):
+        part = rows[start : start + predict.part_rows]
+        cache = scoring.part_prefixes(model, part, predict)
+        for first in range(0, len(part), chunk_rows):
+            scores = scoring.score_chunks(model, part[first : first + chunk_rows], tokenizer.labels, predict, cache)
+            assert scores.tobytes() == expected[start + first : start + first + chunk_rows].tobytes()
+
+
 def chunk_counts(tokens: list[tuple[int, ...]], chunk_rows: int) -> dict[tuple[int, ...], int]:
     """Number of chunks of each prefix that can be cached, which does not contain the last token of its row."""
     chunks: dict[tuple[int, ...], set[int]] = {}
