@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 Values: TypeAlias = "list[Any] | pa.Array"
 
 BATCH_ROWS = 50_000
+# The beginning of the reason for which undecodable texts are refused.
+UNDECODED = "is not valid "
+# Metadata of a column of `Batch.records` that holds JSON texts.
+JSON = {b"content": b"json"}
 DELIMITERS = {"\t": "tabs", ";": "';'", "|": "'|'", ",": "','"}
 
 
@@ -46,11 +50,15 @@ class Batch:
         or texts (large_string) that are valid UTF-8.
     malformed : list of (int, Malformed)
         Line number and reason of records that could not be read.
+    records : pyarrow.Table
+        The records with all fields of the file; None unless the request asks for them. Their values are the texts of delimited files,
+        JSON texts of JSON Lines (marked as `JSON`), and of any type in Parquet.
     """
 
     lines: Sequence[int] = field(default_factory=list)
     columns: dict[str, Values] = field(default_factory=dict)
     malformed: list[tuple[int, Malformed]] = field(default_factory=list)
+    records: pa.Table = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +73,35 @@ class Request:
         Columns that a delimited or Parquet file must have, and fields that every record of JSON Lines must have.
     header : tuple of str
         Further columns that a delimited or Parquet file must have.
+    records : bool
+        Whether to give `Batch.records`, too.
     """
 
     fields: tuple[str, ...]
     required: tuple[str, ...]
     header: tuple[str, ...] = ()
+    records: bool = False
+
+
+def check_unicode(name: str, value: str, encoding: str | None) -> None:
+    """Raise `Malformed` if a text has surrogates: undecodable bytes (see `text_lines`), or halves of pairs from JSON.
+
+    Parameters
+    ----------
+    name : str
+        Field of the text, for the message.
+    value : str
+    encoding : str, optional
+        Encoding of the file; the default is UTF-8.
+    """
+    surrogates = [] if value.isascii() else [character for character in value if "\ud800" <= character <= "\udfff"]
+    if surrogates:
+        undecoded = all("\udc80" <= character <= "\udcff" for character in surrogates)
+        content = value.encode("utf-8", "surrogateescape" if undecoded else "backslashreplace")
+        shown = content.decode("utf-8", "backslashreplace")
+        raise Malformed(
+            name, shown, f"{UNDECODED}{encoding or 'UTF-8'}" if undecoded else "contains half a surrogate pair, and is not valid UTF-8"
+        )
 
 
 def as_list(values: Values) -> list[Any]:
@@ -129,6 +161,6 @@ def check_columns(file: RawFile, columns: Sequence[str], request: Request) -> No
             "If your columns have other names, set `columns` in data, for example columns: {origin_query: search_term}; "
             "`constants` sets a column to one value, and `columns: {id: null}` uses line numbers as ids"
         )
-    repeated = [name for name in request.fields if columns.count(name) > 1]
+    repeated = [name for name in (columns if request.records else request.fields) if columns.count(name) > 1]
     if repeated:
         raise UserError(f"{file.path}: the column {repeated[0]!r} occurs twice")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from babelcart.core.errors import UserError
-from babelcart.reading.batches import BATCH_ROWS, Batch, Malformed, Request, check_columns, text_lines
+from babelcart.reading.batches import BATCH_ROWS, Batch, Malformed, Request, check_columns, check_unicode, text_lines
 from babelcart.reading.containers import inner_name
 from babelcart.reading.sources import RawFile, ReadOptions
 
@@ -56,6 +56,8 @@ def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Bat
     UserError
         If a column is missing or occurs twice, the header cannot be read, or a quote merges rows.
     """
+    import pyarrow as pa
+
     delimiter = delimiter_of(file)
     quoting = file.options.quoting or ("minimal" if delimiter != "\t" else tab_quoting(handle, file))
     dialect = _dialect(file.options, delimiter, quoting)
@@ -64,14 +66,18 @@ def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Bat
     header, line_count = _header(lines, file, request, dialect)
     check_columns(file, header, request)
     while chunk := list(itertools.islice(lines, BATCH_ROWS)):
-        columns = _one_record_a_line(chunk, header, request.fields, dialect)
+        columns = _one_record_a_line(chunk, header, header if request.records else request.fields, dialect)
         if columns is not None:
-            yield Batch(range(line_count + 1, line_count + len(chunk) + 1), columns)
+            records = pa.table(columns) if request.records else None
+            requested = {name: columns[name] for name in request.fields if name in columns}
+            yield Batch(range(line_count + 1, line_count + len(chunk) + 1), requested, records=records)
             line_count += len(chunk)
             continue
         recorded = _RecordedLines(itertools.chain(chunk, lines))
         line_numbers, rows, malformed = [], [], []
         for line_number, values in _records(recorded, file, len(header), dialect, line_count, quoting):
+            if request.records and isinstance(values, list):
+                values = _decoded(header, values, file)
             if isinstance(values, Malformed):
                 malformed.append((line_number, values))
             else:
@@ -81,7 +87,26 @@ def delimited(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Bat
                 break
         line_count += recorded.count
         fields = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
-        yield Batch(line_numbers, {name: list(fields.get(name, ())) for name in request.fields if name in header}, malformed)
+        requested = {name: list(fields.get(name, ())) for name in request.fields if name in header}
+        yield Batch(line_numbers, requested, malformed, _text_table(header, rows) if request.records else None)
+
+
+def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> pa.Table:
+    """Return the texts of records, all of which are valid Unicode."""
+    import pyarrow as pa
+
+    columns = zip(*rows, strict=True) if rows else [()] * len(header)
+    return pa.table({name: pa.array(column, pa.large_string()) for name, column in zip(header, columns, strict=True)})
+
+
+def _decoded(header: Sequence[str], values: list[str], file: RawFile) -> list[str] | Malformed:
+    """Return the values of a record, or the first one that is not valid Unicode."""
+    try:
+        for name, value in zip(header, values, strict=True):
+            check_unicode(name, value, file.options.encoding)
+    except Malformed as error:
+        return error
+    return values
 
 
 def _header(lines: Iterator[str], file: RawFile, request: Request, dialect: dict[str, Any]) -> tuple[list[str], int]:

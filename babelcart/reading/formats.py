@@ -6,16 +6,30 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from babelcart.core.errors import UserError, short_repr
-from babelcart.reading.batches import BATCH_ROWS, DELIMITERS, Batch, Malformed, Request, Values, check_columns, text_lines
+from babelcart.reading.batches import (
+    BATCH_ROWS,
+    DELIMITERS,
+    JSON,
+    Batch,
+    Malformed,
+    Request,
+    Values,
+    check_columns,
+    check_unicode,
+    text_lines,
+)
 from babelcart.reading.containers import inner_name, open_container, refusal
 from babelcart.reading.delimited import delimited
 from babelcart.reading.sources import RawFile
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FORMATS = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
@@ -83,6 +97,8 @@ def _json_lines(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[B
             if not (text := line.strip()):
                 continue
             try:
+                if request.records:
+                    check_unicode("the line", text, file.options.encoding)
                 record = _json_record(line, text, request)
             except Malformed as error:
                 if line_number == 1:
@@ -91,7 +107,19 @@ def _json_lines(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[B
             else:
                 line_numbers.append(line_number)
                 records.append(record)
-        yield Batch(line_numbers, {name: [record.get(name) for record in records] for name in request.fields}, malformed)
+        columns: dict[str, Values] = {name: [record.get(name) for record in records] for name in request.fields}
+        yield Batch(line_numbers, columns, malformed, _json_table(records) if request.records else None)
+
+
+def _json_table(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return all fields of JSON objects as JSON texts; null where an object lacks the field."""
+    import pyarrow as pa
+
+    columns = {}
+    for name in dict.fromkeys(name for record in records for name in record):
+        values = [record.get(name) for record in records]
+        columns[name] = pa.array([None if value is None else json.dumps(value) for value in values], pa.large_string())
+    return pa.table(columns, pa.schema([pa.field(name, pa.large_string(), metadata=JSON) for name in columns]))
 
 
 def _json_record(line: str, text: str, request: Request) -> dict[str, Any]:
@@ -142,19 +170,23 @@ def _parquet(handle: BinaryIO, file: RawFile, request: Request) -> Iterator[Batc
         parquet = pq.ParquetFile(handle)
         names = parquet.schema_arrow.names
         check_columns(file, names, request)
-        yield from arrow_batches(parquet.iter_batches(BATCH_ROWS, columns=[name for name in request.fields if name in names]), request)
+        columns = names if request.records else [name for name in request.fields if name in names]
+        yield from arrow_batches(parquet.iter_batches(BATCH_ROWS, columns=columns), request)
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(f"{file.path} is not a readable Parquet file ({error}); copy or download it again") from error
 
 
 def arrow_batches(record_batches: Iterator[Any], request: Request) -> Iterator[Batch]:
     """Yield Arrow record batches as `Batch`; the line numbers are row numbers."""
+    import pyarrow as pa
+
     first_row = 1
     for record_batch in record_batches:
         rows = record_batch.num_rows
         names = record_batch.schema.names
         columns = {name: _values(record_batch.column(names.index(name))) for name in request.fields if name in names}
-        yield Batch(range(first_row, first_row + rows), columns)
+        records = pa.Table.from_batches([record_batch]) if request.records else None
+        yield Batch(range(first_row, first_row + rows), columns, records=records)
         first_row += rows
 
 

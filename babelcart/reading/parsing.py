@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from babelcart.core.errors import UserError, short_repr
-from babelcart.reading.batches import Batch, Malformed, Request, Values, as_list
+from babelcart.reading.batches import Batch, Malformed, Request, Values, as_list, check_unicode
 from babelcart.reading.sources import RawFile
 from babelcart.rows import languages
 from babelcart.rows.labels import LabelRule, grade_text
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # The columns of texts that every row needs.
 TEXTS = ("id", "language", "origin_query", "candidate")
-# The beginning of the reason for which undecodable texts are refused.
-UNDECODED = "is not valid "
 
 
 class RowParser:
@@ -35,10 +33,19 @@ class RowParser:
         Whether every row must have a label.
     optional : sequence of str
         Other columns to read if they exist.
+    records : bool
+        Whether the batches have `Batch.records`; see `kept_records`.
     """
 
     def __init__(
-        self, file: RawFile, task: str, texts: Sequence[str], *, labelled: bool, optional: Sequence[str] = ("task", "label", "grade")
+        self,
+        file: RawFile,
+        task: str,
+        texts: Sequence[str],
+        *,
+        labelled: bool,
+        optional: Sequence[str] = ("task", "label", "grade"),
+        records: bool = False,
     ) -> None:
         options = file.options
         self.options, self.task, self.labelled, self.texts = options, task, labelled, texts
@@ -60,7 +67,7 @@ class RowParser:
         labels = (self.names["label"], (options.columns or {}).get("grade")) if labelled and self.wants_label else ()
         header = tuple(name for name in (*labels, *self.where) if name is not None)
         others = tuple(name for column in optional if (name := self.names[column]) is not None)
-        self.request = Request(tuple(dict.fromkeys((*required, *others, *self.where))), required, header)
+        self.request = Request(tuple(dict.fromkeys((*required, *others, *self.where))), required, header, records)
         self.output = [
             name for name in ("id", "language", "language_tag", "origin_query", "candidate") if name.removesuffix("_tag") in texts
         ]
@@ -340,15 +347,7 @@ def _text_check(name: str, encoding: str | None, *, integers: bool) -> Callable[
             raise Malformed(name, short_repr(value), "expected a text")
         if "\0" in value:
             raise Malformed(name, value, "contains a NUL byte")
-        surrogates = [] if value.isascii() else [character for character in value if "\ud800" <= character <= "\udfff"]
-        if surrogates:
-            # Undecodable bytes are surrogates from U+DC80 to U+DCFF; JSON may contain any surrogate.
-            undecoded = all("\udc80" <= character <= "\udcff" for character in surrogates)
-            content = value.encode("utf-8", "surrogateescape" if undecoded else "backslashreplace")
-            shown = content.decode("utf-8", "backslashreplace")
-            raise Malformed(
-                name, shown, f"{UNDECODED}{encoding or 'UTF-8'}" if undecoded else "contains half a surrogate pair, and is not valid UTF-8"
-            )
+        check_unicode(name, value, encoding)
         return value
 
     return text

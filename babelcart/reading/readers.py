@@ -6,22 +6,24 @@ All text stays text: "nan", "null" and "007" are queries like any other. `babelc
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.reading.batches import Batch, Request
+from babelcart.reading.batches import UNDECODED, Batch, Request
 from babelcart.reading.encodings import detect_encoding
 from babelcart.reading.formats import arrow_batches, batches
-from babelcart.reading.parsing import TEXTS, UNDECODED, RowParser
-from babelcart.reading.sources import Data, RawFile
+from babelcart.reading.parsing import TEXTS, RowParser
+from babelcart.reading.sources import Data, RawFile, ReadOptions
 from babelcart.rows import taxonomy
 from babelcart.rows.table import PREPARED_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,74 @@ def read_rows(files: Sequence[RawFile], task: str, *, labelled: bool) -> tuple[p
     return rows, problems, facts
 
 
+@dataclass(frozen=True)
+class Records:
+    """Consecutive well-formed rows of a file.
+
+    Attributes
+    ----------
+    rows : pyarrow.Table
+        The requested columns of `babelcart.rows.table`.
+    records : pyarrow.Table
+        The same rows with all fields of the file, as they are there (`babelcart.reading.batches.Batch.records`).
+    problems : list of Problem
+        The malformed rows between them.
+    """
+
+    rows: pa.Table
+    records: pa.Table
+    problems: list[Problem]
+
+
+def read_records(files: Sequence[RawFile], task: str, texts: Sequence[str], *, with_labels: bool = False) -> Iterator[Records]:
+    """Yield the rows of files of any size, with all their fields. Ids are not read.
+
+    Parameters
+    ----------
+    files : sequence of RawFile
+    task : {"qc", "qi"}
+        If a file has a column ``task``, it must agree.
+    texts : sequence of str
+        Columns of a row, out of ``language``, ``origin_query`` and ``candidate``, that each row must have.
+    with_labels : bool
+        Whether to read labels and grades of the rows that have them, too.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read (see `babelcart.reading.formats.batches`) or has no rows.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    columns = [*texts, *(("label", "grade") if with_labels else ())]
+    optional = ("task", "label", "grade") if with_labels else ("task",)
+    for file in files:
+        numbered = dataclasses.replace(file, options=file.options.overridden_by(ReadOptions(columns={"id": None})))
+        parser = RowParser(numbered, task, ("id", *texts), labelled=False, optional=optional, records=True)
+        for batch in _batches(numbered, parser.request):
+            parsed, lines, malformed = parser.parse(batch)
+            kept = np.searchsorted(np.asarray(batch.lines, np.int64), np.asarray(lines, np.int64))
+            rows = pa.table({name: pa.array(parsed[name], _arrow_type(name)) for name in columns})
+            yield Records(
+                rows,
+                batch.records.take(pa.array(kept)),
+                [Problem(str(file.path), line, *error.args) for line, error in sorted(malformed, key=_line)],
+            )
+        _refuse_empty(parser, file)
+
+
+def _line(numbered: tuple[int, Any]) -> int:
+    return numbered[0]
+
+
+def _refuse_empty(parser: RowParser, file: RawFile) -> None:
+    """Raise UserError if a parser has read no record of a file."""
+    if not parser.records:
+        filtered = f" that `where` accepts; it has {parser.rejected}" if parser.rejected else ""
+        raise UserError(f"{file.path} has no rows{filtered}; expected at least one")
+
+
 def read_labels(files: Sequence[RawFile], task: str) -> tuple[pd.DataFrame, list[Problem], FileFacts]:
     """Read files of ids and labels.
 
@@ -207,9 +277,7 @@ def _read_file(file: RawFile, task: str, labelled: bool, facts: FileFacts) -> tu
 
     parser = RowParser(file, task, TEXTS, labelled=labelled)
     columns, lines, problems = _read_columns(file, parser)
-    if not parser.records:
-        filtered = f" that `where` accepts; it has {parser.rejected}" if parser.rejected else ""
-        raise UserError(f"{file.path} has no rows{filtered}; expected at least one")
+    _refuse_empty(parser, file)
     table = pd.DataFrame({"task": task, **columns}).reindex(columns=list(PREPARED_COLUMNS))
     if task == "qc":
         paths = table["candidate"].unique()

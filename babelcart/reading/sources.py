@@ -256,6 +256,12 @@ class Data(ReadOptions):
             raise UserError(f"params.yaml: tasks names {task!r}, but data.{task} lists no files; add them, or remove {task!r} from tasks")
         return files
 
+    def raw_file(self, task: str, path: Path) -> RawFile:
+        """Return a file of any folder, with the options that apply to all files of the task."""
+        files: TaskFiles | None = getattr(self, task)
+        options = ReadOptions().overridden_by(self)
+        return RawFile(path, options.overridden_by(files) if files else options, Path(self.path), self.query_memory)
+
     def raw_files(self, task: str, split: str) -> list[RawFile]:
         """Return the files of a split, or of its labels (``dev_labels``), in the order listed; globs and folders give sorted names.
 
