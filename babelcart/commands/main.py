@@ -15,6 +15,10 @@ COMMANDS = {
         "check": "Check every setting in params.yaml, and the raw data.",
         "plan": "Estimate rows, tokens, steps, memory and minutes of training and scoring.",
     },
+    "Use": {
+        "score": "Score the rows of files with a trained model.",
+        "ask": "Ask a trained model whether candidates answer a query.",
+    },
     "Results": {
         "results": "Print the scores in metrics/ as a Markdown table.",
         "compare": "Compare the predictions of two revisions row by row.",

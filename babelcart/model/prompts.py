@@ -198,6 +198,15 @@ class PromptTokenizer:
             encoded.append(TokenRow(self._fill(template, row, ids), queries[key], candidates[row.candidate]))
         return encoded
 
+    def truncated_fields(self, rows: Sequence[RowTexts]) -> list[list[str]]:
+        """Return the fields of each row, ``query`` or ``candidate``, whose texts are longer than the prompt allows."""
+        fields = [field for field in _FIELD.findall(self.prompt.template) if field != "pivot"]
+        long_texts = {}
+        for field in fields:
+            ids = self._tokenize_texts(list(dict.fromkeys(getattr(row, field) for row in rows)))
+            long_texts[field] = {text for text, tokens in ids.items() if len(tokens) > self._limits[field]}
+        return [[field for field in fields if getattr(row, field) in long_texts[field]] for row in rows]
+
     def _tokenize_texts(self, texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Return texts of rows and their token ids.
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from babelcart import baseline, experiments, leaks, split
+from babelcart.domain import TrainingDomain
 from babelcart.embedding.encoders import EncoderSettings
 from babelcart.embedding.similarity import embed_rows
 from babelcart.inspection.changes import compare_rows
@@ -204,6 +205,11 @@ def _known_by_translation() -> bool:
     return leaks.known_by_translation(train, {"test": _rows(SEEN)}, entries) == {"test": 1}
 
 
+def _trained_candidate() -> bool:
+    domain = TrainingDomain(frozenset(["en"]), frozenset([text.normalise(HIDDEN)]))
+    return domain.notes("en", SEEN) == []
+
+
 def _known_candidate() -> bool:
     rows = _rows("q").assign(group="q", candidate=SEEN)
     return sampling.CandidateRules(rows, "qi", sampling.SamplingSettings()).refusal("q", HIDDEN) == "known"
@@ -339,6 +345,7 @@ COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/leaks.py", "normalise", _leak),
     ("babelcart/leaks.py", "fold", _translation_leak),
     ("babelcart/leaks.py", "query_key", _known_by_translation),
+    ("babelcart/domain.py", "normalise", _trained_candidate),
     ("babelcart/negatives/sampling.py", "normalise", _known_candidate),
     ("babelcart/negatives/sampling.py", "normalise", _copy),
     ("babelcart/translation/memory_files.py", "normalise", _memory_file),

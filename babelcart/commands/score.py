@@ -1,0 +1,164 @@
+"""Score the rows of files with a trained model.
+
+FILES are read with the options of the section data in params.yaml, those of the task included; `-` reads JSON Lines from standard input.
+The output has all columns of the files, p(relevant), the decision at the threshold, the model, and notes on rows that are unlike the
+training rows. An interrupted run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from babelcart.commands import cli
+from babelcart.commands.results import COLUMNS, cells, header
+from babelcart.core import config
+from babelcart.core.errors import printable
+from babelcart.core.files import read_json, sha256, temporary_folder
+from babelcart.domain import NOTES
+from babelcart.reading.sources import Data, RawFile, ReadOptions
+from babelcart.scores import metrics
+from babelcart.scores.formatting import format_count
+from babelcart.scores.slices import reading_order
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from babelcart.score import Summary
+    from babelcart.scorer import Scorer
+
+SCRATCH = Path(".scratch/score")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command."""
+
+    out: str
+    columns: tuple[str, ...]
+    language: str | None
+    threshold: float | None
+    evaluate: bool
+    against: Path | None
+    top: int
+    prefix: str
+
+    def read_options(self) -> ReadOptions:
+        """Return the reading options that precede those of params.yaml."""
+        if unknown := [column for column in self.columns if not re.fullmatch(r"(origin_query|candidate|language)=.+", column)]:
+            raise click.UsageError(f"--column is {unknown[0]!r}; accepted: origin_query=COLUMN, candidate=COLUMN and language=COLUMN")
+        names: dict[str, str | None] = {name: column for name, _, column in (text.partition("=") for text in self.columns)}
+        try:
+            return ReadOptions(columns=names, constants={"language": self.language} if self.language else None)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@cli.command
+@click.argument("names", nargs=-1, required=True, metavar="FILES...")
+@cli.task
+@cli.model
+@click.option("--out", "-o", required=True, help="File to write (.parquet, .csv or .jsonl); - prints JSON Lines.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="NAME=COLUMN", help="Column of FILES, such as origin_query=search_term; repeatable."
+)
+@click.option("--language", help="Language of all rows, such as de, if FILES have no column of it.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Threshold of the decision, in place of that of `evaluate`.")
+@click.option("--evaluate", is_flag=True, help="Print F1 and AUC of the rows that have labels.")
+@click.option("--against", type=click.Path(path_type=Path), help="Score each query of FILES with every line of this file, its candidates.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="With --against: number of best candidates to write.")
+@click.option("--prefix", default="", help="Beginning of the names of the added columns.")
+def main(names: tuple[str, ...], task: str, model: str, **options: Any) -> None:
+    from tqdm import tqdm
+
+    from babelcart import score
+    from babelcart.scorer import load_scorer
+
+    chosen = Options(**options)
+    if chosen.evaluate and chosen.against:
+        raise click.UsageError("--evaluate needs the candidates that have the labels; leave out --against")
+    score.check_output(chosen.out)
+    candidates = score.read_candidates(chosen.against) if chosen.against else []
+    texts, added = (score.QUERY, score.ADDED_TO_RANKED) if candidates else (score.TEXTS, score.ADDED)
+    with _input_files(names, task, chosen.read_options()) as files:
+        facts = score.survey(files, task, texts, [chosen.prefix + name for name in added])
+        scorer = load_scorer(model, task, chosen.threshold)
+        job = score.Job(scorer, files, facts.schema, SCRATCH / _key(scorer, files, chosen, candidates), chosen.prefix)
+        with tqdm(total=facts.rows, desc="score", unit="row", disable=None) as bar:
+            if candidates:
+                paths = score.rank_candidates(job, candidates, chosen.top, bar.update)
+            else:
+                paths = score.score_chunks(job, bar.update)
+        summary = score.write_output(chosen.out, paths, chosen.prefix)
+        click.echo("\n".join(_lines(summary)), err=True)
+        if chosen.evaluate:
+            table = score.answered_rows(files, task, paths, chosen.prefix)
+            click.echo("\n".join(_scores(table, task, scorer.decision)), err=chosen.out == score.STANDARD_OUTPUT)
+    shutil.rmtree(job.folder)
+
+
+def _key(scorer: Scorer, files: Sequence[RawFile], chosen: Options, candidates: Sequence[str]) -> str:
+    """Return a hash of everything that the scored chunks depend on."""
+    from babelcart.training.checkpoints import fingerprint
+
+    task_model = scorer.task_model
+    settings = (scorer.name, task_model.local_settings, task_model.prompt, scorer.settings, scorer.decision, chosen.prefix, chosen.top)
+    versions = (scorer.revision, task_model.source_record(), scorer.domain.sha256 if scorer.domain else None)
+    return fingerprint(Path(__file__), settings, versions, _content(files), candidates)
+
+
+@contextmanager
+def _input_files(names: tuple[str, ...], task: str, options: ReadOptions) -> Iterator[list[RawFile]]:
+    """Yield the files with their reading options; standard input is copied to a temporary file."""
+    data = config.load_section(Data)
+    with temporary_folder(SCRATCH, "input-") as folder:
+        files = []
+        for name in names:
+            path = Path(name)
+            if name == "-":
+                path = folder / "standard-input.jsonl"
+                with path.open("wb") as copy:
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+            file = data.raw_file(task, path)
+            files.append(replace(file, options=file.options.overridden_by(options)))
+        yield files
+
+
+def _lines(summary: Summary) -> list[str]:
+    """Return lines with the counts of the written rows."""
+    lines = [f"{summary.rows:,} rows written, {summary.relevant:,} relevant"]
+    return lines + [f"  {note}: {count:,} rows ({NOTES[note]})" for note, count in summary.notes.most_common()]
+
+
+def _content(files: Sequence[RawFile]) -> list[tuple[str, ...]]:
+    """Return the hashes of files, of those that queries read, and the options."""
+    content = []
+    for file in files:
+        paths = [file.path]
+        if file.format == "sql":
+            from babelcart.reading.queries import files_read
+
+            paths += files_read(file.path, file.folder)
+        content.append((*map(sha256, paths), repr(file.options)))
+    return content
+
+
+def _scores(table: pd.DataFrame, task: str, decision: metrics.Decision) -> list[str]:
+    """Return lines of a table of scores, overall and of each slice."""
+    native_languages = read_json(Path(f"build/train_languages/{task}.json"), [str])
+    summary, slices = metrics.evaluate(table, decision, native_languages, config.load_section(metrics.Evaluate))
+    groups = {"languages": {name: summary[name] for name in ("overall", "seen", "unseen") if name in summary}}
+    groups |= {"language": summary["language"], **slices}
+    lines = header("group, slice, rows", COLUMNS)
+    for group, values in groups.items():
+        for name in sorted(values, key=reading_order) if group != "languages" else values:
+            lines.append(f"| {group} | {printable(name)} | {format_count(values[name])} | {cells(values[name], COLUMNS)} |")
+    return lines
