@@ -20,7 +20,6 @@ from typing import IO, TYPE_CHECKING, Any
 from babelcart.core.errors import UserError, short_repr
 from babelcart.core.files import atomic_write
 from babelcart.model import scoring
-from babelcart.model.prefix_cache import fill_cache, recurring_prefixes
 from babelcart.model.prompts import RowTexts
 from babelcart.reading.batches import JSON
 from babelcart.reading.readers import BrokenRows, Problem, Records, read_records
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from babelcart.model.prefix_cache import PrefixCache
     from babelcart.scorer import Scorer
 
 # The columns that are added to those of the files, and their types.
@@ -222,11 +220,11 @@ def rank_candidates(job: Job, candidates: Sequence[str], top: int, update: Calla
     for part in _parts(read_records(job.files, scorer.task, QUERY), max(1, scorer.settings.chunk_rows // len(candidates))):
         paths.append(job.folder / f"{len(paths):06d}.parquet")
         if not paths[-1].exists():
-            cache = cache or _candidate_prefixes(scorer, candidates)
+            cache = cache or scorer.candidate_prefixes(candidates)
             queries = list(zip(*(part.rows[name].to_pylist() for name in QUERY), strict=True))
             position = {query: index for index, query in enumerate(dict.fromkeys(queries))}
             pairs = [RowTexts(language, query, candidate) for language, query in position for candidate in candidates]
-            probability = scorer.chunk_probability(scorer.tokenizer.encode_many(pairs), cache, lambda count: None)
+            probability = scorer.chunk_probability(scorer.tokenizer.encode_many(pairs), cache)
             by_query = probability.reshape(len(position), len(candidates))
             best = np.argsort(-by_query, axis=1, kind="stable")[:, :top]  # (queries, top)
             chosen = [(index, place) for query in queries for index in [position[query]] for place in best[index].tolist()]
@@ -237,18 +235,6 @@ def rank_candidates(job: Job, candidates: Sequence[str], top: int, update: Calla
             _write_parquet(paths[-1], _with_columns(records, job, ADDED_TO_RANKED, answers))
         update(part.rows.num_rows)
     return paths
-
-
-def _candidate_prefixes(scorer: Scorer, candidates: Sequence[str]) -> PrefixCache:
-    """Compute the tokens that the rows of a candidate share: those that two queries without a common token have in common."""
-    settings, model = scorer.settings, scorer.model
-    model.eval()
-    rows = scorer.tokenizer.encode_many([RowTexts("", query, candidate) for query in ("0", "?") for candidate in candidates])
-    return fill_cache(
-        model,
-        recurring_prefixes(rows, len(candidates), settings.cache_tokens(model.config, model.dtype.itemsize)),
-        settings.max_tokens,
-    )
 
 
 def _parts(batches: Iterator[Records], part_rows: int) -> Iterator[Records]:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core import config
-from babelcart.core.errors import UserError
+from babelcart.core.errors import UserError, readable_folder
 from babelcart.core.files import read_json, sha256
 from babelcart.domain import TrainingDomain
 from babelcart.model import scoring
+from babelcart.model.loading import check_adapter
+from babelcart.model.prefix_cache import fill_cache, recurring_prefixes
+from babelcart.model.prompts import RowTexts
 from babelcart.model.task_model import TaskModel, read_task_model
 from babelcart.scores import metrics
 
@@ -20,8 +23,10 @@ if TYPE_CHECKING:
 
     from babelcart.model.packing import TokenRow
     from babelcart.model.prefix_cache import PrefixCache
-    from babelcart.model.prompts import PromptTokenizer, RowTexts
+    from babelcart.model.prompts import PromptTokenizer
 
+WEIGHTS = "adapter_model.safetensors"
+SCORES = "metrics.json"  # in the folder of an adapter that is not that of the workspace
 REVISION_LENGTH = 12  # hexadecimal digits
 
 
@@ -41,6 +46,10 @@ class Scorer:
     domain : TrainingDomain, optional
     revision : str
         The beginning of the SHA-256 of the adapter's weights.
+    scores : pathlib.Path
+        The file of the thresholds.
+    adapter_config : dict
+        Content of the adapter's adapter_config.json.
     """
 
     name: str
@@ -52,10 +61,52 @@ class Scorer:
     decision: metrics.Decision
     domain: TrainingDomain | None
     revision: str
+    scores: Path
+    adapter_config: Any
 
-    def chunk_probability(self, rows: Sequence[TokenRow], cache: PrefixCache, update: Callable[[int], object]) -> np.ndarray:
+    @property
+    def needs_language(self) -> bool:
+        """Whether an answer depends on the language of the query."""
+        return "{language}" in self.task_model.prompt.template or bool(self.decision.languages)
+
+    def load_adapter_again(self) -> None:
+        """Replace the weights and the thresholds by those that the workspace has now.
+
+        Raises
+        ------
+        UserError
+            If the adapter has another shape or prompt than the loaded one; nothing is replaced then.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        folder = self.task_model.adapter
+        self.task_model.check_prompt()
+        check_adapter(folder)
+        if read_json(folder / "adapter_config.json", {...: object}) != self.adapter_config:
+            raise UserError(f"{folder} has other settings of LoRA than the adapter that was loaded; start the server again")
+        with readable_folder(folder):
+            weights = load_file(folder / WEIGHTS)
+        decision = _decision(self.scores)
+        set_peft_model_state_dict(self.model, weights)
+        self.decision, self.revision = decision, _revision(folder)
+
+    def chunk_probability(
+        self, rows: Sequence[TokenRow], cache: PrefixCache, update: Callable[[int], object] = lambda count: None
+    ) -> np.ndarray:
         """Compute p(relevant) of rows, ``(rows,)``; see `babelcart.model.scoring.score_chunks`."""
         return scoring.score_chunks(self.model, rows, self.tokenizer.labels, self.settings, cache, update)
+
+    def candidate_prefixes(self, candidates: Sequence[str]) -> PrefixCache:
+        """Compute the prefixes of candidates that do not depend on the query, within the memory of ``predict.prefix_cache_gib``.
+
+        They are those that the rows of two queries without a common token share. With the query first in the prompt, there are none
+        except the instruction.
+        """
+        self.model.eval()
+        rows = self.tokenizer.encode_many([RowTexts("", query, candidate) for query in ("0", "?") for candidate in candidates])
+        max_tokens = self.settings.cache_tokens(self.model.config, self.model.dtype.itemsize)
+        return fill_cache(self.model, recurring_prefixes(rows, len(candidates), max_tokens), self.settings.max_tokens)
 
     def threshold(self, language: str) -> float:
         """Return the threshold for rows of a language."""
@@ -69,7 +120,7 @@ class Scorer:
         return [[*notes, *(f"{field}_truncated" for field in fields)] for notes, fields in zip(new, truncated, strict=True)]
 
 
-def load_scorer(name: str, task: str, threshold: float | None = None) -> Scorer:
+def load_scorer(name: str, task: str, threshold: float | None = None, adapter: Path | None = None) -> Scorer:
     """Load a trained model.
 
     Parameters
@@ -79,25 +130,24 @@ def load_scorer(name: str, task: str, threshold: float | None = None) -> Scorer:
     task : str
     threshold : float, optional
         In place of the thresholds in metrics/NAME/TASK.json.
+    adapter : pathlib.Path, optional
+        Folder of another adapter of the same base model, with its thresholds in `SCORES`.
 
     Raises
     ------
     UserError
         If the prompt uses a translation of the query, or if the adapter, the base model or the thresholds are missing or not readable.
     """
-    folder, scores = Path("models") / name, Path("metrics") / name / f"{task}.json"
-    task_model = read_task_model(folder, task)
+    scores = adapter / SCORES if adapter else Path("metrics") / name / f"{task}.json"
+    task_model = read_task_model(Path("models") / name, task)
+    if adapter:
+        task_model = replace(task_model, adapter=adapter)
     if "{pivot}" in task_model.prompt.template:
         raise UserError(
             f"params.yaml: the prompt of {task} uses {{pivot}}, a translation of the query, which only the rows of the pipeline have; "
             "train with {query} in its place to score other rows"
         )
-    if threshold is None and not scores.exists():
-        raise UserError(f"{scores} does not exist, so that no threshold is known; run `dvc repro`, or choose one with --threshold")
-    if threshold is None:
-        decision = metrics.Decision.from_scores(read_json(scores, metrics.SCORES))
-    else:
-        decision = metrics.Decision(threshold, {})
+    decision = _decision(scores) if threshold is None else metrics.Decision(threshold, {})
     return Scorer(
         name,
         task,
@@ -107,5 +157,17 @@ def load_scorer(name: str, task: str, threshold: float | None = None) -> Scorer:
         config.load_section(scoring.Predict),
         decision,
         TrainingDomain.read(task),
-        sha256(task_model.adapter / "adapter_model.safetensors")[:REVISION_LENGTH],
+        _revision(task_model.adapter),
+        scores,
+        read_json(task_model.adapter / "adapter_config.json", {...: object}),
     )
+
+
+def _decision(scores: Path) -> metrics.Decision:
+    if not scores.exists():
+        raise UserError(f"{scores} does not exist, so that no threshold is known; run `dvc repro`, or choose one with --threshold")
+    return metrics.Decision.from_scores(read_json(scores, metrics.SCORES))
+
+
+def _revision(adapter: Path) -> str:
+    return sha256(adapter / WEIGHTS)[:REVISION_LENGTH]

@@ -36,7 +36,7 @@ def main(query: str, candidates: tuple[str, ...], task: str, model: str, languag
     if code is None:
         raise UserError(f"--language is {language!r}; accepted: ISO 639-1 codes, such as de or pt")
     scorer = load_scorer(model, task, threshold)
-    if not code and ("{language}" in scorer.task_model.prompt.template or scorer.decision.languages):
+    if not code and scorer.needs_language:
         raise UserError(
             f"the prompt or the threshold of {task} depends on the language of the query; state it, for example with --language de"
         )

@@ -17,6 +17,7 @@ COMMANDS = {
     },
     "Use": {
         "score": "Score the rows of files with a trained model.",
+        "serve": "Answer HTTP requests with a trained model.",
         "ask": "Ask a trained model whether candidates answer a query.",
     },
     "Results": {

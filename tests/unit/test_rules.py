@@ -27,6 +27,7 @@ ALLOWED = {
     "training": {"core", "weights", "model"},
     "scores": {"core", "rows"},
     "report": {"core", "rows", "scores"},
+    "serving": {"core", "rows", "model", "scorer"},
     "inspection": {"core", "rows", "reading", "prepare"},
 }
 HELPERS = {"imports", "run", "spreadsheet"}

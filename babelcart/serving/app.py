@@ -1,0 +1,253 @@
+"""The HTTP interface of an engine, as a FastAPI application."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteError
+
+from babelcart import __version__
+from babelcart.core.errors import UserError
+from babelcart.model.packing import TokenRow
+from babelcart.model.prompts import RowTexts
+from babelcart.rows.languages import iso_code
+from babelcart.serving import schemas
+from babelcart.serving.engine import Answer, Busy, Engine, Stopping
+from babelcart.serving.guard import Guard, Limits, error_response
+
+
+class Metrics:
+    """The metrics of ``/metrics``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter("babelcart_requests", "Requests", ["path", "status"], registry=self.registry)
+        self.seconds = Histogram("babelcart_request_seconds", "Time of a request", ["path"], registry=self.registry)
+        self.pairs = Counter("babelcart_pairs", "Scored pairs of query and candidate", registry=self.registry)
+        self.pack_rows = Histogram("babelcart_pack_rows", "Rows of a pack", buckets=[2**n for n in range(12)], registry=self.registry)
+        self.pack_seconds = Histogram("babelcart_pack_seconds", "Time of a pack", registry=self.registry)
+        Gauge("babelcart_waiting_rows", "Rows in the queue", registry=self.registry).set_function(lambda: engine.waiting_rows)
+
+    async def count(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        """Count a request; the middleware of the application."""
+        start = time.perf_counter()
+        response = await call_next(request)
+        path = getattr(request.scope.get("route"), "path", "other")
+        self.requests.labels(path, response.status_code).inc()
+        self.seconds.labels(path).observe(time.perf_counter() - start)
+        return response
+
+    def add_pack(self, rows: int, seconds: float) -> None:
+        """Count a pack."""
+        self.pairs.inc(rows)
+        self.pack_rows.observe(rows)
+        self.pack_seconds.observe(seconds)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The requests that an engine answers.
+
+    Attributes
+    ----------
+    engine : Engine
+    limits : Limits
+    metrics : Metrics
+    reload : callable, optional
+        Loads the current adapter into the engine.
+    """
+
+    engine: Engine
+    limits: Limits
+    metrics: Metrics
+    reload: Callable[[], None] | None
+
+    async def score(self, body: schemas.ScoreRequest) -> schemas.ScoreResponse:
+        """Score one query or several queries, each with its candidates."""
+        queries, scorer = body.all_queries(), self.engine.scorer
+        self._check_count(sum(len(query.candidates) for query in queries))
+        texts = [self._texts(query.query, query.candidates, query.language) for query in queries]
+        flat = [row for rows in texts for row in rows]
+        rows = await run_in_threadpool(scorer.tokenizer.encode_many, flat)
+        notes = iter(await run_in_threadpool(scorer.notes, flat))
+        answered = await self._answer(rows, body.exact)
+        probability = iter(answered.probability)
+        results = []
+        for query, query_texts in zip(queries, texts, strict=True):
+            threshold = scorer.threshold(query_texts[0].language)
+            answers = []
+            for row in query_texts:
+                p = next(probability)
+                known = [note for note in next(notes) if row.language or note != "language_not_trained"]
+                answers.append(schemas.CandidateAnswer(candidate=row.candidate, p_relevant=p, relevant=p >= threshold, notes=known))
+            results.append(schemas.QueryAnswer(query=query.query, threshold=threshold, answers=answers))
+        return schemas.ScoreResponse(task=scorer.task, model=scorer.name, revision=answered.revision, results=results)
+
+    async def rerank(self, body: schemas.RerankRequest) -> schemas.RerankResponse:
+        """Order candidates by p(relevant), with requests and responses as those of Cohere and Jina."""
+        candidates, scorer = body.candidates(), self.engine.scorer
+        self._check_count(len(candidates))
+        rows = await run_in_threadpool(scorer.tokenizer.encode_many, self._texts(body.query, candidates, body.language))
+        probability = (await self._answer(rows)).probability
+        results = []
+        for index in sorted(range(len(candidates)), key=lambda index: (-probability[index], index))[: body.top_n]:
+            document = {"text": candidates[index]} if body.return_documents else None
+            results.append(schemas.RerankResult(index=index, relevance_score=probability[index], document=document))
+        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+        usage = {"total_tokens": _count_tokens(rows)}
+        return schemas.RerankResponse(id=str(uuid.uuid4()), model=scorer.name, results=results, meta=meta, usage=usage)
+
+    async def generative_scoring(self, body: schemas.GenerativeScoringRequest) -> schemas.GenerativeScoringResponse:
+        """Score items with a query, with requests and responses as those of vLLM."""
+        self._check_count(len(body.items))
+        scorer = self.engine.scorer
+        labels = [scorer.tokenizer.labels.positive, scorer.tokenizer.labels.negative]
+        if body.label_token_ids not in (None, labels):
+            raise HTTPException(400, f"label_token_ids is {body.label_token_ids}; accepted: {labels}, the tokens of the two answers")
+        if isinstance(body.query, str):
+            texts = self._texts(body.query, [str(item) for item in body.items], body.language)
+            rows = await run_in_threadpool(scorer.tokenizer.encode_many, texts)
+        else:
+            rows = [self._token_row(body.query, item, body.item_first) for item in body.items]
+        answered, tokens = await self._answer(rows), _count_tokens(rows)
+        return schemas.GenerativeScoringResponse(
+            id=f"score-{uuid.uuid4()}",
+            created=int(time.time()),
+            model=scorer.name,
+            data=[schemas.ItemScore(index=index, score=p) for index, p in enumerate(answered.probability)],
+            usage={"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
+        )
+
+    async def load_again(self) -> dict[str, str]:
+        """Load the current adapter. Requests that have begun are completed with the previous one, and none is lost."""
+        if self.reload is None:
+            raise HTTPException(409, "this server has an adapter of a fixed revision; start it without --rev")
+        try:
+            await asyncio.wrap_future(self.engine.between_requests(self.reload))
+        except UserError as error:
+            raise HTTPException(409, str(error)) from error
+        return {"revision": self.engine.scorer.revision}
+
+    async def healthy(self) -> dict[str, str]:
+        """Whether the process works."""
+        return {"status": "ok"}
+
+    async def ready(self) -> dict[str, str]:
+        """Whether requests are accepted."""
+        if not self.engine.is_ready:
+            raise HTTPException(503, "the server is stopping")
+        scorer = self.engine.scorer
+        return {"status": "ok", "model": scorer.name, "task": scorer.task, "revision": scorer.revision}
+
+    async def prometheus(self) -> Response:
+        """Metrics in the format of Prometheus."""
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def _answer(self, rows: Sequence[TokenRow], exact: bool = False) -> Answer:
+        try:
+            future = self.engine.submit(rows, exact)
+        except Busy as error:
+            after = {"Retry-After": str(1 + int(error.seconds))}
+            raise HTTPException(429, "the queue is full; try again later", after) from None
+        except Stopping:
+            raise HTTPException(503, "the server is stopping", {"Retry-After": "1"}) from None
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            message = f"not answered within {self.limits.seconds:g} seconds; send fewer candidates in a request"
+            raise HTTPException(504, message) from None
+        except UserError as error:
+            raise HTTPException(500, str(error)) from error
+
+    def _texts(self, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
+        code = ""
+        if language is not None:
+            code = iso_code(language) or ""
+            if not code:
+                raise HTTPException(422, f"language is {language!r}; accepted: ISO 639-1 codes, such as de or pt")
+        elif self.engine.scorer.needs_language:
+            raise HTTPException(422, "language: the prompt or the threshold depends on it; send an ISO 639-1 code, such as de")
+        return [RowTexts(code, query, candidate) for candidate in candidates]
+
+    def _check_count(self, candidates: int) -> None:
+        if candidates > self.limits.candidates:
+            raise HTTPException(413, f"the request has {candidates:,} candidates; accepted: at most {self.limits.candidates:,}")
+
+    def _token_row(self, query: list[int], item: Any, item_first: bool) -> TokenRow:
+        """Return the row of a prompt that is given in token ids."""
+        tokens = (*item, *query) if item_first else (*query, *item)
+        scorer = self.engine.scorer
+        size, prompt = scorer.model.get_input_embeddings().num_embeddings, scorer.task_model.prompt
+        longest = prompt.max_query_tokens + prompt.max_candidate_tokens + len(scorer.tokenizer.encode("en", "", "").tokens)
+        if not tokens or len(tokens) > longest or not all(0 <= token < size for token in tokens):
+            raise HTTPException(422, f"a prompt has {len(tokens)} tokens; accepted: 1 to {longest:,}, each from 0 to {size - 1:,}")
+        return TokenRow(tokens, tokens, ())
+
+
+def _count_tokens(rows: Sequence[TokenRow]) -> int:
+    return sum(len(row.tokens) for row in rows)
+
+
+def build_app(engine: Engine, limits: Limits, key: str | None = None, reload: Callable[[], None] | None = None) -> FastAPI:
+    """Return the application that answers with an engine.
+
+    Parameters
+    ----------
+    engine : Engine
+        It is started and stopped together with the application.
+    limits : Limits
+    key : str, optional
+        Key that every request must have.
+    reload : callable, optional
+        Loads the current adapter into the engine; called for ``POST /v1/reload``.
+    """
+    metrics = Metrics(engine)
+    engine.on_pack = metrics.add_pack
+    service = Service(engine, limits, metrics, reload)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await run_in_threadpool(engine.stop)
+
+    app = FastAPI(title="Babelcart", version=__version__, lifespan=lifespan)
+    app.add_middleware(Guard, limits=limits, key=key)
+    app.middleware("http")(metrics.count)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteError, _refused)
+    app.post("/v1/score")(service.score)
+    for path in ("/v1/rerank", "/v2/rerank"):
+        app.post(path, response_model_exclude_none=True)(service.rerank)
+    app.post("/generative_scoring")(service.generative_scoring)
+    app.post("/v1/reload")(service.load_again)
+    app.get("/healthz")(service.healthy)
+    app.get("/readyz")(service.ready)
+    app.get("/metrics")(service.prometheus)
+    return app
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """Return the first problem of a body."""
+    first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    return error_response(422, f"{place}: {first['msg']}" if place else str(first["msg"]))
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    """Return an error that the service raised, or that no path matches."""
+    if not isinstance(error, StarletteError):
+        raise error
+    return error_response(error.status_code, str(error.detail), dict(error.headers or {}))
