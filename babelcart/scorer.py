@@ -13,7 +13,7 @@ from babelcart.core.files import read_json, sha256
 from babelcart.domain import TrainingDomain
 from babelcart.model import scoring
 from babelcart.model.loading import check_adapter
-from babelcart.model.prefix_cache import fill_cache, recurring_prefixes
+from babelcart.model.prefix_cache import PrefixCache, PrefixTree, fill_cache, recurring_prefixes
 from babelcart.model.prompts import RowTexts
 from babelcart.model.task_model import TaskModel, read_task_model
 from babelcart.scores import metrics
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from babelcart.model.packing import TokenRow
-    from babelcart.model.prefix_cache import PrefixCache
     from babelcart.model.prompts import PromptTokenizer
 
 WEIGHTS = "adapter_model.safetensors"
@@ -101,8 +100,10 @@ class Scorer:
         """Compute the prefixes of candidates that do not depend on the query, within the memory of ``predict.prefix_cache_gib``.
 
         They are those that the rows of two queries without a common token share. With the query first in the prompt, there are none
-        except the instruction.
+        except the instruction. Without candidates, the cache is empty.
         """
+        if not candidates:
+            return PrefixCache(PrefixTree())
         self.model.eval()
         rows = self.tokenizer.encode_many([RowTexts("", query, candidate) for query in ("0", "?") for candidate in candidates])
         max_tokens = self.settings.cache_tokens(self.model.config, self.model.dtype.itemsize)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from babelcart.commands import cli
 from babelcart.core.errors import UserError
 
 if TYPE_CHECKING:
+    from babelcart.model.prefix_cache import PrefixCache
+    from babelcart.scorer import Scorer
     from babelcart.serving.engine import Engine
 
 KEY = "BABELCART_API_KEY"
@@ -54,15 +57,19 @@ def main(task: str, model: str, host: str, port: int, **options: Any) -> None:
     from babelcart.serving.guard import Limits
 
     adapter = adapter_of_revision(options["revision"], model, task) if options["revision"] else None
-    scorer = load_scorer(model, task, adapter=adapter)
-    engine = Engine(scorer, options["pack_tokens"], options["max_rows"])
-    if options["candidates"]:
-        engine.cache = scorer.candidate_prefixes(read_candidates(options["candidates"]))
+    candidates = read_candidates(options["candidates"]) if options["candidates"] else []
+
+    def load() -> tuple[Scorer, PrefixCache]:
+        scorer = load_scorer(model, task, adapter=adapter)
+        return scorer, scorer.candidate_prefixes(candidates)
+
+    engine = Engine(load, options["pack_tokens"], options["max_rows"])
+    engine.start()
 
     def reload() -> None:
-        scorer.load_adapter_again()
-        if options["candidates"]:
-            engine.cache = scorer.candidate_prefixes(read_candidates(options["candidates"]))
+        engine.scorer.load_adapter_again()
+        engine.cache = engine.scorer.candidate_prefixes([])  # never that of the previous adapter, even if the next line fails
+        engine.cache = engine.scorer.candidate_prefixes(candidates)
 
     app = build_app(engine, Limits(seconds=options["timeout"]), key, None if adapter else reload)
     if adapter is None:
@@ -73,7 +80,7 @@ def main(task: str, model: str, host: str, port: int, **options: Any) -> None:
     socket = server.config.bind_socket()
     socket.listen(server.config.backlog)  # requests that come before the server has started wait for it
     address, bound_port = socket.getsockname()[:2]
-    click.echo(f"{model}, {task}, revision {scorer.revision}: http://{address}:{bound_port}/docs", err=True)
+    click.echo(f"{model}, {task}, revision {engine.scorer.revision}: http://{address}:{bound_port}/docs", err=True)
     server.run([socket])
 
 
@@ -84,7 +91,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _reload(engine: Engine, reload: Any) -> None:
+def _reload(engine: Engine, reload: Callable[[], None]) -> None:
     """Load the current adapter; an adapter that does not fit is reported, and the previous one stays."""
-    future = engine.between_requests(reload)
+    try:
+        future = engine.between_requests(reload)
+    except Exception as error:  # an adapter is being loaded, or the server is stopping
+        click.echo(str(error), err=True)
+        return
     future.add_done_callback(lambda done: click.echo(f"revision {engine.scorer.revision}: {done.exception() or 'loaded'}", err=True))

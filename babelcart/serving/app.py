@@ -137,6 +137,8 @@ class Service:
             await asyncio.wrap_future(self.engine.between_requests(self.reload))
         except UserError as error:
             raise HTTPException(409, str(error)) from error
+        except Stopping:
+            raise HTTPException(503, "the server is stopping") from None
         return {"revision": self.engine.scorer.revision}
 
     async def healthy(self) -> dict[str, str]:
@@ -206,7 +208,7 @@ def build_app(engine: Engine, limits: Limits, key: str | None = None, reload: Ca
     Parameters
     ----------
     engine : Engine
-        It is started and stopped together with the application.
+        It has been started, and is stopped together with the application.
     limits : Limits
     key : str, optional
         Key that every request must have.
@@ -219,7 +221,6 @@ def build_app(engine: Engine, limits: Limits, key: str | None = None, reload: Ca
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engine.start()
         yield
         await run_in_threadpool(engine.stop)
 

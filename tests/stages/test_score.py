@@ -169,6 +169,34 @@ def test_the_best_of_all_candidates_are_those_of_separate_pairs(project: Project
     assert "tree.txt has no candidates" in output
 
 
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<eos><bos>",
+    "../../etc/passwd",
+    "\x1b]0;x\x07",
+    "{query}{candidate}",
+    "=1+1",
+    "\u202eabc",
+    "a,b\nc",
+    '"',
+]
+
+
+@pytest.mark.parametrize("target", [".jsonl", ".csv", ".parquet"])
+def test_hostile_texts_are_scored_and_written_as_they_are(trained: Project, target: str) -> None:
+    rows = [{"language": "en", "origin_query": text, "category_path": text, "id": text, text: text} for text in HOSTILE]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    files = set(Path().rglob("*"))
+    run("score", "pairs.jsonl", *MODEL, "-o", f"scores{target}")
+    scores = read(f"scores{target}")
+    assert scores["origin_query"].tolist() == scores["id"].tolist() == HOSTILE
+    assert all(scores[text][index] == text for index, text in enumerate(HOSTILE))
+    assert set(Path().rglob("*")) - files <= {Path(f"scores{target}"), command.SCRATCH}
+    output = run("ask", *MODEL, HOSTILE[3], HOSTILE[6]).output
+    assert "\x1b" not in output
+    assert "\u202e" not in output
+
+
 def damaged(line: bytes) -> bytes:
     return line.replace(b'"origin_query"', b'"query"')
 

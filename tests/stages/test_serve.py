@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -66,9 +66,16 @@ def serve(application: Any) -> Iterator[str]:
         thread.join()
 
 
+def started(scorer: Scorer, pack_tokens: int, max_rows: int, candidates: Sequence[str] = ()) -> engine.Engine:
+    """Return an engine that answers with a scorer."""
+    queue = engine.Engine(lambda: (scorer, scorer.candidate_prefixes(candidates)), pack_tokens, max_rows)
+    queue.start()
+    return queue
+
+
 @pytest.fixture
 def address(scorer: Scorer) -> Iterator[str]:
-    with serve(app.build_app(engine.Engine(scorer, 256, 10_000), guard.Limits(), reload=scorer.load_adapter_again)) as served:
+    with serve(app.build_app(started(scorer, 256, 10_000), guard.Limits(), reload=scorer.load_adapter_again)) as served:
         yield served
 
 
@@ -118,7 +125,7 @@ def test_the_clients_of_cohere_work(scorer: Scorer) -> None:
     rows = predicted().head(4)
     query, documents = rows["origin_query"][0], rows["candidate"].tolist()
     limits = guard.Limits(candidates=5)
-    with serve(app.build_app(engine.Engine(scorer, 256, 10_000), limits, KEY)) as address:
+    with serve(app.build_app(started(scorer, 256, 10_000), limits, KEY)) as address:
         answered = httpx.post(
             f"{address}/v1/score", json={"query": query, "candidates": documents}, headers={"Authorization": f"Bearer {KEY}"}
         )
@@ -222,7 +229,7 @@ def held(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 def test_a_full_queue_refuses_requests_and_late_answers_are_given_up(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     release = held(scorer, monkeypatch)
-    queue = engine.Engine(scorer, 8, 3)
+    queue = started(scorer, 8, 3)
     with serve(app.build_app(queue, guard.Limits(seconds=0.5))) as address:
         late = httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b", "c", "d"]})
         assert (late.status_code, late.json()["message"][:29]) == (504, "not answered within 0.5 secon")
@@ -242,8 +249,7 @@ def test_a_full_queue_refuses_requests_and_late_answers_are_given_up(scorer: Sco
 
 def test_a_small_request_does_not_wait_for_a_large_one(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     release = held(scorer, monkeypatch)
-    queue = engine.Engine(scorer, 64, 10_000)
-    queue.start()
+    queue = started(scorer, 64, 10_000)
     done: list[str] = []
 
     def finished(name: str, _: object) -> None:
@@ -269,7 +275,7 @@ def test_an_error_of_a_pack_is_that_of_its_requests_only(scorer: Scorer, monkeyp
         return compute(rows, cache)
 
     monkeypatch.setattr(scorer, "chunk_probability", chunk)
-    with serve(app.build_app(engine.Engine(scorer, 64, 100), guard.Limits())) as address:
+    with serve(app.build_app(started(scorer, 64, 100), guard.Limits())) as address:
         assert httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}).status_code == 500
         failing = False
         assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}))
@@ -316,7 +322,7 @@ def test_an_adapter_of_another_shape_is_refused(address: str, scorer: Scorer) ->
 
 
 def test_a_client_that_hangs_is_given_up_and_disturbs_nobody(scorer: Scorer) -> None:
-    with serve(app.build_app(engine.Engine(scorer, 64, 100), guard.Limits(body_seconds=0.3))) as address:
+    with serve(app.build_app(started(scorer, 64, 100), guard.Limits(body_seconds=0.3))) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as hanging:
             hanging.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
@@ -327,8 +333,7 @@ def test_a_client_that_hangs_is_given_up_and_disturbs_nobody(scorer: Scorer) -> 
 
 def test_the_categories_of_a_shop_are_computed_once(scorer: Scorer) -> None:
     rows = predicted()
-    queue = engine.Engine(scorer, 256, 10_000)
-    queue.cache = scorer.candidate_prefixes(sorted(set(rows["candidate"])))
+    queue = started(scorer, 256, 10_000, sorted(set(rows["candidate"])))
     assert len(queue.cache.tree) > len(set(rows["candidate"]))
     with serve(app.build_app(queue, guard.Limits())) as address:
         response = httpx.post(f"{address}/v1/score", json={"queries": queries(rows)})
@@ -370,6 +375,12 @@ def test_signals_load_another_adapter_and_stop_the_command(trained: Project) -> 
 def test_other_machines_need_a_key(trained: Project) -> None:
     output = run("serve", "--task", "qc", "--model", "tiny", "--host", "0.0.0.0", fails=True).output
     assert "set BABELCART_API_KEY to a secret key" in output
+
+
+def test_a_model_that_is_missing_is_reported(trained: Project) -> None:
+    ADAPTER.unlink()
+    output = run("serve", "--task", "qc", "--model", "tiny", "--port", "0", fails=True).output
+    assert "models/tiny/qc holds no weights" in output
 
 
 def test_the_adapter_of_another_revision_is_served(project: Project) -> None:
