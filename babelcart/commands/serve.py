@@ -1,6 +1,6 @@
 """Answer HTTP requests with a trained model.
 
-Listens on the loopback interface. With --host, all requests need the key in the environment variable BABELCART_API_KEY, as
+Listens on the loopback interface. On other interfaces, all requests need the key in the environment variable BABELCART_API_KEY, as
 `Authorization: Bearer KEY`. Queries are not logged. SIGHUP, or POST /v1/reload, loads the current adapter; SIGTERM completes the
 requests in the queue and stops. docs/serving.md describes the requests.
 """
