@@ -39,6 +39,7 @@ QUERY = ("language", "origin_query")
 TEXTS = (*QUERY, "candidate")
 FORMATS = (".parquet", ".csv", ".jsonl")
 STANDARD_OUTPUT = "-"
+MAX_PROBLEMS = 10_000  # malformed rows; a file with more is not read to its end
 
 
 @dataclass
@@ -99,8 +100,11 @@ def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Ite
         problems += records.problems
         if not schemas or records.records.schema != schemas[-1]:
             schemas.append(records.records.schema)
+        if len(problems) > MAX_PROBLEMS:
+            break
     if problems:
-        raise BrokenRows(problems, 0, "Fix the files: every row needs an answer, so that none can be left out")
+        end = f", and the files were read up to {problems[-1].file}, line {problems[-1].line} only" if len(problems) > MAX_PROBLEMS else ""
+        raise BrokenRows(problems, 0, f"Fix the files: every row needs an answer, so that none can be left out{end}")
     try:
         schema = pa.unify_schemas(schemas)
     except pa.ArrowException as error:

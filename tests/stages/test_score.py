@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from babelcart import score
 from babelcart.commands import score as command
 from babelcart.model import scoring
 from babelcart.model.batching import PART_CHUNKS
+from babelcart.reading import formats
 from tests.support.project import Project, run, run_to
 
 MODEL = ("--task", "qc", "--model", "tiny")
@@ -220,6 +222,15 @@ def test_a_broken_file_is_refused_before_it_is_scored(trained: Project, change: 
     output = run("score", "pairs.jsonl", *MODEL, "-o", "scores.csv", fails=True).output
     assert message in " ".join(output.split())
     assert Path("scores.csv").read_text() == "old\n"
+
+
+def test_a_file_with_very_many_broken_rows_is_not_read_to_its_end(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "MAX_PROBLEMS", 100)
+    monkeypatch.setattr(formats, "BATCH_ROWS", 60)
+    Path("pairs.jsonl").write_text("{}\n" * 1000)
+    output = " ".join(run("score", "pairs.jsonl", *MODEL, "-o", "scores.csv", fails=True).output.split())
+    assert "120 broken rows" in output
+    assert "the files were read up to pairs.jsonl, line 120 only" in output
 
 
 def test_scores_can_be_scored_again(trained: Project) -> None:
