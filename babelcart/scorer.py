@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,18 +78,20 @@ class Scorer:
             If the adapter has another shape or prompt than the loaded one; nothing is replaced then.
         """
         from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
         folder = self.task_model.adapter
         self.task_model.check_prompt()
         check_adapter(folder)
         if read_json(folder / "adapter_config.json", {...: object}) != self.adapter_config:
             raise UserError(f"{folder} has other settings of LoRA than the adapter that was loaded; start the server again")
+        content = (folder / WEIGHTS).read_bytes()
         with readable_folder(folder):
-            weights = load_file(folder / WEIGHTS)
-        decision = _decision(self.scores)
+            weights = load(content)
+        decision, domain = _decision(self.scores), TrainingDomain.read(self.task)
         set_peft_model_state_dict(self.model, weights)
-        self.decision, self.revision = decision, _revision(folder)
+        self.decision, self.domain = decision, domain
+        self.revision = hashlib.sha256(content).hexdigest()[:REVISION_LENGTH]
 
     def chunk_probability(
         self, rows: Sequence[TokenRow], cache: PrefixCache, update: Callable[[int], object] = lambda count: None

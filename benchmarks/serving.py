@@ -98,7 +98,7 @@ def disturbed(port: int) -> Iterator[None]:
             request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/reload", method="POST")
             urllib.request.urlopen(request, timeout=120).read()
             hanging.append(socket.create_connection(("127.0.0.1", port)))
-            hanging[-1].sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            hanging[-1].sendall(b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
 
     thread = threading.Thread(target=disturb, daemon=True)
     thread.start()

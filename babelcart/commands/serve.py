@@ -36,7 +36,7 @@ KEY = "BABELCART_API_KEY"
 @click.option("--candidates", type=click.Path(path_type=Path), help="File with the shop's categories, one on each line, to compute once.")
 @click.option("--pack-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Tokens that are computed at once.")
 @click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Rows that may wait; others get status 429.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30, show_default=True, help="Seconds for an answer.")
+@click.option("--timeout", type=click.FloatRange(0, 3600, min_open=True), default=30, show_default=True, help="Seconds for an answer.")
 def main(task: str, model: str, host: str, port: int, **options: Any) -> None:
     try:
         import uvicorn
@@ -63,17 +63,16 @@ def main(task: str, model: str, host: str, port: int, **options: Any) -> None:
         scorer = load_scorer(model, task, adapter=adapter)
         return scorer, scorer.candidate_prefixes(candidates)
 
-    engine = Engine(load, options["pack_tokens"], options["max_rows"])
-    engine.start()
+    engine = Engine(load, options["pack_tokens"], options["max_rows"], options["timeout"])
 
     def reload() -> None:
+        engine.cache = engine.scorer.candidate_prefixes([])
         engine.scorer.load_adapter_again()
-        engine.cache = engine.scorer.candidate_prefixes([])  # never that of the previous adapter, even if the next line fails
         engine.cache = engine.scorer.candidate_prefixes(candidates)
 
+    signal.signal(signal.SIGHUP, lambda *_: _reload(engine, None if adapter else reload))
+    engine.start()
     app = build_app(engine, Limits(seconds=options["timeout"]), key, None if adapter else reload)
-    if adapter is None:
-        signal.signal(signal.SIGHUP, lambda *_: _reload(engine, reload))
     server = uvicorn.Server(
         uvicorn.Config(app, host, port, log_level="warning", access_log=False, timeout_graceful_shutdown=int(options["timeout"]) + 1)
     )
@@ -91,8 +90,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _reload(engine: Engine, reload: Callable[[], None]) -> None:
+def _reload(engine: Engine, reload: Callable[[], None] | None) -> None:
     """Load the current adapter; an adapter that does not fit is reported, and the previous one stays."""
+    if reload is None or not engine.is_ready:
+        click.echo("no adapter is loaded: the server starts, stops, or has an adapter of a fixed revision", err=True)
+        return
     try:
         future = engine.between_requests(reload)
     except Exception as error:  # an adapter is being loaded, or the server is stopping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -85,7 +86,7 @@ class Service:
         probability = iter(answered.probability)
         results = []
         for query, query_texts in zip(queries, texts, strict=True):
-            threshold = scorer.threshold(query_texts[0].language)
+            threshold = answered.decision.languages.get(query_texts[0].language, answered.decision.threshold)
             answers = []
             for row in query_texts:
                 p = next(probability)
@@ -119,7 +120,7 @@ class Service:
             texts = self._texts(body.query, [str(item) for item in body.items], body.language)
             rows = await run_in_threadpool(scorer.tokenizer.encode_many, texts)
         else:
-            rows = [self._token_row(body.query, item, body.item_first) for item in body.items]
+            rows = self._token_rows(body.query, body.items, body.item_first)
         answered, tokens = await self._answer(rows), _count_tokens(rows)
         return schemas.GenerativeScoringResponse(
             id=f"score-{uuid.uuid4()}",
@@ -143,6 +144,8 @@ class Service:
 
     async def healthy(self) -> dict[str, str]:
         """Whether the process works."""
+        if not self.engine.is_alive:
+            raise HTTPException(503, "the engine has ended")
         return {"status": "ok"}
 
     async def ready(self) -> dict[str, str]:
@@ -172,6 +175,9 @@ class Service:
             raise HTTPException(504, message) from None
         except UserError as error:
             raise HTTPException(500, str(error)) from error
+        except Exception as error:
+            logging.getLogger("uvicorn.error").exception("a pack failed")
+            raise HTTPException(500, f"the rows could not be computed ({type(error).__name__})") from error
 
     def _texts(self, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
         code = ""
@@ -187,15 +193,18 @@ class Service:
         if candidates > self.limits.candidates:
             raise HTTPException(413, f"the request has {candidates:,} candidates; accepted: at most {self.limits.candidates:,}")
 
-    def _token_row(self, query: list[int], item: Any, item_first: bool) -> TokenRow:
-        """Return the row of a prompt that is given in token ids."""
-        tokens = (*item, *query) if item_first else (*query, *item)
+    def _token_rows(self, query: list[int], items: Sequence[Any], item_first: bool) -> list[TokenRow]:
+        """Return the rows of prompts that are given in token ids."""
         scorer = self.engine.scorer
         size, prompt = scorer.model.get_input_embeddings().num_embeddings, scorer.task_model.prompt
         longest = prompt.max_query_tokens + prompt.max_candidate_tokens + len(scorer.tokenizer.encode("en", "", "").tokens)
-        if not tokens or len(tokens) > longest or not all(0 <= token < size for token in tokens):
-            raise HTTPException(422, f"a prompt has {len(tokens)} tokens; accepted: 1 to {longest:,}, each from 0 to {size - 1:,}")
-        return TokenRow(tokens, tokens, ())
+        rows = []
+        for item in items:
+            tokens = (*item, *query) if item_first else (*query, *item)
+            if not tokens or len(tokens) > longest or not all(0 <= token < size for token in tokens):
+                raise HTTPException(422, f"a prompt has {len(tokens)} tokens; accepted: 1 to {longest:,}, each from 0 to {size - 1:,}")
+            rows.append(TokenRow(tokens, tokens, ()))
+        return rows
 
 
 def _count_tokens(rows: Sequence[TokenRow]) -> int:

@@ -5,6 +5,7 @@ A pack takes rows of every waiting request in turn, so that a small request does
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -14,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from babelcart.core.errors import UserError
-from babelcart.model.batching import sort_by_tokens
+from babelcart.model.batching import scoring_packs, sort_by_tokens
 from babelcart.model.packing import TokenRow, new_tokens
+from babelcart.model.prefix_cache import PrefixCache, PrefixTree
 
 if TYPE_CHECKING:
-    from babelcart.model.prefix_cache import PrefixCache
     from babelcart.scorer import Scorer
+    from babelcart.scores.metrics import Decision
 
 
 class Busy(Exception):
@@ -44,10 +46,13 @@ class Answer:
         p(relevant) of each row.
     revision : str
         That of the adapter that computed all of them.
+    decision : Decision
+        The thresholds of this adapter.
     """
 
     probability: list[float]
     revision: str
+    decision: Decision
 
 
 @dataclass(eq=False)
@@ -56,6 +61,7 @@ class _Request:
     exact: bool
     future: Future[Answer] = field(default_factory=Future)
     order: deque[int] = field(default_factory=deque)  # rows that are not computed, sorted by their tokens
+    packs: deque[list[int]] = field(default_factory=deque)  # those of an exact request
     probability: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -79,11 +85,13 @@ class Engine:
         Tokens of a pack. Larger packs give more rows per second, and a longer wait for each request.
     max_rows : int
         Rows that may wait. Further requests are refused with `Busy`.
-    on_pack : callable
-        Called with the rows and the seconds of each pack.
+    max_seconds : float
+        Requests are also refused if the rows that wait would take longer.
 
     Attributes
     ----------
+    on_pack : callable
+        Called with the rows and the seconds of each pack.
     scorer : Scorer
         After `start`.
     cache : PrefixCache
@@ -97,9 +105,10 @@ class Engine:
         load: Callable[[], tuple[Scorer, PrefixCache]],
         pack_tokens: int,
         max_rows: int,
-        on_pack: Callable[[int, float], object] = lambda rows, seconds: None,
+        max_seconds: float = math.inf,
     ) -> None:
-        self.pack_tokens, self.max_rows, self.on_pack = pack_tokens, max_rows, on_pack
+        self.pack_tokens, self.max_rows, self.max_seconds = pack_tokens, max_rows, max_seconds
+        self.on_pack: Callable[[int, float], object] = lambda rows, seconds: None
         self._load = load
         self._loaded: Future[None] = Future()
         self._requests: deque[_Request] = deque()
@@ -113,6 +122,11 @@ class Engine:
         """Start the thread, and wait until it has loaded the model; raise what `load` raises."""
         self._thread.start()
         self._loaded.result()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     @property
     def is_ready(self) -> bool:
@@ -151,8 +165,9 @@ class Engine:
             if not self.is_ready:
                 raise Stopping
             waiting = self.waiting_rows
-            if waiting and waiting + len(rows) > self.max_rows:
-                raise Busy(waiting / self._rows_per_second if self._rows_per_second else 0.0)
+            seconds = waiting / self._rows_per_second if self._rows_per_second else 0.0
+            if waiting and (waiting + len(rows) > self.max_rows or seconds > self.max_seconds):
+                raise Busy(seconds)
             request = _Request(rows, exact)
             self._requests.append(request)
             self._wake.notify()
@@ -206,13 +221,11 @@ class Engine:
     def _next_pack(self, may_begin: bool) -> list[tuple[_Request, list[int]]]:
         """Take rows of the requests in turn, up to the tokens of a pack; without `may_begin`, only of requests that have begun.
 
-        An exact request is taken alone and completely.
+        A pack of an exact request has no other rows.
         """
         ready = [request for request in self._requests if may_begin or request.has_begun]
         if ready and ready[0].exact:
-            ready[0].order.clear()
-            self._requests.remove(ready[0])
-            return [(ready[0], list(range(len(ready[0].rows))))]
+            return [(ready[0], self._next_exact_pack(ready[0]))]
         ready = [request for request in ready if not request.exact]
         pack: list[tuple[_Request, list[int]]] = []
         tokens = 0
@@ -223,7 +236,7 @@ class Engine:
             while request.order:
                 row = request.rows[request.order[0]].tokens
                 row_tokens = new_tokens(row, previous, self.cache.tree)
-                if (indices or pack) and tokens + row_tokens > share:
+                if (indices or pack) and tokens + row_tokens > (share if indices else self.pack_tokens):
                     break
                 indices.append(request.order.popleft())
                 tokens, previous = tokens + row_tokens, row
@@ -235,11 +248,25 @@ class Engine:
                 self._requests.append(request)
         return pack
 
+    def _next_exact_pack(self, request: _Request) -> list[int]:
+        """Take the next pack that `predict` would compute for the rows of a request."""
+        settings = self.scorer.settings
+        if not request.has_begun:
+            request.packs = deque(scoring_packs(request.rows, settings.max_tokens, settings.chunk_rows))
+        indices = request.packs.popleft()
+        for _ in indices:
+            request.order.popleft()
+        self._requests.remove(request)
+        if request.order:
+            self._requests.append(request)
+        return indices
+
     def _compute(self, pack: list[tuple[_Request, list[int]]]) -> None:
         rows = [request.rows[index] for request, indices in pack for index in indices]
         start = time.perf_counter()
         try:
-            probability = iter(self.scorer.chunk_probability(rows, self.cache).tolist())
+            cache = PrefixCache(PrefixTree()) if pack[0][0].exact else self.cache
+            probability = iter(self.scorer.chunk_probability(rows, cache).tolist())
         except Exception as error:
             for request, _ in pack:
                 with self._wake:
@@ -254,7 +281,7 @@ class Engine:
             for index in indices:
                 request.probability[index] = next(probability)
             if not request.order:
-                _finish(request.future, Answer(request.probability, self.scorer.revision))
+                _finish(request.future, Answer(request.probability, self.scorer.revision, self.scorer.decision))
 
     def _apply(self, change: Callable[[], object], future: Future[None]) -> None:
         try:

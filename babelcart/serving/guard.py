@@ -6,6 +6,7 @@ import asyncio
 import hmac
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
 
@@ -48,7 +49,7 @@ class Guard:
     app : ASGI application
     limits : Limits
     key : str, optional
-        Without a key, all requests are accepted. The paths of health checks need none.
+        The paths of health checks need none. Without a key, requests for other hosts, and those of web pages of other hosts, are refused.
     """
 
     OPEN = ("/healthz", "/readyz")
@@ -61,6 +62,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        if not self.key and not all(_is_loopback(headers.get(name)) for name in (b"host", b"origin")):
+            await error_response(403, "without a key, only programs of this machine are answered")(scope, receive, send)
+            return
         if self.key and scope["path"] not in self.OPEN and not self._has_key(headers.get(b"authorization", b"")):
             await error_response(401, "the key is missing or wrong; send it as `Authorization: Bearer KEY`")(scope, receive, send)
             return
@@ -99,3 +103,14 @@ class Guard:
 
     def _has_key(self, header: bytes) -> bool:
         return hmac.compare_digest(header, f"Bearer {self.key}".encode())
+
+
+def _is_loopback(value: bytes | None) -> bool:
+    """Return whether a Host or Origin header is missing or names this machine, which the pages of other hosts cannot pretend."""
+    if value is None:
+        return True
+    text = value.decode("latin-1")
+    try:
+        return urlsplit(text if "://" in text else f"//{text}").hostname in ("127.0.0.1", "localhost", "::1")
+    except ValueError:
+        return False

@@ -265,6 +265,30 @@ def test_a_small_request_does_not_wait_for_a_large_one(scorer: Scorer, monkeypat
         queue.submit([rows[0]], False)
 
 
+def test_requests_are_answered_in_their_order(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = held(scorer, monkeypatch)
+    queue = started(scorer, 64, 10_000)  # fewer tokens than requests
+    done: list[int] = []
+
+    def finished(number: int, _: object) -> None:
+        done.append(number)
+
+    for number in range(100):
+        rows = scorer.tokenizer.encode_many([RowTexts("", f"query {number}", f"shoes {candidate}") for candidate in range(3)])
+        queue.submit(rows).add_done_callback(partial(finished, number))
+    release.set()
+    queue.stop()
+    assert sorted(done) == list(range(100))
+    assert all(abs(place - number) < 40 for place, number in enumerate(done))
+
+
+@pytest.mark.parametrize("header", [{"Host": "shop.example"}, {"Origin": "https://shop.example"}, {"Origin": "null"}])
+def test_pages_of_other_hosts_are_refused_without_a_key(address: str, header: dict[str, str]) -> None:
+    response = httpx.post(f"{address}/v1/reload", headers=header)
+    assert (response.status_code, "only programs of this machine" in response.json()["message"]) == (403, True)
+    assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}, headers={"Origin": address}))
+
+
 def test_an_error_of_a_pack_is_that_of_its_requests_only(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     compute = scorer.chunk_probability
     failing = True
@@ -276,7 +300,8 @@ def test_an_error_of_a_pack_is_that_of_its_requests_only(scorer: Scorer, monkeyp
 
     monkeypatch.setattr(scorer, "chunk_probability", chunk)
     with serve(app.build_app(started(scorer, 64, 100), guard.Limits())) as address:
-        assert httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}).status_code == 500
+        failed = httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]})
+        assert (failed.status_code, failed.json()["message"]) == (500, "the rows could not be computed (RuntimeError)")
         failing = False
         assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}))
 
@@ -325,7 +350,7 @@ def test_a_client_that_hangs_is_given_up_and_disturbs_nobody(scorer: Scorer) -> 
     with serve(app.build_app(started(scorer, 64, 100), guard.Limits(body_seconds=0.3))) as address:
         host, port = address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as hanging:
-            hanging.sendall(b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            hanging.sendall(b"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
             assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}))
             hanging.settimeout(30)
             assert hanging.recv(100).startswith(b"HTTP/1.1 408")
@@ -390,7 +415,8 @@ def test_the_adapter_of_another_revision_is_served(project: Project) -> None:
     graph.commit("trained")
     expected = predicted()
     other_adapter()
-    with serve_command("--rev", "HEAD") as (_, address):
+    with serve_command("--rev", "HEAD") as (process, address):
+        process.send_signal(signal.SIGHUP)
         response = httpx.post(f"{address}/v1/score", json={"queries": queries(expected)})
         assert answers(response) == pytest.approx(expected["probability"].tolist(), abs=1e-5)
         assert httpx.post(f"{address}/v1/reload").status_code == 409
