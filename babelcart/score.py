@@ -73,7 +73,7 @@ class Summary:
             self.notes.update(notes.split())
 
 
-def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Iterable[str]) -> Survey:
+def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Iterable[str], with_labels: bool = False) -> Survey:
     """Read all rows of the files, and check them.
 
     Parameters
@@ -84,6 +84,8 @@ def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Ite
         `TEXTS`, or `QUERY` for files of queries.
     added : iterable of str
         Names of the columns that will be added.
+    with_labels : bool
+        Whether to check the labels, too.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Ite
     if len(formats := {file.format for file in files}) > 1:
         raise UserError(f"the files have different formats ({', '.join(sorted(map(str, formats)))}); score them one after another")
     rows, problems, schemas = 0, list[Problem](), list[pa.Schema]()
-    for records in read_records(files, task, texts):
+    for records in read_records(files, task, texts, with_labels=with_labels):
         rows += records.rows.num_rows
         problems += records.problems
         if not schemas or records.records.schema != schemas[-1]:
@@ -125,8 +127,7 @@ class Job:
     ----------
     scorer : Scorer
     files : sequence of RawFile
-    schema : pyarrow.Schema
-        That of the survey.
+    facts : Survey
     folder : Path
         Chunks that it holds are not scored again; its name must depend on the files, the model and all settings.
     prefix : str
@@ -135,7 +136,7 @@ class Job:
 
     scorer: Scorer
     files: Sequence[RawFile]
-    schema: pa.Schema
+    facts: Survey
     folder: Path
     prefix: str = ""
 
@@ -156,7 +157,7 @@ def score_chunks(job: Job, update: Callable[[int], object]) -> list[Path]:
     """
     paths: list[Path] = []
     scorer, settings = job.scorer, job.scorer.settings
-    for part in _parts(read_records(job.files, scorer.task, TEXTS), settings.part_rows):
+    for part in _parts(job, TEXTS, settings.part_rows):
         starts = range(0, part.rows.num_rows, settings.chunk_rows)
         part_paths = [job.folder / f"{len(paths) + index:06d}.parquet" for index in range(len(starts))]
         paths += part_paths
@@ -221,7 +222,7 @@ def rank_candidates(job: Job, candidates: Sequence[str], top: int, update: Calla
 
     paths: list[Path] = []
     scorer, cache = job.scorer, None
-    for part in _parts(read_records(job.files, scorer.task, QUERY), max(1, scorer.settings.chunk_rows // len(candidates))):
+    for part in _parts(job, QUERY, max(1, scorer.settings.chunk_rows // len(candidates))):
         paths.append(job.folder / f"{len(paths):06d}.parquet")
         if not paths[-1].exists():
             cache = cache or scorer.candidate_prefixes(candidates)
@@ -241,8 +242,14 @@ def rank_candidates(job: Job, candidates: Sequence[str], top: int, update: Calla
     return paths
 
 
-def _parts(batches: Iterator[Records], part_rows: int) -> Iterator[Records]:
-    """Yield the rows of `batches` again, in parts of exactly `part_rows` rows, the last one of fewer."""
+def _parts(job: Job, texts: Sequence[str], part_rows: int) -> Iterator[Records]:
+    """Yield the rows of files, in parts of exactly `part_rows` rows, the last one of fewer.
+
+    Raises
+    ------
+    UserError
+        If the files have changed since the survey.
+    """
     import pyarrow as pa
 
     rows: list[pa.Table] = []
@@ -251,8 +258,11 @@ def _parts(batches: Iterator[Records], part_rows: int) -> Iterator[Records]:
     def part() -> Records:
         return Records(pa.concat_tables(rows), pa.concat_tables(records, promote_options="default"), [])
 
-    for batch in batches:
-        start = 0
+    row_count = 0
+    for batch in read_records(job.files, job.scorer.task, texts):
+        start, row_count = 0, row_count + batch.rows.num_rows
+        if batch.problems or row_count > job.facts.rows:
+            raise UserError(f"{batch.problems[0].file if batch.problems else job.files[-1].path} changed while it was scored; try again")
         while start < batch.rows.num_rows:
             wanted = part_rows - sum(table.num_rows for table in rows)
             rows.append(batch.rows.slice(start, wanted))
@@ -261,6 +271,8 @@ def _parts(batches: Iterator[Records], part_rows: int) -> Iterator[Records]:
             if sum(table.num_rows for table in rows) == part_rows:
                 yield part()
                 rows, records = [], []
+    if row_count < job.facts.rows:
+        raise UserError(f"{job.files[-1].path} changed while it was scored; try again")
     if rows:
         yield part()
 
@@ -280,7 +292,7 @@ def _with_columns(records: pa.Table, job: Job, added: Mapping[str, str], values:
     """Return records with all fields of the job's files, and the columns `added` with their values."""
     import pyarrow as pa
 
-    rows, fields = records.num_rows, list(job.schema)
+    rows, fields = records.num_rows, list(job.facts.schema)
     columns = {field.name: records[field.name] if field.name in records.column_names else pa.nulls(rows, field.type) for field in fields}
     for name, kind in added.items():
         fields.append(pa.field(job.prefix + name, pa.type_for_alias(kind)))

@@ -86,12 +86,20 @@ def main(names: tuple[str, ...], task: str, model: str, **options: Any) -> None:
     if chosen.evaluate and chosen.against:
         raise click.UsageError("--evaluate needs the candidates that have the labels; leave out --against")
     score.check_output(chosen.out)
+    if chosen.out in names and chosen.out != score.STANDARD_OUTPUT:
+        raise click.UsageError(f"--out is {chosen.out}, which is one of the files to score; choose another name")
+    if names.count("-") > 1:
+        raise click.UsageError("standard input (-) can be read only once")
     candidates = score.read_candidates(chosen.against) if chosen.against else []
     texts, added = (score.QUERY, score.ADDED_TO_RANKED) if candidates else (score.TEXTS, score.ADDED)
     with _input_files(names, task, chosen.read_options()) as files:
-        facts = score.survey(files, task, texts, [chosen.prefix + name for name in added])
+        facts = score.survey(files, task, texts, [chosen.prefix + name for name in added], chosen.evaluate)
         scorer = load_scorer(model, task, chosen.threshold)
-        job = score.Job(scorer, files, facts.schema, SCRATCH / _key(scorer, files, chosen, candidates), chosen.prefix)
+        if scorer.domain is None:
+            click.echo(
+                f"build/negatives/{task}.parquet is missing (`dvc pull` fetches it): rows unlike the training rows get no note", err=True
+            )
+        job = score.Job(scorer, files, facts, SCRATCH / _key(scorer, files, chosen, candidates), chosen.prefix)
         with tqdm(total=facts.rows, desc="score", unit="row", disable=None) as bar:
             if candidates:
                 paths = score.rank_candidates(job, candidates, chosen.top, bar.update)
@@ -112,7 +120,7 @@ def _key(scorer: Scorer, files: Sequence[RawFile], chosen: Options, candidates: 
     task_model = scorer.task_model
     settings = (scorer.name, task_model.local_settings, task_model.prompt, scorer.settings, scorer.decision, chosen.prefix, chosen.top)
     versions = (scorer.revision, task_model.source_record(), scorer.domain.sha256 if scorer.domain else None)
-    return fingerprint(Path(__file__), settings, versions, _content(files), candidates)
+    return fingerprint(Path(__file__), settings, versions, _content(files), candidates, chosen.out)
 
 
 @contextmanager

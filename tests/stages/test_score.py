@@ -17,7 +17,7 @@ from babelcart import score
 from babelcart.commands import score as command
 from babelcart.model import scoring
 from babelcart.model.batching import PART_CHUNKS
-from babelcart.reading import formats
+from babelcart.reading import formats, readers
 from tests.support.project import Project, run, run_to
 
 MODEL = ("--task", "qc", "--model", "tiny")
@@ -131,6 +131,10 @@ def test_labels_are_evaluated_as_by_evaluate(trained: Project) -> None:
     overall = json.loads(Path("metrics/tiny/qc.json").read_text())["test"]["overall"]
     assert f"| languages | overall | {overall['rows']} | {overall['f1']:.3f} | {overall['floor_f1']:.3f} | {overall['auc']:.3f} |" in output
     assert "| language | de |" in output
+    Path("wrong.jsonl").write_text("\n".join([*lines[:3], lines[3].replace('"label": "', '"label": "x'), *lines[4:]]), encoding="utf-8")
+    output = run("score", "wrong.jsonl", *MODEL, "-o", "wrong.csv", "--evaluate", fails=True).output
+    assert "wrong.jsonl, line 4, label" in " ".join(output.split())
+    assert not Path("wrong.csv").exists()
     output = run("score", "data/test_QC.txt", *MODEL, "-o", "scores.csv", "--evaluate", fails=True).output
     assert "no row has a label" in output
 
@@ -253,6 +257,29 @@ def test_columns_can_be_named_on_the_command_line(trained: Project) -> None:
     assert "constants.language is 'xx'" in output
     output = run("score", "log.csv", *MODEL, "-o", "scores.csv", "--column", "query=q", fails=True).output
     assert "--column is 'query=q'" in output
+
+
+def test_a_file_that_grows_while_it_is_scored_is_reported(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = readers.read_records
+
+    def growing(files: Any, *arguments: Any, **options: Any) -> Any:
+        yield from load(files, *arguments, **options)
+        with Path("pairs.jsonl").open("ab") as log:
+            log.write(Path("data/test_QC.txt").read_bytes())
+
+    shutil.copy("data/test_QC.txt", "pairs.jsonl")
+    monkeypatch.setattr(score, "read_records", growing)
+    output = run("score", "pairs.jsonl", *MODEL, "-o", "scores.csv", fails=True).output
+    assert "pairs.jsonl changed while it was scored" in output
+    assert not Path("scores.csv").exists()
+
+
+def test_an_output_that_is_an_input_is_refused(trained: Project) -> None:
+    shutil.copy("data/test_QC.txt", "pairs.jsonl")
+    output = run("score", "pairs.jsonl", *MODEL, "-o", "pairs.jsonl", fails=True).output
+    assert "which is one of the files to score" in output
+    output = run("score", "-", "-", *MODEL, "-o", "scores.csv", fails=True).output
+    assert "can be read only once" in output
 
 
 def test_an_unknown_output_format_is_refused(trained: Project) -> None:
