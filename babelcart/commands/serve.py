@@ -93,11 +93,16 @@ def _is_loopback(host: str) -> bool:
 def _reload(engine: Engine, reload: Callable[[], None] | None) -> None:
     """Load the current adapter; an adapter that does not fit is reported, and the previous one stays."""
     if reload is None or not engine.is_ready:
-        click.echo("no adapter is loaded: the server starts, stops, or has an adapter of a fixed revision", err=True)
+        _report("no adapter is loaded: the server starts, stops, or has an adapter of a fixed revision")
         return
     try:
         future = engine.between_requests(reload)
     except Exception as error:  # an adapter is being loaded, or the server is stopping
-        click.echo(str(error), err=True)
+        _report(str(error))
         return
-    future.add_done_callback(lambda done: click.echo(f"revision {engine.scorer.revision}: {done.exception() or 'loaded'}", err=True))
+    future.add_done_callback(lambda done: _report(f"revision {engine.scorer.revision}: {done.exception() or 'loaded'}"))
+
+
+def _report(message: str) -> None:
+    """Print a message to standard error. A signal handler may interrupt a write, so that the buffer of Python is not used."""
+    os.write(2, f"{message}\n".encode())
