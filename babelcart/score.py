@@ -368,8 +368,7 @@ def _write_decoded_parquet(path: Path, paths: Sequence[Path], tables: Iterator[p
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    first = read_chunk(paths[0])
-    schema = pa.schema([column.remove_metadata() for column in first.schema])
+    schema = pa.schema([column.remove_metadata() for column in pq.read_schema(paths[0])])
     with atomic_write(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for table in tables:
             columns = {

@@ -14,7 +14,7 @@ from babelcart.core.files import read_json, sha256
 from babelcart.domain import TrainingDomain
 from babelcart.model import scoring
 from babelcart.model.loading import check_adapter
-from babelcart.model.prefix_cache import PrefixCache, PrefixTree, fill_cache, recurring_prefixes
+from babelcart.model.prefix_cache import PrefixCache, PrefixTree
 from babelcart.model.prompts import RowTexts
 from babelcart.model.task_model import TaskModel, read_task_model
 from babelcart.scores import metrics
@@ -107,10 +107,8 @@ class Scorer:
         """
         if not candidates:
             return PrefixCache(PrefixTree())
-        self.model.eval()
         rows = self.tokenizer.encode_many([RowTexts("", query, candidate) for query in ("0", "?") for candidate in candidates])
-        max_tokens = self.settings.cache_tokens(self.model.config, self.model.dtype.itemsize)
-        return fill_cache(self.model, recurring_prefixes(rows, len(candidates), max_tokens), self.settings.max_tokens)
+        return scoring.part_prefixes(self.model, rows, replace(self.settings, chunk_rows=len(candidates)))  # a chunk for each query
 
     def threshold(self, language: str) -> float:
         """Return the threshold for rows of a language."""

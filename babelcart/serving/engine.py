@@ -225,8 +225,17 @@ class Engine:
         """
         ready = [request for request in self._requests if may_begin or request.has_begun]
         if ready and ready[0].exact:
-            return [(ready[0], self._next_exact_pack(ready[0]))]
-        ready = [request for request in ready if not request.exact]
+            pack = [(ready[0], self._exact_pack(ready[0]))]
+        else:
+            pack = self._shared_pack([request for request in ready if not request.exact])
+        for request, _ in pack:  # incomplete requests go to the end of the queue
+            self._requests.remove(request)
+            if request.order:
+                self._requests.append(request)
+        return pack
+
+    def _shared_pack(self, ready: list[_Request]) -> list[tuple[_Request, list[int]]]:
+        """Take rows of requests, up to the tokens of a pack."""
         pack: list[tuple[_Request, list[int]]] = []
         tokens = 0
         for number, request in enumerate(ready):
@@ -242,13 +251,9 @@ class Engine:
                 tokens, previous = tokens + row_tokens, row
             if indices:
                 pack.append((request, indices))
-        for request, _ in pack:  # incomplete requests go to the end of the queue
-            self._requests.remove(request)
-            if request.order:
-                self._requests.append(request)
         return pack
 
-    def _next_exact_pack(self, request: _Request) -> list[int]:
+    def _exact_pack(self, request: _Request) -> list[int]:
         """Take the next pack that `predict` would compute for the rows of a request."""
         settings = self.scorer.settings
         if not request.has_begun:
@@ -256,9 +261,6 @@ class Engine:
         indices = request.packs.popleft()
         for _ in indices:
             request.order.popleft()
-        self._requests.remove(request)
-        if request.order:
-            self._requests.append(request)
         return indices
 
     def _compute(self, pack: list[tuple[_Request, list[int]]]) -> None:
