@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from babelcart.core.errors import UserError, short_repr
 from babelcart.core.files import sha256
 from babelcart.reading import readers
-from babelcart.reading.sources import SPLITS, Data, RawFile
+from babelcart.reading.sources import SPLITS, Data
 from babelcart.rows.cleaning import Prepare, drop_uninformative
 from babelcart.rows.damage import check_texts
 from babelcart.rows.labels import LabelRule
@@ -78,7 +78,8 @@ def prepare_task(data: Data, settings: Prepare, task: str) -> PreparedTask:
         if facts.unlabelled:
             counts["left_out_unlabelled"] = facts.unlabelled
         prepared.tables[split], prepared.counts[split] = table, counts
-        prepared.hashes |= {_relative(path, data): sha256(path) for path in _files_read([*files, *label_files], data)}
+        paths = dict.fromkeys(path for file in [*files, *label_files] for path in file.files_read())
+        prepared.hashes |= {_relative(path, data): sha256(path) for path in paths}
         all_facts.append(facts)
     readers.refuse_broken(problems_of_train, settings.max_broken_rows)
     prepared.warnings += _key_warnings(task, all_facts) + _option_warnings(data, task)
@@ -210,18 +211,6 @@ def _rule_with_cut(data: Data, task: str) -> LabelRule | None:
     files = data.raw_files(task, "train_labels") or data.raw_files(task, "train")
     rules = [LabelRule(file.options.labels) for file in files]
     return rules[0] if len({rule.cut for rule in rules}) == 1 else None
-
-
-def _files_read(files: list[RawFile], data: Data) -> list[Path]:
-    """Return the files, with those that queries read."""
-    paths: list[Path] = []
-    for file in files:
-        paths.append(file.path)
-        if file.format == "sql":
-            from babelcart.reading.queries import files_read
-
-            paths += files_read(file.path, Path(data.path))
-    return list(dict.fromkeys(paths))
 
 
 def _relative(path: Path, data: Data) -> str:

@@ -112,7 +112,7 @@ class Scorer:
 
     def threshold(self, language: str) -> float:
         """Return the threshold for rows of a language."""
-        return self.decision.languages.get(language, self.decision.threshold)
+        return self.decision.threshold_of(language)
 
     def notes(self, rows: Sequence[RowTexts]) -> list[list[str]]:
         """Return the keys of `babelcart.domain.NOTES` that hold for each row."""

@@ -148,15 +148,7 @@ def _lines(summary: Summary) -> list[str]:
 
 def _content(files: Sequence[RawFile]) -> list[tuple[str, ...]]:
     """Return the hashes of files, of those that queries read, and the options."""
-    content = []
-    for file in files:
-        paths = [file.path]
-        if file.format == "sql":
-            from babelcart.reading.queries import files_read
-
-            paths += files_read(file.path, file.folder)
-        content.append((*map(sha256, paths), repr(file.options)))
-    return content
+    return [(*map(sha256, file.files_read()), repr(file.options)) for file in files]
 
 
 def _scores(table: pd.DataFrame, task: str, decision: metrics.Decision) -> list[str]:

@@ -188,6 +188,14 @@ class RawFile:
             names |= {"candidate": CANDIDATE_FIELD[task], "grade": None}
         return names | dict.fromkeys(self.options.constants or {}) | renamed
 
+    def files_read(self) -> list[Path]:
+        """Return the file, and for a query those that it reads, too."""
+        if self.format != "sql":
+            return [self.path]
+        from babelcart.reading.queries import files_read
+
+        return [self.path, *files_read(self.path, self.folder)]
+
     def unused_options(self) -> set[str]:
         """Return the options that are set, but have no effect on this file."""
         return {option for option in _WITHOUT_EFFECT.get(self.format or "", ()) if getattr(self.options, option) is not None}

@@ -302,6 +302,10 @@ class Decision:
         validation = scores["validation"]
         return cls(validation["threshold"], validation.get("thresholds", {}), validation.get("temperature"))
 
+    def threshold_of(self, language: str) -> float:
+        """Return the threshold for rows of one language."""
+        return self.languages.get(language, self.threshold)
+
     def thresholds(self, language: pd.Series) -> np.ndarray:
         """Return the threshold of each row, ``(rows,)`` float64, by its language."""
         return language.map(self.languages).fillna(self.threshold).to_numpy(float)

@@ -86,7 +86,7 @@ class Service:
         probability = iter(answered.probability)
         results = []
         for query, query_texts in zip(queries, texts, strict=True):
-            threshold = answered.decision.languages.get(query_texts[0].language, answered.decision.threshold)
+            threshold = answered.decision.threshold_of(query_texts[0].language)
             answers = []
             for row in query_texts:
                 p = next(probability)
