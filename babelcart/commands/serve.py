@@ -1,16 +1,16 @@
 """Answer HTTP requests with a trained model.
 
 Listens on the loopback interface. On other interfaces, all requests need the key in the environment variable BABELCART_API_KEY, as
-`Authorization: Bearer KEY`. Queries are not logged. SIGHUP, or POST /v1/reload, loads the current adapter; SIGTERM completes the
-requests in the queue and stops. docs/serving.md describes the requests.
+`Authorization: Bearer KEY`. Queries are not logged. The page at / shows the answers in a browser. SIGHUP, or POST /v1/reload, loads the
+current adapter; SIGTERM completes the requests in the queue and stops. docs/serving.md describes the requests.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,89 +18,160 @@ import click
 
 from babelcart.commands import cli
 from babelcart.core.errors import UserError
+from babelcart.rows import languages
 
 if TYPE_CHECKING:
-    from babelcart.model.prefix_cache import PrefixCache
+    from fastapi import FastAPI
+
     from babelcart.scorer import Scorer
-    from babelcart.serving.engine import Engine
+    from babelcart.serving.engine import Engine, Served
 
 KEY = "BABELCART_API_KEY"
+MAX_CONNECTIONS = 1000
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """The adapter of a model that a request can choose by `label`; `folder` is None for that of the workspace."""
+
+    label: str
+    model: str
+    task: str
+    folder: Path | None
+
+    @classmethod
+    def of(cls, model: str, task: str, revision: str | None) -> _Adapter:
+        from babelcart.commands.revisions import adapter_of_revision
+
+        if not revision:
+            return cls(model, model, task, None)
+        return cls(f"{model}@{revision}", model, task, adapter_of_revision(revision, model, task))
+
+    def load(self) -> Scorer:
+        from babelcart.scorer import load_scorer
+
+        return load_scorer(self.model, self.task, adapter=self.folder)
+
+
+def _language(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and languages.iso_code(value) is None:
+        raise click.BadParameter(f"{value!r}; accepted: {languages.ACCEPTED}")
+    return None if value is None else languages.iso_code(value)
 
 
 @cli.command
 @cli.task
 @cli.model
 @click.option("--rev", "revision", help="Branch, tag or commit of the adapter, from git, the cache or the remote of DVC.")
+@click.option("--compare", metavar="MODEL[@REVISION]", help="A second model of the task, which requests choose with their field model.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen on; 0 for any.")
 @click.option("--candidates", type=click.Path(path_type=Path), help="File with the shop's categories, one on each line, to compute once.")
+@click.option("--translate-to", callback=_language, help="Language into which local engines translate the queries of the page.")
+@click.option("--show-training-rows", is_flag=True, help="Show labelled training rows on the page; needs a key.")
 @click.option("--pack-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Tokens that are computed at once.")
 @click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Rows that may wait; others get status 429.")
 @click.option("--timeout", type=click.FloatRange(0, 3600, min_open=True), default=30, show_default=True, help="Seconds for an answer.")
 def main(task: str, model: str, host: str, port: int, **options: Any) -> None:
     try:
-        import uvicorn
-        from fastapi import FastAPI  # noqa: F401
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f"{error}; install the packages of the server with `make setup EXTRAS=serve`") from error
+    from babelcart.score import read_candidates
+    from babelcart.serving.app import build_app
+    from babelcart.serving.describe import Describer
+    from babelcart.serving.guard import Limits
+    from babelcart.serving.page import Page
+
+    key = _checked_key(host, options["show_training_rows"])
+    adapters = [_Adapter.of(model, task, options["revision"])]
+    if options["compare"]:
+        adapters.append(_compared(options["compare"], adapters[0]))
+    candidates = read_candidates(options["candidates"]) if options["candidates"] else []
+    engine, reload = _start_engine(adapters, candidates, options)
+    describer = Describer(task, options["translate_to"], options["show_training_rows"])
+    describer.start()
+    limits = Limits(seconds=options["timeout"])
+    app = build_app(engine, limits, key, reload, Page(engine, limits, describer, candidates))
+    _run(app, host, port, engine, int(options["timeout"]) + 1)
+
+
+def _checked_key(host: str, show_training_rows: bool) -> str | None:
+    """Return the key of the environment; raise an error if it is missing where it must be set."""
+    from babelcart.serving.guard import is_loopback
+
     key = os.environ.get(KEY)
-    if not key and not _is_loopback(host):
+    if not key and not is_loopback(host):
         raise UserError(
             f"{host} can be reached by others: set {KEY} to a secret key, which every request must have, or listen on 127.0.0.1"
         )
+    if show_training_rows and not (key and is_loopback(host)):
+        raise UserError(f"--show-training-rows shows labelled data: set {KEY} to a secret key, and listen on 127.0.0.1")
+    return key
 
-    from babelcart.commands.revisions import adapter_of_revision
-    from babelcart.score import read_candidates
-    from babelcart.scorer import load_scorer
-    from babelcart.serving.app import build_app
-    from babelcart.serving.engine import Engine
-    from babelcart.serving.guard import Limits
 
-    adapter = adapter_of_revision(options["revision"], model, task) if options["revision"] else None
-    candidates = read_candidates(options["candidates"]) if options["candidates"] else []
+def _compared(value: str, first: _Adapter) -> _Adapter:
+    """Return the adapter of the option --compare."""
+    name, _, revision = value.partition("@")
+    adapter = _Adapter.of(cli.model_name(name), first.task, revision)
+    if (adapter.model, adapter.folder) == (first.model, first.folder):
+        raise UserError(f"--compare {value} is the adapter that the server has already; accepted: another model, or MODEL@REVISION")
+    return adapter
 
-    def load() -> tuple[Scorer, PrefixCache]:
-        scorer = load_scorer(model, task, adapter=adapter)
-        return scorer, scorer.candidate_prefixes(candidates)
 
-    engine = Engine(load, options["pack_tokens"], options["max_rows"], options["timeout"])
+def _start_engine(adapters: list[_Adapter], candidates: list[str], options: dict[str, Any]) -> tuple[Engine, Callable[[], None] | None]:
+    """Start the engine; return it and the function that loads the adapters of the workspace again, if there are any."""
+    from babelcart.serving.engine import Engine, Served
+
+    def load() -> list[Served]:
+        scorers = [(adapter.label, adapter.load()) for adapter in adapters]
+        return [Served(label, scorer, scorer.candidate_prefixes(candidates)) for label, scorer in scorers]
 
     def reload() -> None:
-        engine.cache = engine.scorer.candidate_prefixes([])
-        engine.scorer.load_adapter_again()
-        engine.cache = engine.scorer.candidate_prefixes(candidates)
+        for adapter, served in zip(adapters, engine.models, strict=True):
+            if adapter.folder is None:
+                served.scorer.load_adapter_again()
+                served.cache = served.scorer.candidate_prefixes([])
+                served.cache = served.scorer.candidate_prefixes(candidates)
 
-    signal.signal(signal.SIGHUP, lambda *_: _reload(engine, None if adapter else reload))
+    engine = Engine(load, options["pack_tokens"], options["max_rows"], options["timeout"])
+    reload_or_none = reload if any(adapter.folder is None for adapter in adapters) else None
+    signal.signal(signal.SIGHUP, lambda *_: _reload(engine, reload_or_none))
     engine.start()
-    app = build_app(engine, Limits(seconds=options["timeout"]), key, None if adapter else reload)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host, port, log_level="warning", access_log=False, timeout_graceful_shutdown=int(options["timeout"]) + 1)
-    )
+    return engine, reload_or_none
+
+
+def _run(app: FastAPI, host: str, port: int, engine: Engine, shutdown_seconds: int) -> None:
+    """Serve an application until a signal stops it."""
+    import uvicorn
+
+    settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "limit_concurrency": MAX_CONNECTIONS}
+    server = uvicorn.Server(uvicorn.Config(app, host, port, timeout_graceful_shutdown=shutdown_seconds, **settings))
     socket = server.config.bind_socket()
     socket.listen(server.config.backlog)  # requests that come before the server has started wait for it
     address, bound_port = socket.getsockname()[:2]
-    click.echo(f"{model}, {task}, revision {engine.scorer.revision}: http://{address}:{bound_port}/docs", err=True)
+    url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
+    click.echo(f"{engine.models[0].scorer.task}: {_revisions(engine)}", err=True)
+    click.echo(f"Open {url} in a browser; {url}/docs describes the requests", err=True)
     server.run([socket])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reload(engine: Engine, reload: Callable[[], None] | None) -> None:
     """Load the current adapter; an adapter that does not fit is reported, and the previous one stays."""
     if reload is None or not engine.is_ready:
-        _report("no adapter is loaded: the server starts, stops, or has an adapter of a fixed revision")
+        _report("no adapter is loaded: the server starts, stops, or has adapters of fixed revisions")
         return
     try:
         future = engine.between_requests(reload)
     except Exception as error:  # an adapter is being loaded, or the server is stopping
         _report(str(error))
         return
-    future.add_done_callback(lambda done: _report(f"revision {engine.scorer.revision}: {done.exception() or 'loaded'}"))
+    future.add_done_callback(lambda done: _report(f"{_revisions(engine)}: {done.exception() or 'loaded'}"))
+
+
+def _revisions(engine: Engine) -> str:
+    return ", ".join(f"{served.name}, revision {served.scorer.revision}" for served in engine.models)
 
 
 def _report(message: str) -> None:

@@ -48,6 +48,15 @@ def language_shares(texts: Sequence[str]) -> dict[str, float]:
     return dict(sorted(((code, weight / total) for code, weight in totals.items()), key=lambda item: (-item[1], item[0])))
 
 
+def guess_language(text: str) -> tuple[str, float] | None:
+    """Return the most likely language of a short text and lingua's confidence, 0 to 1; None if that is below `_CONFIDENCE`."""
+    best = _detector().compute_language_confidence_values(text[:300])[0]
+    if best.value < _CONFIDENCE:
+        return None
+    code = best.language.iso_code_639_1.name.lower()
+    return _OTHER_CODES.get(code, code), best.value
+
+
 def joint_scores(texts: Sequence[str]) -> dict[str, float]:
     """Return log-likelihoods of the languages of some texts that are all in one language, the most likely first.
 

@@ -1,7 +1,7 @@
 """The report of one model: scores, charts and every test row in one HTML file that loads nothing from the network.
 
-Jinja fills report.html, with escaping, and inserts report.css and report.js. The rows are embedded as JSON, which the script inserts as
-text, never as markup. A Content-Security-Policy allows only this script and blocks all requests.
+Jinja fills report.html, with escaping, and inserts report.css, common.js and report.js. The rows are embedded as JSON, which the script
+inserts as text, never as markup. A Content-Security-Policy allows only this script and blocks all requests.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def render_page(model: str, tasks: Sequence[TaskResults], settings: Evaluate) ->
     from markupsafe import Markup
 
     draws = [f1_draws(results, settings) for results in tasks]
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    script = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("common.js", "report.js"))
     return (
         _environment()
         .get_template("report.html")

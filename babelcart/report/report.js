@@ -1,4 +1,4 @@
-// The browser of the rows. Text from the data is inserted with textContent, so it cannot become markup.
+// The browser of the rows.
 "use strict";
 const PAGE_SIZE = 50;
 const TYPING_PAUSE = 150; // milliseconds
@@ -11,7 +11,6 @@ const headers = [...document.querySelectorAll("#rows thead button")];
 const previous = document.getElementById("previous");
 const next = document.getElementById("next");
 const count = document.getElementById("count");
-const languageNames = new Intl.DisplayNames(["en"], { type: "language", fallback: "none" });
 const collator = new Intl.Collator();
 const numberFormat = new Intl.NumberFormat("en");
 
@@ -21,33 +20,6 @@ let page = 0;
 
 const currentTask = () => tasks[Number(control("task").value)];
 const fold = (text) => text.normalize("NFKC").toLowerCase();
-
-/** Create an element with attributes and text. */
-function element(name, attributes, text) {
-  const created = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
-  if (text !== undefined) created.textContent = text;
-  return created;
-}
-
-const option = (value, text) => element("option", { value }, text);
-
-/** Three decimals, or more where 0 or 1 is nearer than 0.001, so that 0.99996 is not displayed as 1.000. */
-function formatProbability(p) {
-  const distance = Math.min(p, 1 - p);
-  if (distance <= 0 || distance >= 0.001) return p.toFixed(3);
-  if (p < 1e-6) return p.toExponential(1);
-  return p.toFixed(1 - Math.floor(Math.log10(distance)));
-}
-
-function languageName(code) {
-  try {
-    const name = languageNames.of(code);
-    return name ? `${code} – ${name}` : code;
-  } catch {
-    return code; // not a valid code for the browser
-  }
-}
 
 /** Compute the columns that are derived from the rows of a task, once for each task. */
 function prepare(task) {

@@ -22,10 +22,12 @@ from babelcart import __version__
 from babelcart.core.errors import UserError
 from babelcart.model.packing import TokenRow
 from babelcart.model.prompts import RowTexts
-from babelcart.rows.languages import iso_code
 from babelcart.serving import schemas
-from babelcart.serving.engine import Answer, Busy, Engine, Stopping
-from babelcart.serving.guard import Guard, Limits, error_response
+from babelcart.serving.engine import Answer, Busy, Engine, Served, Stopping
+from babelcart.serving.guard import Guard, Limits, error_response, language_code, queue_is_full
+from babelcart.serving.page import Page
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's status of a request whose client disconnected
 
 
 class Metrics:
@@ -41,13 +43,16 @@ class Metrics:
         Gauge("babelcart_waiting_rows", "Rows in the queue", registry=self.registry).set_function(lambda: engine.waiting_rows)
 
     async def count(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Count a request; the middleware of the application."""
-        start = time.perf_counter()
-        response = await call_next(request)
-        path = getattr(request.scope.get("route"), "path", "other")
-        self.requests.labels(path, response.status_code).inc()
-        self.seconds.labels(path).observe(time.perf_counter() - start)
-        return response
+        """Count a request; the middleware of the application. Requests of clients that disconnected have the status 499."""
+        start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
+        try:
+            response = await call_next(request)
+            status = response.status_code
+            return response
+        finally:
+            path = getattr(request.scope.get("route"), "path", "other")
+            self.requests.labels(path, status).inc()
+            self.seconds.labels(path).observe(time.perf_counter() - start)
 
     def add_pack(self, rows: int, seconds: float) -> None:
         """Count a pack."""
@@ -74,15 +79,21 @@ class Service:
     metrics: Metrics
     reload: Callable[[], None] | None
 
+    @property
+    def main(self) -> Served:
+        """The model that answers requests that choose none."""
+        return self.engine.models[0]
+
     async def score(self, body: schemas.ScoreRequest) -> schemas.ScoreResponse:
         """Score one query or several queries, each with its candidates."""
-        queries, scorer = body.all_queries(), self.engine.scorer
+        queries, model = body.all_queries(), self._model(body.model)
+        scorer = model.scorer
         self._check_count(sum(len(query.candidates) for query in queries))
-        texts = [self._texts(query.query, query.candidates, query.language) for query in queries]
+        texts = [self._texts(model, query.query, query.candidates, query.language) for query in queries]
         flat = [row for rows in texts for row in rows]
         rows = await run_in_threadpool(scorer.tokenizer.encode_many, flat)
         notes = iter(await run_in_threadpool(scorer.notes, flat))
-        answered = await self._answer(rows, body.exact)
+        answered = await self._answer(model, rows, body.exact)
         probability = iter(answered.probability)
         results = []
         for query, query_texts in zip(queries, texts, strict=True):
@@ -93,39 +104,41 @@ class Service:
                 known = [note for note in next(notes) if row.language or note != "language_not_trained"]
                 answers.append(schemas.CandidateAnswer(candidate=row.candidate, p_relevant=p, relevant=p >= threshold, notes=known))
             results.append(schemas.QueryAnswer(query=query.query, threshold=threshold, answers=answers))
-        return schemas.ScoreResponse(task=scorer.task, model=scorer.name, revision=answered.revision, results=results)
+        return schemas.ScoreResponse(task=scorer.task, model=model.name, revision=answered.revision, results=results)
 
     async def rerank(self, body: schemas.RerankRequest) -> schemas.RerankResponse:
         """Order candidates by p(relevant), with requests and responses as those of Cohere and Jina."""
-        candidates, scorer = body.candidates(), self.engine.scorer
+        candidates, model = body.candidates(), self.main
         self._check_count(len(candidates))
-        rows = await run_in_threadpool(scorer.tokenizer.encode_many, self._texts(body.query, candidates, body.language))
-        probability = (await self._answer(rows)).probability
+        texts = self._texts(model, body.query, candidates, body.language)
+        rows = await run_in_threadpool(model.scorer.tokenizer.encode_many, texts)
+        probability = (await self._answer(model, rows)).probability
         results = []
         for index in sorted(range(len(candidates)), key=lambda index: (-probability[index], index))[: body.top_n]:
             document = {"text": candidates[index]} if body.return_documents else None
             results.append(schemas.RerankResult(index=index, relevance_score=probability[index], document=document))
         meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
         usage = {"total_tokens": _count_tokens(rows)}
-        return schemas.RerankResponse(id=str(uuid.uuid4()), model=scorer.name, results=results, meta=meta, usage=usage)
+        return schemas.RerankResponse(id=str(uuid.uuid4()), model=model.name, results=results, meta=meta, usage=usage)
 
     async def generative_scoring(self, body: schemas.GenerativeScoringRequest) -> schemas.GenerativeScoringResponse:
         """Score items with a query, with requests and responses as those of vLLM."""
         self._check_count(len(body.items))
-        scorer = self.engine.scorer
+        model = self.main
+        scorer = model.scorer
         labels = [scorer.tokenizer.labels.positive, scorer.tokenizer.labels.negative]
         if body.label_token_ids not in (None, labels):
             raise HTTPException(400, f"label_token_ids is {body.label_token_ids}; accepted: {labels}, the tokens of the two answers")
         if isinstance(body.query, str):
-            texts = self._texts(body.query, [str(item) for item in body.items], body.language)
+            texts = self._texts(model, body.query, [str(item) for item in body.items], body.language)
             rows = await run_in_threadpool(scorer.tokenizer.encode_many, texts)
         else:
             rows = self._token_rows(body.query, body.items, body.item_first)
-        answered, tokens = await self._answer(rows), _count_tokens(rows)
+        answered, tokens = await self._answer(model, rows), _count_tokens(rows)
         return schemas.GenerativeScoringResponse(
             id=f"score-{uuid.uuid4()}",
             created=int(time.time()),
-            model=scorer.name,
+            model=model.name,
             data=[schemas.ItemScore(index=index, score=p) for index, p in enumerate(answered.probability)],
             usage={"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
         )
@@ -140,7 +153,7 @@ class Service:
             raise HTTPException(409, str(error)) from error
         except Stopping:
             raise HTTPException(503, "the server is stopping") from None
-        return {"revision": self.engine.scorer.revision}
+        return {"revision": self.main.scorer.revision}
 
     async def healthy(self) -> dict[str, str]:
         """Whether the process works."""
@@ -152,19 +165,24 @@ class Service:
         """Whether requests are accepted."""
         if not self.engine.is_ready:
             raise HTTPException(503, "the server is stopping")
-        scorer = self.engine.scorer
-        return {"status": "ok", "model": scorer.name, "task": scorer.task, "revision": scorer.revision}
+        scorer = self.main.scorer
+        return {"status": "ok", "model": self.main.name, "task": scorer.task, "revision": scorer.revision}
 
     async def prometheus(self) -> Response:
         """Metrics in the format of Prometheus."""
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def _answer(self, rows: Sequence[TokenRow], exact: bool = False) -> Answer:
+    def _model(self, name: str | None) -> Served:
+        models = {model.name: model for model in self.engine.models}
+        if name is not None and name not in models:
+            raise HTTPException(422, f"model is {name!r}; accepted: {', '.join(models)}")
+        return self.main if name is None else models[name]
+
+    async def _answer(self, model: Served, rows: Sequence[TokenRow], exact: bool = False) -> Answer:
         try:
-            future = self.engine.submit(rows, exact)
+            future = self.engine.submit(model, rows, exact)
         except Busy as error:
-            after = {"Retry-After": str(1 + int(error.seconds))}
-            raise HTTPException(429, "the queue is full; try again later", after) from None
+            raise queue_is_full(error) from None
         except Stopping:
             raise HTTPException(503, "the server is stopping", {"Retry-After": "1"}) from None
         try:
@@ -179,13 +197,9 @@ class Service:
             logging.getLogger("uvicorn.error").exception("a pack failed")
             raise HTTPException(500, f"the rows could not be computed ({type(error).__name__})") from error
 
-    def _texts(self, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
-        code = ""
-        if language is not None:
-            code = iso_code(language) or ""
-            if not code:
-                raise HTTPException(422, f"language is {language!r}; accepted: ISO 639-1 codes, such as de or pt")
-        elif self.engine.scorer.needs_language:
+    def _texts(self, model: Served, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
+        code = language_code(language) or ""
+        if not code and model.scorer.needs_language:
             raise HTTPException(422, "language: the prompt or the threshold depends on it; send an ISO 639-1 code, such as de")
         return [RowTexts(code, query, candidate) for candidate in candidates]
 
@@ -195,7 +209,7 @@ class Service:
 
     def _token_rows(self, query: list[int], items: Sequence[Any], item_first: bool) -> list[TokenRow]:
         """Return the rows of prompts that are given in token ids."""
-        scorer = self.engine.scorer
+        scorer = self.main.scorer
         size, prompt = scorer.model.get_input_embeddings().num_embeddings, scorer.task_model.prompt
         longest = prompt.max_query_tokens + prompt.max_candidate_tokens + len(scorer.tokenizer.encode("en", "", "").tokens)
         rows = []
@@ -211,7 +225,9 @@ def _count_tokens(rows: Sequence[TokenRow]) -> int:
     return sum(len(row.tokens) for row in rows)
 
 
-def build_app(engine: Engine, limits: Limits, key: str | None = None, reload: Callable[[], None] | None = None) -> FastAPI:
+def build_app(
+    engine: Engine, limits: Limits, key: str | None = None, reload: Callable[[], None] | None = None, page: Page | None = None
+) -> FastAPI:
     """Return the application that answers with an engine.
 
     Parameters
@@ -223,6 +239,8 @@ def build_app(engine: Engine, limits: Limits, key: str | None = None, reload: Ca
         Key that every request must have.
     reload : callable, optional
         Loads the current adapter into the engine; called for ``POST /v1/reload``.
+    page : Page, optional
+        The page for browsers, which is stopped together with the application.
     """
     metrics = Metrics(engine)
     engine.on_pack = metrics.add_pack
@@ -232,6 +250,8 @@ def build_app(engine: Engine, limits: Limits, key: str | None = None, reload: Ca
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(engine.stop)
+        if page:
+            await run_in_threadpool(page.describer.stop)
 
     app = FastAPI(title="Babelcart", version=__version__, lifespan=lifespan)
     app.add_middleware(Guard, limits=limits, key=key)
@@ -246,6 +266,8 @@ def build_app(engine: Engine, limits: Limits, key: str | None = None, reload: Ca
     app.get("/healthz")(service.healthy)
     app.get("/readyz")(service.ready)
     app.get("/metrics")(service.prometheus)
+    if page:
+        page.add_to(app)
     return app
 
 

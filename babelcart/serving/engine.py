@@ -56,7 +56,26 @@ class Answer:
 
 
 @dataclass(eq=False)
+class Served:
+    """A model that answers requests.
+
+    Attributes
+    ----------
+    name : str
+        By which requests choose it.
+    scorer : Scorer
+    cache : PrefixCache
+        Prefixes that all its requests use.
+    """
+
+    name: str
+    scorer: Scorer
+    cache: PrefixCache
+
+
+@dataclass(eq=False)
 class _Request:
+    model: Served
     rows: Sequence[TokenRow]
     exact: bool
     future: Future[Answer] = field(default_factory=Future)
@@ -79,8 +98,8 @@ class Engine:
     Parameters
     ----------
     load : callable
-        Returns the scorer, and a cache of prefixes that all requests use. The thread of the engine calls it: on a CPU, computing in
-        another thread than the first one that computed takes half as long again (measured with libgomp).
+        Returns the models, first the one that answers requests that choose none. The thread of the engine calls it: on a CPU, computing
+        in another thread than the first one that computed takes half as long again (measured with libgomp).
     pack_tokens : int
         Tokens of a pack. Larger packs give more rows per second, and a longer wait for each request.
     max_rows : int
@@ -92,17 +111,15 @@ class Engine:
     ----------
     on_pack : callable
         Called with the rows and the seconds of each pack.
-    scorer : Scorer
+    models : sequence of Served
         After `start`.
-    cache : PrefixCache
     """
 
-    scorer: Scorer
-    cache: PrefixCache
+    models: Sequence[Served]
 
     def __init__(
         self,
-        load: Callable[[], tuple[Scorer, PrefixCache]],
+        load: Callable[[], Sequence[Served]],
         pack_tokens: int,
         max_rows: int,
         max_seconds: float = math.inf,
@@ -138,11 +155,13 @@ class Engine:
         """Number of rows that are not computed, without those of cancelled requests."""
         return sum(len(request.order) for request in list(self._requests) if not request.future.cancelled())
 
-    def submit(self, rows: Sequence[TokenRow], exact: bool = False) -> Future[Answer]:
+    def submit(self, model: Served, rows: Sequence[TokenRow], exact: bool = False) -> Future[Answer]:
         """Add a request to the queue.
 
         Parameters
         ----------
+        model : Served
+            One of `models`.
         rows : sequence of TokenRow
             At least one row.
         exact : bool
@@ -168,7 +187,7 @@ class Engine:
             seconds = waiting / self._rows_per_second if self._rows_per_second else 0.0
             if waiting and (waiting + len(rows) > self.max_rows or seconds > self.max_seconds):
                 raise Busy(seconds)
-            request = _Request(rows, exact)
+            request = _Request(model, rows, exact)
             self._requests.append(request)
             self._wake.notify()
         return request.future
@@ -194,7 +213,7 @@ class Engine:
 
     def _run(self) -> None:
         try:
-            self.scorer, self.cache = self._load()
+            self.models = self._load()
         except BaseException as error:
             self._loaded.set_exception(error)
             return
@@ -221,13 +240,13 @@ class Engine:
     def _next_pack(self, may_begin: bool) -> list[tuple[_Request, list[int]]]:
         """Take rows of the requests in turn, up to the tokens of a pack; without `may_begin`, only of requests that have begun.
 
-        A pack of an exact request has no other rows.
+        All rows of a pack are for the same model. A pack of an exact request has no other rows.
         """
         ready = [request for request in self._requests if may_begin or request.has_begun]
         if ready and ready[0].exact:
             pack = [(ready[0], self._exact_pack(ready[0]))]
         else:
-            pack = self._shared_pack([request for request in ready if not request.exact])
+            pack = self._shared_pack([request for request in ready if not request.exact and request.model is ready[0].model])
         for request, _ in pack:  # incomplete requests go to the end of the queue
             self._requests.remove(request)
             if request.order:
@@ -244,7 +263,7 @@ class Engine:
             previous: tuple[int, ...] = ()
             while request.order:
                 row = request.rows[request.order[0]].tokens
-                row_tokens = new_tokens(row, previous, self.cache.tree)
+                row_tokens = new_tokens(row, previous, request.model.cache.tree)
                 if (indices or pack) and tokens + row_tokens > (share if indices else self.pack_tokens):
                     break
                 indices.append(request.order.popleft())
@@ -255,7 +274,7 @@ class Engine:
 
     def _exact_pack(self, request: _Request) -> list[int]:
         """Take the next pack that `predict` would compute for the rows of a request."""
-        settings = self.scorer.settings
+        settings = request.model.scorer.settings
         if not request.has_begun:
             request.packs = deque(scoring_packs(request.rows, settings.max_tokens, settings.chunk_rows))
         indices = request.packs.popleft()
@@ -264,11 +283,12 @@ class Engine:
         return indices
 
     def _compute(self, pack: list[tuple[_Request, list[int]]]) -> None:
+        model, exact = pack[0][0].model, pack[0][0].exact
         rows = [request.rows[index] for request, indices in pack for index in indices]
         start = time.perf_counter()
         try:
-            cache = PrefixCache(PrefixTree()) if pack[0][0].exact else self.cache
-            probability = iter(self.scorer.chunk_probability(rows, cache).tolist())
+            cache = PrefixCache(PrefixTree()) if exact else model.cache
+            probability = iter(model.scorer.chunk_probability(rows, cache).tolist())
         except Exception as error:
             for request, _ in pack:
                 with self._wake:
@@ -283,7 +303,7 @@ class Engine:
             for index in indices:
                 request.probability[index] = next(probability)
             if not request.order:
-                _finish(request.future, Answer(request.probability, self.scorer.revision, self.scorer.decision))
+                _finish(request.future, Answer(request.probability, model.scorer.revision, model.scorer.decision))
 
     def _apply(self, change: Callable[[], object], future: Future[None]) -> None:
         try:

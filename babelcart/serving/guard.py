@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fastapi import HTTPException
 from fastapi.responses import JSONResponse
+
+from babelcart.rows.languages import iso_code
+from babelcart.serving.engine import Busy
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,6 +47,20 @@ def error_response(status: int, message: str, headers: dict[str, str] | None = N
     return JSONResponse({"message": message, "detail": message, "error": error}, status, headers)
 
 
+def queue_is_full(error: Busy) -> HTTPException:
+    """Return the error of a request for which a queue has no room."""
+    return HTTPException(429, "the queue is full; try again later", {"Retry-After": str(1 + int(error.seconds))})
+
+
+def language_code(language: str | None) -> str | None:
+    """Return the ISO 639-1 code of the field `language` of a request; None if it has none."""
+    if language is None:
+        return None
+    if not (code := iso_code(language)):
+        raise HTTPException(422, f"language is {language!r}; accepted: ISO 639-1 codes, such as de or pt")
+    return code
+
+
 class Guard:
     """ASGI middleware: requires the key, and reads the body within limits of size and time before the application sees the request.
 
@@ -49,10 +69,11 @@ class Guard:
     app : ASGI application
     limits : Limits
     key : str, optional
-        The paths of health checks need none. Without a key, requests for other hosts, and those of web pages of other hosts, are refused.
+        The health checks and the files of the page need none. Without a key, requests for other hosts, and those of web pages of other
+        hosts, are refused.
     """
 
-    OPEN = ("/healthz", "/readyz")
+    OPEN = ("/healthz", "/readyz", "/", "/page.css", "/page.js")
 
     def __init__(self, app: ASGIApp, limits: Limits, key: str | None) -> None:
         self.app, self.limits, self.key = app, limits, key
@@ -62,7 +83,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if not self.key and not all(_is_loopback(headers.get(name)) for name in (b"host", b"origin")):
+        if not self.key and not all(_names_loopback(headers.get(name)) for name in (b"host", b"origin")):
             await error_response(403, "without a key, only programs of this machine are answered")(scope, receive, send)
             return
         if self.key and scope["path"] not in self.OPEN and not self._has_key(headers.get(b"authorization", b"")):
@@ -90,27 +111,54 @@ class Guard:
         except UnicodeDecodeError as error:
             await error_response(400, f"the body is not UTF-8 text: {error}")(scope, receive, send)
             return
-        sent = False
+        await self._answer(scope, body, receive, send)
+
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Let the application answer a request whose body has arrived; cancel it when the client disconnects."""
+        disconnected = asyncio.ensure_future(receive())
+        body_is_read = is_answered = False
 
         async def replay() -> Message:
-            nonlocal sent
-            if sent:
-                return await receive()  # waits for the end of the connection
-            sent = True
+            nonlocal body_is_read
+            if body_is_read:
+                return await asyncio.shield(disconnected)
+            body_is_read = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, replay, send)
+        async def send_noted(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        answer = asyncio.ensure_future(self.app(scope, replay, send_noted))
+        try:
+            await asyncio.wait((answer, disconnected), return_when=asyncio.FIRST_COMPLETED)
+            if not (is_answered or answer.done()):
+                answer.cancel()
+            with suppress(asyncio.CancelledError):
+                await answer
+        finally:
+            answer.cancel()
+            disconnected.cancel()
 
     def _has_key(self, header: bytes) -> bool:
         return hmac.compare_digest(header, f"Bearer {self.key}".encode())
 
 
-def _is_loopback(value: bytes | None) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether an address or name of a host is that of the loopback interface."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _names_loopback(value: bytes | None) -> bool:
     """Return whether a Host or Origin header is missing or names this machine, which the pages of other hosts cannot pretend."""
     if value is None:
         return True
     text = value.decode("latin-1")
     try:
-        return urlsplit(text if "://" in text else f"//{text}").hostname in ("127.0.0.1", "localhost", "::1")
+        return is_loopback(urlsplit(text if "://" in text else f"//{text}").hostname or "")
     except ValueError:
         return False

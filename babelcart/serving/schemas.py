@@ -37,6 +37,7 @@ class ScoreRequest(BaseModel):
     language: str | None = None
     queries: list[Query] | None = Field(None, min_length=1)
     exact: bool = Field(False, description="compute the rows in packs of their own, as `predict` does")
+    model: str | None = Field(None, description="a name of /v1/info; by default, the model of the option --model")
 
     @model_validator(mode="after")
     def one_form(self) -> ScoreRequest:
@@ -77,6 +78,81 @@ class ScoreResponse(BaseModel):
     model: str
     revision: str
     results: list[QueryAnswer]
+
+
+class ModelInfo(BaseModel):
+    """A model of the server."""
+
+    name: str
+    revision: str
+    threshold: float
+    thresholds: dict[str, float] = Field(description="of languages that have their own")
+
+
+class Info(BaseModel):
+    """The response of ``/v1/info``."""
+
+    task: str
+    models: list[ModelInfo]
+    needs_language: bool
+    languages: list[str] = Field(description="ISO 639-1 codes of the training rows")
+    candidates: int = Field(description="number of candidates of /v1/candidates")
+    max_candidates: int = Field(description="of a request")
+    notes: dict[str, str] = Field(description="the meaning of each note of an answer")
+
+
+class Category(BaseModel):
+    """A candidate that the server was started with."""
+
+    candidate: str
+    levels: list[str] = Field(description="of the category's path, from the top level down, in normal form")
+
+
+class DescribeRequest(BaseModel):
+    """The body of ``/v1/describe``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Text
+    language: str | None = None
+
+
+class LanguageGuess(BaseModel):
+    """The most likely language of a query."""
+
+    code: str
+    confidence: float
+
+
+class Translation(BaseModel):
+    """A translation of a query."""
+
+    language: str
+    text: str
+
+
+class TrainingRow(BaseModel):
+    """A labelled training row."""
+
+    candidate: str
+    language: str
+    label: int
+
+
+class TrainingQuery(BaseModel):
+    """A training query with some of its labelled rows."""
+
+    query: str
+    similarity: float = Field(description="cosine similarity to the query of the request")
+    rows: list[TrainingRow]
+
+
+class Description(BaseModel):
+    """The response of ``/v1/describe``."""
+
+    language: LanguageGuess | None
+    translations: list[Translation]
+    training_queries: list[TrainingQuery] | None = Field(description="null without the option --show-training-rows")
 
 
 class Document(BaseModel):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,19 +17,14 @@ import cohere
 import httpx
 import pandas as pd
 import pytest
-import uvicorn
 from cohere.core.request_options import RequestOptions
-from safetensors.torch import load_file, save_file
 
 from babelcart.model.packing import TokenRow
 from babelcart.model.prompts import RowTexts
 from babelcart.scorer import Scorer, load_scorer
 from babelcart.serving import app, engine, guard
-from tests.support.imports import ROOT
 from tests.support.project import Graph, Project, run, run_to
-
-KEY = "secret-key"
-ADAPTER = Path("models/tiny/qc/adapter_model.safetensors")
+from tests.support.serving import ADAPTER, KEY, other_adapter, predicted, serve, serve_command
 
 
 @pytest.fixture
@@ -49,26 +40,9 @@ def scorer(trained: Project) -> Scorer:
     return load_scorer("tiny", "qc")
 
 
-@contextmanager
-def serve(application: Any) -> Iterator[str]:
-    """Serve an application on a free port; yield its address."""
-    server = uvicorn.Server(uvicorn.Config(application, log_level="error"))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    try:
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        while httpx.get(f"{address}/healthz").status_code != 200:
-            pass
-        yield address
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def started(scorer: Scorer, pack_tokens: int, max_rows: int, candidates: Sequence[str] = ()) -> engine.Engine:
     """Return an engine that answers with a scorer."""
-    queue = engine.Engine(lambda: (scorer, scorer.candidate_prefixes(candidates)), pack_tokens, max_rows)
+    queue = engine.Engine(lambda: [engine.Served(scorer.name, scorer, scorer.candidate_prefixes(candidates))], pack_tokens, max_rows)
     queue.start()
     return queue
 
@@ -77,10 +51,6 @@ def started(scorer: Scorer, pack_tokens: int, max_rows: int, candidates: Sequenc
 def address(scorer: Scorer) -> Iterator[str]:
     with serve(app.build_app(started(scorer, 256, 10_000), guard.Limits(), reload=scorer.load_adapter_again)) as served:
         yield served
-
-
-def predicted() -> pd.DataFrame:
-    return pd.read_parquet("predictions/tiny/qc/test.parquet")
 
 
 def queries(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -189,7 +159,8 @@ def test_the_request_of_vllm_works_with_texts_and_with_tokens(address: str, scor
         (b'{"query": "a", "candidates": ["b"], "language": "xx"}', 422, "language is 'xx'"),
         (b'{"query": "a", "candidates": ["b"], "queries": []}', 422, "queries"),
         (b'{"query": "a"}', 422, "expected either query and candidates, or queries"),
-        (b'{"query": "a", "candidates": ["b"], "model": "x"}', 422, "model: Extra inputs are not permitted"),
+        (b'{"query": "a", "candidates": ["b"], "model": "x"}', 422, "model is 'x'; accepted: tiny"),
+        (b'{"query": "a", "candidates": ["b"], "top_n": 1}', 422, "top_n: Extra inputs are not permitted"),
         (b'{"query": "a", "candidates": ["\\ud800"]}', 422, ""),
         (b'{"query": "\xff", "candidates": ["b"]}', 400, "the body is not UTF-8 text"),
         (b'{"query": "a", "candidates": ["' + b"b" * 5000 + b'"]}', 422, "at most 4000 characters"),
@@ -239,7 +210,7 @@ def test_a_full_queue_refuses_requests_and_late_answers_are_given_up(scorer: Sco
                 response.status_code for response in pool.map(lambda _: httpx.post(f"{address}/v1/score", json=body), range(2))
             )
         assert statuses == [429, 504]
-        full = [queue.submit(scorer.tokenizer.encode_many([RowTexts("", "a", "b")] * 3), False)]
+        full = [queue.submit(queue.models[0], scorer.tokenizer.encode_many([RowTexts("", "a", "b")] * 3))]
         refused = httpx.post(f"{address}/v1/score", json=body)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         release.set()
@@ -257,12 +228,12 @@ def test_a_small_request_does_not_wait_for_a_large_one(scorer: Scorer, monkeypat
 
     for name, count in (("large", 300), ("small", 2), ("exact", 2)):
         rows = scorer.tokenizer.encode_many([RowTexts("", f"{name} {number}", "shoes") for number in range(count)])
-        queue.submit(rows, exact=name == "exact").add_done_callback(partial(finished, name))
+        queue.submit(queue.models[0], rows, exact=name == "exact").add_done_callback(partial(finished, name))
     release.set()
     queue.stop()
     assert done == ["small", "exact", "large"]
     with pytest.raises(engine.Stopping):
-        queue.submit([rows[0]], False)
+        queue.submit(queue.models[0], [rows[0]])
 
 
 def test_requests_are_answered_in_their_order(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +246,7 @@ def test_requests_are_answered_in_their_order(scorer: Scorer, monkeypatch: pytes
 
     for number in range(100):
         rows = scorer.tokenizer.encode_many([RowTexts("", f"query {number}", f"shoes {candidate}") for candidate in range(3)])
-        queue.submit(rows).add_done_callback(partial(finished, number))
+        queue.submit(queue.models[0], rows).add_done_callback(partial(finished, number))
     release.set()
     queue.stop()
     assert sorted(done) == list(range(100))
@@ -304,11 +275,6 @@ def test_an_error_of_a_pack_is_that_of_its_requests_only(scorer: Scorer, monkeyp
         assert (failed.status_code, failed.json()["message"]) == (500, "the rows could not be computed (RuntimeError)")
         failing = False
         assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}))
-
-
-def other_adapter() -> None:
-    """Change the weights of the adapter in the workspace."""
-    save_file({name: 2 * tensor for name, tensor in load_file(ADAPTER).items()}, ADAPTER)
 
 
 def test_the_adapter_is_changed_without_a_lost_request(address: str, scorer: Scorer) -> None:
@@ -346,6 +312,22 @@ def test_an_adapter_of_another_shape_is_refused(address: str, scorer: Scorer) ->
     assert httpx.get(f"{address}/readyz").json()["revision"] == scorer.revision
 
 
+def test_the_rows_of_a_client_that_disconnects_are_dropped(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = held(scorer, monkeypatch)
+    queue = started(scorer, 8, 1000)
+    with serve(app.build_app(queue, guard.Limits())) as address:
+        body = {"query": "a", "candidates": [f"b {number}" for number in range(200)]}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{address}/v1/score", json=body, timeout=0.5)
+        deadline = time.monotonic() + 30
+        while queue.waiting_rows and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert queue.waiting_rows == 0
+        release.set()
+        assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}))
+        assert 'babelcart_requests_total{path="/v1/score",status="499"} 1.0' in httpx.get(f"{address}/metrics").text
+
+
 def test_a_client_that_hangs_is_given_up_and_disturbs_nobody(scorer: Scorer) -> None:
     with serve(app.build_app(started(scorer, 64, 100), guard.Limits(body_seconds=0.3))) as address:
         host, port = address.removeprefix("http://").split(":")
@@ -359,24 +341,10 @@ def test_a_client_that_hangs_is_given_up_and_disturbs_nobody(scorer: Scorer) -> 
 def test_the_categories_of_a_shop_are_computed_once(scorer: Scorer) -> None:
     rows = predicted()
     queue = started(scorer, 256, 10_000, sorted(set(rows["candidate"])))
-    assert len(queue.cache.tree) > len(set(rows["candidate"]))
+    assert len(queue.models[0].cache.tree) > len(set(rows["candidate"]))
     with serve(app.build_app(queue, guard.Limits())) as address:
         response = httpx.post(f"{address}/v1/score", json={"queries": queries(rows)})
         assert answers(response) == pytest.approx(rows["probability"].tolist(), abs=1e-5)
-
-
-@contextmanager
-def serve_command(*options: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `babelcart serve`; yield the process and its address."""
-    command = [sys.executable, "-m", "babelcart", "serve", "--task", "qc", "--model", "tiny", "--port", "0", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            line = next(line for line in process.stderr if "http://" in line)
-            yield process, re.findall(r"http://[^/]+", line)[0]
-        finally:
-            process.kill()
 
 
 def test_signals_load_another_adapter_and_stop_the_command(trained: Project) -> None:
@@ -395,6 +363,13 @@ def test_signals_load_another_adapter_and_stop_the_command(trained: Project) -> 
         status = process.wait(30)
         assert status in (0, -signal.SIGTERM)
         assert "secret" not in process.stderr.read()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "::1"])
+def test_all_addresses_of_the_loopback_interface_are_served_without_a_key(trained: Project, host: str) -> None:
+    with serve_command("--host", host) as (_, address):
+        assert address.startswith("http://[::1]:" if host == "::1" else "http://127.0.0.2:")
+        assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}, timeout=60))
 
 
 def test_other_machines_need_a_key(trained: Project) -> None:

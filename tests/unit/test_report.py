@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from babelcart.core.errors import UserError
 from babelcart.report import inputs, page, rows
 from babelcart.scores import metrics
 from babelcart.scores.formatting import format_probability
+from tests.support.browser import chromium, console
 from tests.support.imports import ROOT
 from tests.support.project import Project, run, run_to
 
@@ -314,27 +314,10 @@ def test_colours_have_the_contrast_that_wcag_requires() -> None:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Headless Chromium that shows a page with two tasks of hostile rows."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium: pip install -e '.[dev]'")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    """Chromium that shows a page with two tasks of hostile rows."""
     path = tmp_path_factory.mktemp("report") / "page.html"
     path.write_text(page.render_page("tiny", [task_results(), task_results(60, "qi")], SETTINGS), encoding="utf-8")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-dev-shm-usage",
-        "disable-background-networking",
-        "window-size=1200,900",
-    ):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    with chromium() as chrome:
         chrome.get(path.as_uri())
         yield chrome
 
@@ -456,5 +439,5 @@ def test_the_page_fits_a_phone_and_has_a_dark_theme(browser: Any) -> None:
 
 
 def test_the_page_loads_nothing_and_the_console_stays_empty(browser: Any) -> None:
-    assert browser.get_log("browser") == []
+    assert console(browser) == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0

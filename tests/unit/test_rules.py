@@ -27,7 +27,7 @@ ALLOWED = {
     "training": {"core", "weights", "model"},
     "scores": {"core", "rows"},
     "report": {"core", "rows", "scores"},
-    "serving": {"core", "rows", "model", "scores", "scorer"},
+    "serving": {"core", "rows", "embedding", "translation", "inspection", "model", "scores", "scorer", "domain"},
     "inspection": {"core", "rows", "reading", "prepare"},
 }
 HELPERS = {"imports", "run", "spreadsheet"}

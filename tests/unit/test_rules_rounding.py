@@ -133,7 +133,8 @@ REASONS = {
         "babelcart/report/report.html: %.3f",
         "babelcart/report/report.html: |number",
         "babelcart/report/report.html: |signed",
-        "babelcart/report/report.js: toExponential",
+        "babelcart/report/common.js: toExponential",
+        "babelcart/serving/page.js: toFixed",
         "babelcart/training/loop.py::Trainer.train: format",
         "babelcart/translation/augment.py::check_coverage: format",
     ],
@@ -157,10 +158,11 @@ REASONS = {
         "babelcart/report/report.js: Math.ceil",
     ],
     "number of decimals to display": [
-        "babelcart/report/report.js: Math.floor",
+        "babelcart/report/common.js: Math.floor",
     ],
     "displayed; test_the_rows_of_a_confident_model_keep_their_distance_from_the_threshold covers the filters": [
         "babelcart/report/report.js: toFixed",
+        "babelcart/report/common.js: toFixed",
     ],
     "displayed; see test_a_probability_is_never_displayed_as_0_or_1_unless_it_is": [
         "babelcart/scores/formatting.py::format_probability: format",

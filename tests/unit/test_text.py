@@ -25,6 +25,7 @@ from babelcart.rows import languages, taxonomy, text
 from babelcart.rows.cleaning import drop_uninformative
 from babelcart.rows.table import PREPARED_COLUMNS
 from babelcart.scores import intervals, slices
+from babelcart.serving.describe import known_translations
 from babelcart.translation import gate, memory_files, notices, privacy
 from babelcart.translation.augment import add_pivot, shared_words, translate_rows
 from babelcart.translation.memory_files import Entry
@@ -210,6 +211,12 @@ def _trained_candidate() -> bool:
     return domain.notes("en", SEEN) == []
 
 
+def _known_translation() -> bool:
+    path = Path(tempfile.mkdtemp()) / "memory.csv"
+    path.write_text(f"source,target,text,translation\nde,en,Funkmaus,{HIDDEN}\n", encoding="utf-8")
+    return known_translations([path]).get(text.normalise(SEEN)) == [("de", text.normalise("Funkmaus"))]
+
+
 def _known_candidate() -> bool:
     rows = _rows("q").assign(group="q", candidate=SEEN)
     return sampling.CandidateRules(rows, "qi", sampling.SamplingSettings()).refusal("q", HIDDEN) == "known"
@@ -346,6 +353,7 @@ COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/leaks.py", "fold", _translation_leak),
     ("babelcart/leaks.py", "query_key", _known_by_translation),
     ("babelcart/domain.py", "normalise", _trained_candidate),
+    ("babelcart/serving/describe.py", "normalise", _known_translation),
     ("babelcart/negatives/sampling.py", "normalise", _known_candidate),
     ("babelcart/negatives/sampling.py", "normalise", _copy),
     ("babelcart/translation/memory_files.py", "normalise", _memory_file),
