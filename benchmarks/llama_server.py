@@ -1,6 +1,7 @@
-"""Score rows with llama.cpp's server, in this process: gemma3-270m in the 4 bits of its GGUF file, and the adapter in place.
+"""llama.cpp's server, in this process: gemma3-270m in the 4 bits of its GGUF file, and the adapter in place.
 
     pip install xllamacpp gguf
+    PYTHONPATH=. python benchmarks/llama_server.py --task qc --port 8001         # for clients, until it is stopped
 
 The base model of Babelcart is dequantised from the same file, so that both have the same weights. llama.cpp quantises the inputs of the
 products to 8 bits.
@@ -10,14 +11,18 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
+import sides
 
 from babelcart.core import config
+from babelcart.core.tasks import TASKS
 from babelcart.model.loading import ModelSettings
 from babelcart.weights import fetching, wheels
 
@@ -58,10 +63,19 @@ def write_adapter(adapter: Path, path: Path) -> None:
     writer.close()
 
 
-class Server:
-    """The server of llama.cpp, on a port of the loopback interface that it chooses itself."""
+def request_body(rows: Sequence[Sequence[int]], labels: Any) -> dict[str, Any]:
+    """Return the body of a request for the probabilities of the two label tokens after rows of tokens."""
+    return {
+        "prompt": [list(row) for row in rows], "n_predict": 1, "n_probs": 2, "post_sampling_probs": True, "cache_prompt": True,
+        "samplers": ["top_k", "temperature"], "top_k": 2, "temperature": 1.0,
+        "logit_bias": [[token, 1000.0] for token in (labels.negative, labels.positive)],
+    }  # fmt: skip
 
-    def __init__(self, base: Path, adapter: Path, threads: int, slots: int) -> None:
+
+class Server:
+    """The server of llama.cpp on the loopback interface; with port 0, it chooses the port itself."""
+
+    def __init__(self, base: Path, adapter: Path, threads: int, slots: int, port: int = 0) -> None:
         import xllamacpp
 
         settings = xllamacpp.CommonParams()
@@ -69,16 +83,21 @@ class Server:
         settings.n_ctx = 256 * slots
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
         settings.lora_adapters, settings.verbosity = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)], -1
+        settings.port = port
         self._server = xllamacpp.Server(settings)
+
+    @classmethod
+    def of_task(cls, task: str, slots: int, port: int = 0) -> Server:
+        """Convert the weights and the adapter of a task, and start the server."""
+        folder = Path(".scratch/llama_cpp")
+        folder.mkdir(parents=True, exist_ok=True)
+        base = write_base(sides.MODEL, folder)
+        write_adapter(Path("models") / sides.MODEL / task, folder / f"{task}.gguf")
+        return cls(base, folder / f"{task}.gguf", int(sides.threads()), slots, port)
 
     def score(self, rows: Sequence[Sequence[int]], labels: Any) -> np.ndarray:
         """Return p(relevant) of rows of tokens: the softmax of the two label tokens. Prefixes in the slots are reused."""
-        answers = [labels.negative, labels.positive]
-        request = {
-            "prompt": [list(row) for row in rows], "n_predict": 1, "n_probs": 2, "post_sampling_probs": True, "cache_prompt": True,
-            "samplers": ["top_k", "temperature"], "top_k": 2, "temperature": 1.0, "logit_bias": [[token, 1000.0] for token in answers],
-        }  # fmt: skip
-        body, headers = json.dumps(request).encode(), {"Content-Type": "application/json"}
+        body, headers = json.dumps(request_body(rows, labels)).encode(), {"Content-Type": "application/json"}
         with urllib.request.urlopen(urllib.request.Request(self._server.listening_address + "/completion", body, headers)) as answer:
             results = json.load(answer)
         probability = np.empty(len(rows))
@@ -86,3 +105,17 @@ class Server:
             by_token = {entry["id"]: entry["prob"] for entry in result["completion_probabilities"][0]["top_probs"]}
             probability[result["index"]] = by_token.get(labels.positive, 0.0)
         return probability
+
+
+@click.command(help=__doc__)
+@click.option("--task", type=click.Choice(TASKS), default="qc", show_default=True)
+@click.option("--port", default=8001, show_default=True)
+@click.option("--slots", default=16, show_default=True, help="Rows that are computed at once.")
+def main(task: str, port: int, slots: int) -> None:
+    server = Server.of_task(task, slots, port)
+    signal.pause()
+    del server
+
+
+if __name__ == "__main__":
+    main()

@@ -259,11 +259,7 @@ def llama_cpp(rows: pd.DataFrame, task: str, settings: dict[str, Any]) -> tuple[
     import llama_server
 
     _, tokenizer = sides.load(task)
-    folder = Path(".scratch/llama_cpp")
-    folder.mkdir(parents=True, exist_ok=True)
-    base = llama_server.write_base(MODEL, folder)
-    llama_server.write_adapter(Path("models") / MODEL / task, folder / f"{task}.gguf")
-    server = llama_server.Server(base, folder / f"{task}.gguf", int(sides.threads()), settings["slots"])
+    server = llama_server.Server.of_task(task, settings["slots"])
 
     def score(table: pd.DataFrame) -> np.ndarray:
         return server.score([row.tokens for row in tokenizer.encode_table(table)], tokenizer.labels)

@@ -5,14 +5,16 @@
 
 locust sends the requests over loopback, from a process of its own on the same machine. Each user sends a request, waits for the answer,
 and sends the next one. The categories of a request are drawn at random from those of the test rows. *categories computed once* is the
-server with the option --candidates. --soak loads the adapter again every 20 seconds, and keeps a connection open that never completes
-its request.
+server with the option --candidates. *llama.cpp* is its own server (benchmarks/llama_server.py). *pack alone* is the time of a pack with
+the candidates of one request, in this process, without a server. --soak loads the adapter again every 20 seconds, and keeps a connection
+open that never completes its request.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -26,12 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 import pandas as pd
 import sides
 
 from babelcart.core.tasks import TASKS
 
-WARM_UP = 5  # seconds before the measurements of a system
+WARM_UP = 5  # seconds before the measurements of a system, and packs before those of a pack alone
+ALONE = 60  # packs that are timed alone
+LLAMA_CPP = "llama.cpp"
 RELOAD = 20  # seconds between two loads of the adapter in a soak
 
 
@@ -51,17 +56,19 @@ def systems(task: str, categories: Path, port: int) -> dict[str, list[str]]:
         "Babelcart": serve,
         "Babelcart, categories computed once": [*serve, "--candidates", str(categories)],
         "plain endpoint": [sys.executable, "benchmarks/plain_endpoint.py", "--task", task, "--port", str(port)],
+        LLAMA_CPP: [sys.executable, "benchmarks/llama_server.py", "--task", task, "--port", str(port)],
     }
 
 
 @contextmanager
 def running(command: Sequence[str], port: int) -> Iterator[None]:
     """Run a server until the block ends."""
+    path = "/health" if "benchmarks/llama_server.py" in command else "/readyz"
     with subprocess.Popen(command, env={**os.environ, "GOMP_SPINCOUNT": "20000"}) as process:
         try:
             while True:
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz")
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}{path}")
                     break
                 except OSError:
                     if process.poll() is not None:
@@ -73,13 +80,31 @@ def running(command: Sequence[str], port: int) -> Iterator[None]:
             process.wait()
 
 
-def measure(load: Load, rows: Path, port: int) -> dict[str, float]:
+def time_alone(task: str, rows: Path, load: Load) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the seconds of packs with the candidates of a request, with and without the prefixes of all categories."""
+    from babelcart.model.prompts import RowTexts
+    from babelcart.scorer import load_scorer
+
+    scorer, table = load_scorer(sides.MODEL, task), pd.read_parquet(rows)
+    queries, categories = sorted(set(table["origin_query"])), sorted(set(table["candidate"]))
+    for name, known in (("pack alone", []), ("pack alone, categories computed once", categories)):
+        prefixes, draws, seconds = scorer.candidate_prefixes(known), random.Random(0), []
+        for _ in range(ALONE):
+            query = draws.choice(queries)
+            pack = scorer.tokenizer.encode_many([RowTexts("", query, category) for category in draws.sample(categories, load.candidates)])
+            start = time.perf_counter()
+            scorer.chunk_probability(pack, prefixes)
+            seconds.append(time.perf_counter() - start)
+        yield name, np.array(seconds[WARM_UP:])
+
+
+def measure(load: Load, rows: Path, port: int, name: str, task: str) -> dict[str, float]:
     """Run locust; return requests per second, the number of failures, and quantiles of the latency in milliseconds."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "locust", "-f", "benchmarks/load.py", "--headless", "--only-summary", "--loglevel", "ERROR"]
         command += ["--host", f"http://127.0.0.1:{port}", "-u", str(load.users), "-r", str(load.users), "-t", f"{load.seconds}s"]
         command += ["--csv", f"{folder}/load", "--reset-stats", "--stop-timeout", "120"]
-        environment = {**os.environ, "CANDIDATES": str(load.candidates), "ROWS": str(rows)}
+        environment = {**os.environ, "CANDIDATES": str(load.candidates), "ROWS": str(rows), "FORM": name, "TASK": task}
         subprocess.run(command, env=environment, check=False, capture_output=True)
         with Path(folder, "load_stats.csv").open(newline="") as handle:
             total = next(row for row in csv.DictReader(handle) if row["Name"] == "Aggregated")
@@ -109,6 +134,12 @@ def disturbed(port: int) -> Iterator[None]:
         thread.join()
 
 
+def print_row(name: str, load: Load, pairs: float, figures: Sequence[float]) -> None:
+    """Print a line of the table."""
+    cells = [f"{figure:,.0f}" for figure in figures]
+    print(f"| {name} | {load.users} | {load.candidates} | {pairs:.1f} | {' | '.join(cells)} |", flush=True)
+
+
 @click.command(help=__doc__)
 @click.option("--task", type=click.Choice(TASKS), default="qc", show_default=True, help="Task; its test rows give queries and categories.")
 @click.option("--users", multiple=True, default=(1, 4, 16), show_default=True, help="Concurrent users; repeatable.")
@@ -125,18 +156,20 @@ def main(task: str, users: tuple[int, ...], candidates: tuple[int, ...], seconds
         commands = systems(task, Path(file.name), port)
         print("| system | users | candidates | pairs/s | p50, ms | p95, ms | p99, ms | requests | failed |")
         print("|---" * 9 + "|")
+        for load in [Load(1, count, 0) for count in candidates if not soak]:
+            for name, times in time_alone(task, rows, load):
+                print_row(name, load, load.candidates / times.mean(), [*1000 * np.quantile(times, [0.5, 0.95, 0.99]), len(times), 0])
         for name in only or (commands if not soak else list(commands)[:1]):
             with running(commands[name], port):
-                measure(Load(1, 10, WARM_UP), rows, port)
+                measure(Load(1, 10, WARM_UP), rows, port, name, task)
                 for load in [Load(user, count, soak or seconds) for count in candidates for user in users]:
                     if soak:
                         with disturbed(port):
-                            figures = measure(load, rows, port)
+                            figures = measure(load, rows, port, name, task)
                     else:
-                        figures = measure(load, rows, port)
-                    pairs = figures["requests/s"] * load.candidates
-                    cells = [f"{figures[key]:,.0f}" for key in ("p50", "p95", "p99", "requests", "failed")]
-                    print(f"| {name} | {load.users} | {load.candidates} | {pairs:.1f} | {' | '.join(cells)} |", flush=True)
+                        figures = measure(load, rows, port, name, task)
+                    quantiles_and_counts = [figures[key] for key in ("p50", "p95", "p99", "requests", "failed")]
+                    print_row(name, load, figures["requests/s"] * load.candidates, quantiles_and_counts)
 
 
 if __name__ == "__main__":

@@ -120,26 +120,31 @@ async function submit() {
   try {
     await load();
     const described = request("v1/describe", stated ? { query, language: stated } : { query });
+    described.catch(() => {}); // reported where it is awaited
     const language = stated || (info.needs_language ? (await described).language?.code : undefined);
     const scored = info.models.map((model) => request("v1/score", { query, candidates, language, model: model.name }));
-    const [description, ...responses] = await Promise.all([described, ...scored]);
+    const responses = await Promise.all(scored);
     if (submission !== submissions) return;
     thresholds = responses.map((response) => response.results[0].threshold);
     answers = candidates.map((candidate, order) => ({ candidate, order, models: responses.map((response) => response.results[0].answers[order]) }));
     form.querySelector(".key").hidden = true;
     results.hidden = false;
     showStatus(performance.now() - start);
-    showFacts(description, stated, language);
-    showTraining(description.training_queries);
+    showFacts(stated, language);
+    showTraining(null);
     showHead();
     showAnswers();
+    const description = await described; // the first guess of a language takes seconds
+    if (submission !== submissions) return;
+    showFacts(stated, language, description);
+    showTraining(description.training_queries);
   } catch (failure) {
     if (submission !== submissions) return;
     statusLine.textContent = "";
     results.hidden = true;
     showError(failure);
   } finally {
-    form.removeAttribute("aria-busy");
+    if (submission === submissions) form.removeAttribute("aria-busy");
   }
 }
 
@@ -162,18 +167,25 @@ function fact(name, ...values) {
   return row;
 }
 
-function showFacts(description, stated, language) {
-  const guess = description.language;
+/** Show what is known about the query; without a description, it has not arrived. */
+function showFacts(stated, language, description) {
   const facts = [];
   if (stated) facts.push(fact("Language, as stated", languageName(stated)));
-  facts.push(fact("Language, guessed", guess ? `${languageName(guess.code)} (confidence ${guess.confidence.toFixed(2)})` : "not certain enough"));
+  facts.push(fact("Language, guessed", description ? describeGuess(description.language) : "…"));
   if (language && !stated) facts.push(fact("Scored as", languageName(language)));
-  const translations = description.translations.flatMap(({ language: code, text }, index) => [
-    index ? " · " : "", element("span", { dir: "auto", lang: code }, text), element("small", {}, ` ${code}`),
-  ]);
-  facts.push(fact("Translations", ...(translations.length ? translations : ["none known"])));
-  facts.push(fact("Threshold", info.models.map((model, index) => formatProbability(thresholds[index]) + (info.models.length > 1 ? ` (${model.name})` : "")).join(", ")));
+  facts.push(fact("Translations", ...(description ? describeTranslations(description.translations) : ["…"])));
+  const several = info.models.length > 1;
+  facts.push(fact("Threshold", info.models.map((model, index) => formatProbability(thresholds[index]) + (several ? ` (${model.name})` : "")).join(", ")));
   document.getElementById("facts").replaceChildren(...facts);
+}
+
+const describeGuess = (guess) => (guess ? `${languageName(guess.code)} (confidence ${guess.confidence.toFixed(2)})` : "not certain enough");
+
+function describeTranslations(translations) {
+  if (!translations.length) return ["none known"];
+  return translations.flatMap(({ language, text }, index) => [
+    index ? " · " : "", element("span", { dir: "auto", lang: language }, text), element("small", {}, ` ${language}`),
+  ]);
 }
 
 function heading(text, column) {

@@ -65,6 +65,9 @@ def wait(browser: Any, condition: str) -> None:
     WebDriverWait(browser, 30).until(lambda driver: driver.execute_script(f"return {condition}"))
 
 
+DESCRIBED = "!document.getElementById('results').hidden && !document.getElementById('facts').textContent.includes('…')"
+
+
 def open_page(browser: Any, address: str, question: list[tuple[str, str]] | None = None) -> None:
     """Open the page in a new document; with a question, wait for its answers."""
     browser.get("about:blank")
@@ -83,7 +86,7 @@ def ask(browser: Any, query: str, candidates: list[str]) -> None:
     browser.execute_script("document.getElementById('question').reset()")
     browser.find_element(By.NAME, "query").send_keys(query)
     browser.find_element(By.NAME, "candidates").send_keys("\n".join(candidates), Keys.CONTROL, Keys.ENTER)
-    wait(browser, "document.getElementById('status').textContent.includes('relevant')")
+    wait(browser, DESCRIBED)
 
 
 def shown(browser: Any) -> list[list[str]]:
@@ -110,7 +113,7 @@ def test_a_question_is_answered_as_by_the_interface(scorer: Scorer, browser: Any
         before = shown(browser)
         browser.get("about:blank")
         browser.get(link)
-        wait(browser, "!document.getElementById('results').hidden")
+        wait(browser, DESCRIBED)
         assert shown(browser) == before
         assert console(browser) == []
 
@@ -205,7 +208,7 @@ def test_training_rows_need_the_key(scorer: Scorer, browser: Any) -> None:
         assert browser.find_element(By.ID, "error").text == "The server needs its key."
         console(browser)  # the refused request
         browser.find_element(By.NAME, "key").send_keys(KEY, Keys.ENTER)
-        wait(browser, "!document.getElementById('results').hidden")
+        wait(browser, DESCRIBED)
         near = browser.execute_script("return document.querySelector('#training .text').textContent")
         assert normalise(near) == "garden hose"
         body = {"query": "garden hose"}
