@@ -6,7 +6,7 @@ raw files as the stage prepare does, without writing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 from babelcart.commands import checks, cli
 from babelcart.core import config, graph
 from babelcart.core.errors import UserError, did_you_mean, printable
+from babelcart.core.files import parse_yaml
 
 if TYPE_CHECKING:
     from babelcart.reading.sources import Data
@@ -64,6 +65,19 @@ def check_graph(declared: Mapping[str, Any], used: list[str]) -> None:
             f"no stage in dvc.yaml uses the section {unused[0]} of params.yaml, so that a change of it has no effect; "
             "add it to the `params` of the stage that reads it, or remove the section"
         )
+
+
+def artifacts_of_other_models(run: Sequence[str]) -> Iterator[str]:
+    """Yield a message for each artifact of dvc.yaml whose path is in the folder of a model that `run` lacks."""
+    content = parse_yaml(graph.GRAPH.read_text(encoding="utf-8"), str(graph.GRAPH)) if graph.GRAPH.exists() else None
+    for name, artifact in ((content or {}).get("artifacts") or {}).items():
+        folder, _, rest = str((artifact or {}).get("path")).partition("/")
+        model = rest.partition("/")[0]
+        if folder == "models" and model not in run and "$" not in model:
+            yield (
+                f"dvc.yaml: the artifact {name} is the adapter of {model}, which `run` in params.yaml lacks; if you register versions "
+                f"of it, change its path to models/{run[0] if run else 'MODEL'}/{name}"
+            )
 
 
 def check_data(data: Data, tasks: Sequence[str]) -> None:
@@ -124,7 +138,7 @@ def main() -> None:
     data = config.load_section(Data)
     for task in tasks:
         check_test_rows(config.load_section(Split).test_share, task, bool(data.files(task).sources("test")))
-    for message in checks.rows_on_shipped_remotes(Path.cwd()):
+    for message in [*artifacts_of_other_models(run), *checks.rows_on_shipped_remotes(Path.cwd())]:
         click.echo(printable(f"warning: {message}"), err=True)
     if Path(data.path).exists():
         check_data(data, tasks)

@@ -489,6 +489,45 @@ def test_colleagues_continue_from_shared_results(home: Path, project: Project, t
         run("verify", "--contents")
 
 
+def test_a_registered_version_of_an_adapter_is_fetched_from_the_remote(project: Project, tmp_path: Path) -> None:
+    """With the artifacts of the shipped dvc.yaml, whose paths are changed to the model of the test, as docs/sharing.md says."""
+    project.change(train={"epochs": 1}, tasks=["qc"])
+    Graph(project)
+    author = Clone(project.folder)
+    assert "change its path to models/tiny/qc" in author("python", "-m", "babelcart", "check")
+    path = author.folder / "dvc.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("models/gemma3-270m/q", "models/tiny/q"), encoding="utf-8")
+    assert "the artifact" not in author("python", "-m", "babelcart", "check")
+    author("dvc", "repro", "--quiet", "train@qc-tiny")
+    author.add_remote({"url": str(tmp_path / "store")})
+    adapters = []
+    for version in ("v0.1.0", "v0.2.0"):
+        assert "up to date" in author("dvc", "status", "train@qc-tiny")
+        adapters.append((author.folder / "models/tiny/qc/adapter_model.safetensors").read_bytes())
+        author.commit()
+        author("dvc", "push", "--quiet")
+        author("python", "-m", "gto.cli", "register", "qc", "--version", version)
+        project.change(train={"epochs": 2})
+        author("dvc", "repro", "--quiet", "train@qc-tiny")
+    author("python", "-m", "gto.cli", "assign", "qc", "--version", "v0.1.0", "--stage", "prod")
+    shown = author("python", "-m", "gto.cli", "show")
+    assert re.search(r"qc\s.*v0\.2\.0.*v0\.1\.0", shown)
+
+    author("git", "clone", "--quiet", "--bare", ".", str(tmp_path / "server.git"))
+    shutil.rmtree(author.folder / ".dvc/cache")  # what is fetched comes from the remote
+    (tmp_path / "elsewhere").mkdir()
+    other = Repository(tmp_path / "elsewhere")
+    for out, options, expected in (
+        ("version", ["--rev", "v0.2.0"], adapters[1]),
+        ("stage", ["--stage", "prod"], adapters[0]),
+        ("latest", [], adapters[1]),
+    ):
+        other("dvc", "artifacts", "get", "../server.git", "qc", *options, "--out", out)
+        assert (other.folder / out / "adapter_model.safetensors").read_bytes() == expected
+    assert adapters[0] != adapters[1]
+    assert "Unable to find artifact 'qc @ v0.3.0'" in other("dvc", "artifacts", "get", "../server.git", "qc", "--rev", "v0.3.0", fails=True)
+
+
 def test_rows_of_your_own_on_the_remote_of_the_sample_are_reported(author: Clone) -> None:
     sample = author.folder / "samples/remote"
     author("dvc", "remote", "add", "--quiet", "sample", str(sample))
