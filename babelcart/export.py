@@ -25,6 +25,26 @@ if TYPE_CHECKING:
 # With this file, a program can build the same prompts as `predict` and apply the same threshold.
 CONTRACT = "babelcart.json"
 WORK_BYTES = 2**31  # of free memory on a GPU, for scoring beside the weights
+# A script that needs nothing of Babelcart, and the name of its copy in an export.
+SCRIPT, EXAMPLE = Path(__file__).with_name("published_example.py"), "example.py"
+# Arguments of the script in the model card. They are fixed, so that the card shows no row of the data.
+EXAMPLE_ARGUMENTS = {
+    "qc": '"water bottle for hiking" "outdoor equipment,drinking bottles" "musical instruments,violins"',
+    "qi": '"water bottle for hiking" "Steel Drinking Bottle 750 ml, Leak-Proof" "Violin Strings, Set of 4"',
+}
+USAGE = """
+## Use
+
+{contents}
+`example.py` prints p(relevant) and the decision for each candidate of a query.
+It needs {packages}.
+
+```bash
+python example.py {arguments} --language en{base}
+```
+
+`babelcart.json` holds the prompt, the ids of the two label tokens and the thresholds.
+"""
 
 
 def licence_files(base: Path) -> Iterator[Path]:
@@ -73,6 +93,31 @@ def decide_again(merged: Any, tokenizer: PromptTokenizer, validation: pd.DataFra
     return decide(validation.assign(probability=probability), load_section(Evaluate))
 
 
+def usage(task_model: TaskModel, merge: bool) -> str:
+    """Return the section of the model card that shows how to load an export and which packages that needs."""
+    is_nf4, is_named_base = task_model.settings.quantization == "nf4", bool(task_model.settings.weights.repo)
+    packages = ["`torch`", "`transformers`"]
+    if merge:
+        contents = "This is the base model with the adapter merged into its weights."
+        if is_nf4:
+            contents += (
+                "\nThe adapter was trained on the base model in 4 bits (NF4), and the scores below are those of the model in 4 bits."
+                "\nThe weights here are not quantised, and the thresholds in `babelcart.json` were chosen for them."
+            )
+    else:
+        contents = "This is the adapter; it is loaded on top of its base model."
+        packages.append("`peft`")
+        if is_nf4:
+            contents += "\nIt was trained and scored on the base model in 4 bits (NF4), and `example.py` loads it in this form."
+            packages.append("`bitsandbytes`")
+    return USAGE.format(
+        contents=contents,
+        packages=f"{', '.join(packages[:-1])} and {packages[-1]}",
+        arguments=EXAMPLE_ARGUMENTS[task_model.adapter.name],
+        base="" if merge or is_named_base else " --base FOLDER_OF_THE_BASE_MODEL",
+    )
+
+
 def export_model(
     task_model: TaskModel,
     out: Path,
@@ -84,8 +129,8 @@ def export_model(
 ) -> list[str]:
     """Write the adapter, or the base model with the adapter merged into its weights, to a new folder.
 
-    The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the thresholds), the model card, and the
-    licence files of the base model, whose terms apply to both forms.
+    The folder also contains ``babelcart.json`` (the prompt, the ids of the two label tokens, the thresholds), ``example.py``, the model
+    card, and the licence files of the base model, whose terms apply to both forms.
     An export that fails leaves no folder behind under the name `out`.
 
     Parameters
@@ -100,7 +145,7 @@ def export_model(
     decision : Decision, optional
         Smallest p(relevant) that counts as "relevant", of the task and of languages, as chosen by the `evaluate` stage. Not rounded.
     card : pathlib.Path, optional
-        The adapter's model card; written as ``README.md``, the name that the Hugging Face hub expects.
+        The adapter's model card; written as ``README.md``, the name that the Hugging Face hub expects, with the section of `usage`.
     validation : pandas.DataFrame, optional
         Labelled validation rows, on which the thresholds of the merged model are chosen anew (`decide_again`).
 
@@ -133,7 +178,9 @@ def export_model(
     else:
         shutil.copytree(task_model.adapter, unfinished)
     licences = [shutil.copyfile(path, unfinished / path.name).name for path in licence_files(task_model.base)]
+    shutil.copyfile(SCRIPT, unfinished / EXAMPLE)
     contract: dict[str, Any] = {"prompt": asdict(task_model.prompt), "label_tokens": asdict(tokenizer.labels), "threshold": None}
+    contract["quantization"] = "none" if merge else task_model.settings.quantization
     if decision:
         contract |= {"threshold": decision.threshold, "thresholds": decision.languages}
     write_json(unfinished / CONTRACT, contract)
@@ -141,6 +188,8 @@ def export_model(
         readme = ModelCard.load(card)
         if merge:
             readme.data.library_name, readme.data.base_model_relation = "transformers", "finetune"
+        introduction, heading, rest = readme.text.partition("\n## ")
+        readme.text = introduction + usage(task_model, merge) + heading + rest
         readme.save(unfinished / "README.md")
     unfinished.rename(out)
     return licences

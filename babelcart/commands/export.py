@@ -1,7 +1,7 @@
 """Export an adapter or a merged model to a folder for serving.
 
-The folder also holds the prompt, the label tokens, the thresholds, the model card and the licence files of the base model.
-docs/serving.md lists the programs that can load it.
+The folder also holds the prompt, the label tokens, the thresholds, an example script that needs nothing of Babelcart, the model card and
+the licence files of the base model. docs/serving.md lists the programs that can load it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,8 @@ from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 
 
-@cli.command
-@cli.task
-@cli.model
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create; it must not exist.")
-@click.option("--merge", is_flag=True, help="Merge the adapter into the base model, so that peft is not needed to load it.")
-def main(task: str, model: str, out: Path, merge: bool) -> None:
+def write_export(task: str, model: str, out: Path, merge: bool) -> list[str]:
+    """Write a model of the workspace with its thresholds and its card, as far as they exist; see `babelcart.export.export_model`."""
     from babelcart import export
     from babelcart.model.task_model import read_task_model
 
@@ -34,8 +30,20 @@ def main(task: str, model: str, out: Path, merge: bool) -> None:
     if merge and decision and task_model.settings.quantization != "none":
         validation = read_table(Path(f"build/translate/{task}/validation.parquet"), "pivot", labelled=True)
     existing_card = card if card.exists() else None
-    licences = export.export_model(task_model, out, merge=merge, decision=decision, card=existing_card, validation=validation)
-    click.echo(f"{out}: {'model' if merge else 'adapter'} and {', '.join([export.CONTRACT, *licences])}")
+    return export.export_model(task_model, out, merge=merge, decision=decision, card=existing_card, validation=validation)
+
+
+@cli.command
+@cli.task
+@cli.model
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create; it must not exist.")
+@click.option("--merge", is_flag=True, help="Merge the adapter into the base model, so that peft is not needed to load it.")
+def main(task: str, model: str, out: Path, merge: bool) -> None:
+    from babelcart import export
+    from babelcart.model.task_model import read_task_model
+
+    licences = write_export(task, model, out, merge)
+    click.echo(f"{out}: {'model' if merge else 'adapter'} and {', '.join([export.CONTRACT, export.EXAMPLE, *licences])}")
     if not licences:
-        licence = printable(task_model.settings.weights.licence)
+        licence = printable(read_task_model(Path("models") / model, task).settings.weights.licence)
         click.echo(f"the base model came without a file of its licence ({licence}); add its text before you pass the export on", err=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from peft import PeftModel
 from sklearn.metrics import f1_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from babelcart import published_example
 from babelcart.core.files import write_json
 from babelcart.export import licence_files
+from babelcart.model.loading import load_tokenizer
+from babelcart.model.prompts import Prompt, PromptTokenizer
 from tests.support.project import Project, run, run_to
 
 
@@ -37,7 +42,17 @@ def probabilities(model: Any, contract: dict[str, Any], tokenizer: AutoTokenizer
     return scores
 
 
-def test_the_adapter_and_the_merged_model_give_the_scores_of_predict(project: Project) -> None:
+def example_of(folder: Path) -> Any:
+    """The module example.py of an export."""
+    spec = importlib.util.spec_from_file_location("example", folder / "example.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_adapter_and_the_merged_model_give_the_scores_of_predict(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.change(train={"learning_rate": 0.01})
     run_to("evaluate")
     run("card", "--task", "qc", "--model", "tiny")
@@ -56,10 +71,37 @@ def test_the_adapter_and_the_merged_model_give_the_scores_of_predict(project: Pr
         card = ModelCard.load(Path(f"out/{folder}/README.md"))
         assert {name: Path(f"out/{folder}", name).read_text(encoding="utf-8") for name in terms} == terms
         assert card.data.library_name == {"adapter": "peft", "merged": "transformers"}[folder]
-        assert card.text == ModelCard.load(Path("models/tiny/qc.md")).text
+        introduction, use, rest = card.text.partition("\n## Use\n")
+        assert introduction + rest[rest.index("\n## Scores\n") :] == ModelCard.load(Path("models/tiny/qc.md")).text
+        assert ("`peft`" in use + rest, "--base FOLDER_OF_THE_BASE_MODEL" in rest) == (folder == "adapter", folder == "adapter")
         assert contract["threshold"] == json.loads(Path("metrics/tiny/qc.json").read_text())["validation"]["threshold"]
         tokenizer = AutoTokenizer.from_pretrained("models/tiny/base" if folder == "adapter" else "out/merged")
         assert probabilities(model, contract, tokenizer, table) == pytest.approx(table["probability"].tolist(), abs=1e-5)
+        capsys.readouterr()
+        query, candidate = table["origin_query"][0], table["candidate"][0]
+        example_of(Path("out") / folder).main([query, candidate, "other", "--base", "models/tiny/base"])
+        first, second = capsys.readouterr().out.splitlines()
+        probability, decision, printed = first.split("\t")
+        assert float(probability) == pytest.approx(table["probability"][0], abs=1e-5)
+        assert (decision, printed) == ("relevant" if table["probability"][0] >= contract["threshold"] else "not relevant", candidate)
+        assert second.endswith("relevant\tother")
+
+
+TEMPLATE = "<bos>Shop in {language}: {candidate} for {query}, which is {pivot}?\n:"
+
+
+def test_the_example_encodes_any_template_as_the_pipeline_does(project: Project) -> None:
+    run_to("base")
+    prompt = Prompt(template=TEMPLATE, positive=" yes", negative=" no", max_query_tokens=3, max_candidate_tokens=4)
+    tokenizer = load_tokenizer(Path("models/tiny/base"))
+    for query, candidate, pivot in (
+        ("a <eos> query that is long", "toys,<bos> and more toys", ""),
+        ("", "a", "b c d e f g h"),
+        ("ñ", "", ""),
+    ):
+        texts = {"query": query, "candidate": candidate, "pivot": pivot or query}
+        expected = PromptTokenizer(tokenizer, prompt).encode("de", query, candidate, pivot)
+        assert published_example.encode(tokenizer, asdict(prompt), "de", texts) == list(expected.tokens)
 
 
 def test_the_thresholds_of_a_merged_nf4_model_are_its_own(project: Project) -> None:
@@ -77,6 +119,17 @@ def test_the_thresholds_of_a_merged_nf4_model_are_its_own(project: Project) -> N
     best_f1 = max(f1_score(label, probability >= threshold) for threshold in probability)
     assert f1_score(label, probability >= contract["threshold"]) == best_f1
     assert contract["threshold"] != trained
+    assert contract["quantization"] == "none"  # of the merged weights
+    run("card", "--task", "qc", "--model", "tiny")
+    run("export", "--task", "qc", "--model", "tiny", "--out", "adapter")
+    assert json.loads(Path("adapter/babelcart.json").read_text())["quantization"] == "nf4"
+    assert "`peft` and `bitsandbytes`" in Path("adapter/README.md").read_text()
+    example, table = example_of(Path("adapter")), pd.read_parquet("predictions/tiny/qc/test.parquet")
+    loaded, tokenizer = example.load("models/tiny/base", "float32", "nf4")
+    for row in table.head(3).itertuples():
+        texts = {"query": row.origin_query, "candidate": row.candidate}
+        tokens = example.encode(tokenizer, contract["prompt"], row.language, texts)
+        assert example.p_relevant(loaded, contract["label_tokens"], tokens) == pytest.approx(row.probability, abs=1e-5)
 
 
 def test_a_failed_export_writes_nothing_and_overwrites_nothing(project: Project) -> None:

@@ -24,6 +24,7 @@ FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9]*|\.\.\.")
 PATH = r"(babelcart|stages|tests|benchmarks|experiments|samples|docs|\.github|\.ci)/[\w./-]*"
 PROGRAMS = ("babelcart", "dvc", "make", "pip", "pipx", "python")
+EXAMPLE = ROOT / "babelcart/published_example.py"  # the script that an export contains as example.py
 
 
 def name_of(path: Path) -> str:
@@ -152,7 +153,7 @@ def unknown_in_python(words: list[str]) -> list[str]:
             return [module]
         return unknown_in_click(importlib.import_module(module).main, words)
     if words and words[0].endswith(".py"):
-        script = ROOT / words[0]
+        script = EXAMPLE if words[0] == "example.py" else ROOT / words[0]
         if not script.exists():
             return [words[0]]
         # A script may need packages that are not installed, so it is read instead of imported.
@@ -228,7 +229,7 @@ def all_options() -> set[str]:
     scripts = [path.stem for path in ROOT.joinpath("stages").glob("*.py") if path.stem != "__init__"]
     commands += [importlib.import_module(f"stages.{name}").main for name in scripts]
     tools = [path for top in ("benchmarks", "tests/support") for path in ROOT.joinpath(top).glob("*.py")]
-    sources = "".join(path.read_text(encoding="utf-8") for path in tools)
+    sources = "".join(path.read_text(encoding="utf-8") for path in [*tools, EXAMPLE])
     parsers, options = [dvc_parser()], set(re.findall(r'"(--[\w-]+)', sources)).union(*map(options_of, commands))
     while parsers:
         parser = parsers.pop()

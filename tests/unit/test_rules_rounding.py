@@ -126,6 +126,7 @@ REASONS = {
         "babelcart/plan.py::order_lines: format",
         "babelcart/plan.py::plan_lines: format",
         "babelcart/plan.py::this_machine: format",
+        "babelcart/published_example.py::main: format",
         "babelcart/report/page.py::_environment.number: format",
         "babelcart/training/memory.py::fit_to_memory: format",
         "babelcart/weights/hub.py::_check_disk: format",
@@ -179,6 +180,7 @@ REASONS = {
     ],
     "a conversion to more digits": [
         "babelcart/model/decoder.py::_angles: float32",
+        "babelcart/published_example.py::p_relevant: float32",
         "babelcart/training/optimizer.py::MasterAdamW.__init__: float32",
     ],
     "a conversion to more digits, or back to the type of the model": [
@@ -213,6 +215,7 @@ REASONS = {
         "babelcart/model/loading.py::ModelSettings: float32",
         "babelcart/model/loading.py::for_this_machine: float32",
         "babelcart/plan.py: float32",
+        "babelcart/published_example.py::main: float32",
         "babelcart/translation/engines.py::GenerativeEngine.loaded: float32",
         "babelcart/weights/fetching.py::convert: float32",
         "babelcart/weights/fetching.py::from_random: float32",
