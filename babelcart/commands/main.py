@@ -29,6 +29,7 @@ COMMANDS = {
     "Sharing": {
         "pull": "Pull outputs from the DVC remote and verify them.",
         "verify": "Verify the cache, the workspace, the remote and the repository.",
+        "publish": "Publish an adapter or a merged model on the Hugging Face hub.",
         "memory": "List, import, export and delete entries of the translation memory.",
     },
     "Maintenance": {
