@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from babelcart.core.config import load_section
 from babelcart.core.errors import UserError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from babelcart.model.task_model import TaskModel
     from babelcart.scores.metrics import Decision
 
+Dtype = Literal["float32", "bfloat16"]
 # With this file, a program can build the same prompts as `predict` and apply the same threshold.
 CONTRACT = "babelcart.json"
 WORK_BYTES = 2**31  # of free memory on a GPU, for scoring beside the weights
@@ -60,12 +61,13 @@ def licence_files(base: Path) -> Iterator[Path]:
             yield path
 
 
-def _merge(task_model: TaskModel) -> Any:
-    """Return the base model, without quantization, with the adapter merged into its weights.
+def _merge(task_model: TaskModel, dtype: Dtype | None) -> Any:
+    """Return the base model, without quantization and in a dtype, with the adapter merged into its weights.
 
     It is on the CPU: without quantization, a model that was trained in 4 bits may not fit into the memory of the GPU.
     """
-    base = load_base(task_model.base, replace(task_model.settings, quantization="none"), on_cpu=True)
+    settings = replace(task_model.settings, quantization="none", dtype=dtype or task_model.settings.dtype)
+    base = load_base(task_model.base, settings, on_cpu=True)
     return load_adapter(base, task_model.adapter).merge_and_unload(safe_merge=True)
 
 
@@ -123,6 +125,7 @@ def export_model(
     out: Path,
     *,
     merge: bool,
+    dtype: Dtype | None = None,
     decision: Decision | None = None,
     card: Path | None = None,
     validation: pd.DataFrame | None = None,
@@ -140,8 +143,9 @@ def export_model(
     out : pathlib.Path
         The folder to create; it must not exist.
     merge : bool
-        Write the merged model, whose weights are rounded to the dtype of the settings. For an NF4 model, the base model is loaded
-        in that dtype, without quantization, on the CPU. Otherwise, write the adapter.
+        Write the merged model. For an NF4 model, the base model is loaded without quantization, on the CPU. Otherwise, write the adapter.
+    dtype : {"float32", "bfloat16"}, optional
+        Dtype to which the weights of the merged model are rounded; by default, that of the settings.
     decision : Decision, optional
         Smallest p(relevant) that counts as "relevant", of the task and of languages, as chosen by the `evaluate` stage. Not rounded.
     card : pathlib.Path, optional
@@ -170,7 +174,7 @@ def export_model(
     unfinished = out.with_name(f".{out.name}.half")  # renamed to `out` when complete
     shutil.rmtree(unfinished, ignore_errors=True)
     if merge:
-        merged = _merge(task_model)
+        merged = _merge(task_model, dtype)
         merged.save_pretrained(unfinished)
         tokenizer.tokenizer.save_pretrained(unfinished)
         if validation is not None:

@@ -7,6 +7,7 @@ the licence files of the base model. docs/serving.md lists the programs that can
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,8 +17,21 @@ from babelcart.core.files import read_json
 from babelcart.rows.table import read_table
 from babelcart.scores import metrics
 
+if TYPE_CHECKING:
+    from babelcart.export import Dtype
 
-def write_export(task: str, model: str, out: Path, merge: bool) -> list[str]:
+DTYPE = click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the merged weights; default: that of the model in params.yaml."
+)
+
+
+def check_dtype(merge: bool, dtype: Dtype | None) -> None:
+    """Refuse a dtype for an adapter, whose weights are written as they are."""
+    if dtype and not merge:
+        raise click.UsageError("--dtype is for merged weights: add --merge")
+
+
+def write_export(task: str, model: str, out: Path, merge: bool, dtype: Dtype | None) -> list[str]:
     """Write a model of the workspace with its thresholds and its card, as far as they exist; see `babelcart.export.export_model`."""
     from babelcart import export
     from babelcart.model.task_model import read_task_model
@@ -30,7 +44,7 @@ def write_export(task: str, model: str, out: Path, merge: bool) -> list[str]:
     if merge and decision and task_model.settings.quantization != "none":
         validation = read_table(Path(f"build/translate/{task}/validation.parquet"), "pivot", labelled=True)
     existing_card = card if card.exists() else None
-    return export.export_model(task_model, out, merge=merge, decision=decision, card=existing_card, validation=validation)
+    return export.export_model(task_model, out, merge=merge, dtype=dtype, decision=decision, card=existing_card, validation=validation)
 
 
 @cli.command
@@ -38,11 +52,13 @@ def write_export(task: str, model: str, out: Path, merge: bool) -> list[str]:
 @cli.model
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create; it must not exist.")
 @click.option("--merge", is_flag=True, help="Merge the adapter into the base model, so that peft is not needed to load it.")
-def main(task: str, model: str, out: Path, merge: bool) -> None:
+@DTYPE
+def main(task: str, model: str, out: Path, merge: bool, dtype: Dtype | None) -> None:
     from babelcart import export
     from babelcart.model.task_model import read_task_model
 
-    licences = write_export(task, model, out, merge)
+    check_dtype(merge, dtype)
+    licences = write_export(task, model, out, merge, dtype)
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {', '.join([export.CONTRACT, export.EXAMPLE, *licences])}")
     if not licences:
         licence = printable(read_task_model(Path("models") / model, task).settings.weights.licence)

@@ -16,6 +16,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +24,9 @@ from babelcart.commands import checks, cli, current, export, lock
 from babelcart.core import graph
 from babelcart.core.errors import UserError, printable
 from babelcart.core.files import temporary_folder
+
+if TYPE_CHECKING:
+    from babelcart.export import Dtype
 
 
 def _folder_md5(folder: Path) -> str:
@@ -82,10 +86,13 @@ def row_texts(task: str) -> list[str]:
 @cli.model
 @click.option("--to", "target", required=True, metavar="hf:OWNER/NAME", help="Repository on the hub.")
 @click.option("--merge", is_flag=True, help="Publish the base model with the adapter merged into its weights.")
+@export.DTYPE
 @click.option("--private/--public", default=True, help="Visibility of a new repository.  [default: private]")
 @click.option("--licence", type=click.Path(path_type=Path, exists=True, dir_okay=False), multiple=True, help="Licence of the base model.")
 @click.option("--upload", is_flag=True, help="Send the files.")
-def main(task: str, model: str, target: str, merge: bool, private: bool, licence: tuple[Path, ...], upload: bool) -> None:
+def main(task: str, model: str, target: str, merge: bool, dtype: Dtype | None, private: bool, **options: Any) -> None:
+    licence: tuple[Path, ...] = options["licence"]
+    export.check_dtype(merge, dtype)
     from babelcart import publish
     from babelcart.model.task_model import read_task_model
 
@@ -96,7 +103,7 @@ def main(task: str, model: str, target: str, merge: bool, private: bool, licence
     rows = row_texts(task)
     with temporary_folder(Path(".scratch"), "publish-") as folder:
         out = folder / "export"
-        export.write_export(task, model, out, merge)
+        export.write_export(task, model, out, merge, dtype)
         for path in licence:
             shutil.copyfile(path, out / path.name)
         publish.finish(out, task_model, commit, adapter_md5)
@@ -110,7 +117,7 @@ def main(task: str, model: str, target: str, merge: bool, private: bool, licence
         click.echo(f"{sum(path.stat().st_size for path in files):15,} bytes  in {len(files)} files")
         if left:
             click.echo(printable(f"stay here: {', '.join(left)}"))
-        if not upload:
+        if not options["upload"]:
             click.echo("Nothing was sent, and the hub was not asked whether the repository exists. --upload sends the files.")
             return
         message = f"{model}, {task}: {'merged model' if merge else 'adapter'} of commit {commit[:12]}"

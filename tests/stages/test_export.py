@@ -15,6 +15,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from peft import PeftModel
+from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -102,6 +103,16 @@ def test_the_example_encodes_any_template_as_the_pipeline_does(project: Project)
         texts = {"query": query, "candidate": candidate, "pivot": pivot or query}
         expected = PromptTokenizer(tokenizer, prompt).encode("de", query, candidate, pivot)
         assert published_example.encode(tokenizer, asdict(prompt), "de", texts) == list(expected.tokens)
+
+
+def test_the_merged_weights_have_the_dtype_of_the_option(project: Project) -> None:
+    run_to("evaluate")
+    for dtype in ("float32", "bfloat16"):
+        run("export", "--task", "qc", "--model", "tiny", "--out", f"out/{dtype}", "--merge", "--dtype", dtype)
+        weights = load_file(f"out/{dtype}/model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {getattr(torch, dtype)}
+    output = run("export", "--task", "qc", "--model", "tiny", "--out", "out/adapter", "--dtype", "float32", fails=True).output
+    assert "add --merge" in output
 
 
 def test_the_thresholds_of_a_merged_nf4_model_are_its_own(project: Project) -> None:
