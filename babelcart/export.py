@@ -30,8 +30,8 @@ WORK_BYTES = 2**31  # of free memory on a GPU, for scoring beside the weights
 SCRIPT, EXAMPLE = Path(__file__).with_name("published_example.py"), "example.py"
 # Arguments of the script in the model card. They are fixed, so that the card shows no row of the data.
 EXAMPLE_ARGUMENTS = {
-    "qc": '"water bottle for hiking" "outdoor equipment,drinking bottles" "musical instruments,violins"',
-    "qi": '"water bottle for hiking" "Steel Drinking Bottle 750 ml, Leak-Proof" "Violin Strings, Set of 4"',
+    "qc": '"folding chair for camping" "outdoor equipment,camping chairs" "musical instruments,violins"',
+    "qi": '"folding chair for camping" "Light Chair for Camping, Steel Frame" "Violin Strings, Set of 4"',
 }
 USAGE = """
 ## Use

@@ -12,7 +12,7 @@ from typing import Any
 from babelcart.card import BODY
 from babelcart.core.errors import UserError
 from babelcart.core.files import write_json
-from babelcart.export import CONTRACT, EXAMPLE, USAGE, licence_files
+from babelcart.export import CONTRACT, EXAMPLE, EXAMPLE_ARGUMENTS, USAGE, licence_files
 from babelcart.model.loading import files_folder
 from babelcart.model.task_model import TaskModel
 from babelcart.rows.text import normalise
@@ -141,7 +141,7 @@ def problems(files: Iterable[Path], rows: Iterable[str]) -> Iterator[str]:
     rows : iterable of str
         Queries and candidates of the data. Those in the fixed text of the card are not reported.
     """
-    fixed = normalise(BODY + USAGE)
+    fixed = normalise(" ".join((BODY, USAGE, *EXAMPLE_ARGUMENTS.values())))
     long_rows = {row for text in rows if len(row := normalise(text)) >= MIN_CHARACTERS and row not in fixed}
     for path in files:
         if path.name not in DOCUMENTS or path.name == EXAMPLE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -268,8 +269,9 @@ def test_texts_that_must_not_go_out_are_refused(graph: Graph, hub: Hub, monkeypa
 
 def test_only_long_texts_of_rows_are_searched_and_only_as_whole_words(tmp_path: Path) -> None:
     card = tmp_path / "README.md"
-    rows = ["red", "led lampe für innen", "raw files of the shop", "trained on"]
-    card.write_text("It was trained on red lamps.\nAn unled lampe für innenräume\n" + BODY, encoding="utf-8")
+    rows = ["red", "led lampe für innen", "folding chair", "intended use", "trained on"]
+    text = "It was trained on red lamps.\nAn unled lampe für innenräume\n" + EXAMPLE_ARGUMENTS["qc"] + BODY
+    card.write_text(text, encoding="utf-8")
     assert list(publish.problems([card], rows)) == []
     contract = tmp_path / CONTRACT
     write_json(contract, {"prompt": {"template": "For example:\nLED Lampe für innen\nyes"}, "threshold": 0.5})
@@ -301,5 +303,7 @@ def test_the_example_shows_no_row_of_the_sample_and_imports_nothing_of_babelcart
     assert sum("origin_query" in file for file in files) == 6  # train, dev and test of both tasks
     texts = [text for arguments in EXAMPLE_ARGUMENTS.values() for text in arguments.strip('"').split('" "')]
     assert [text for text in texts if any(text.lower() in file for file in files)] == []
+    queries = {row for file in files for row in re.findall(r'"origin_query": "([^"]{4,})"', file)}
+    assert [query for query in queries if any(re.search(rf"\b{re.escape(query)}\b", text.lower()) for text in texts)] == []
     assert "import babelcart" not in SCRIPT.read_text(encoding="utf-8")
     assert "from babelcart" not in SCRIPT.read_text(encoding="utf-8")

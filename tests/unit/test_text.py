@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from babelcart import baseline, experiments, leaks, split
+from babelcart import baseline, experiments, leaks, publish, split
 from babelcart.domain import TrainingDomain
 from babelcart.embedding.encoders import EncoderSettings
 from babelcart.embedding.similarity import embed_rows
@@ -217,6 +217,13 @@ def _known_translation() -> bool:
     return known_translations([path]).get(text.normalise(SEEN)) == [("de", text.normalise("Funkmaus"))]
 
 
+def _quoted_row() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        card = Path(folder, "README.md")
+        card.write_text(f"Queries such as {SEEN} {SEEN}.\n", encoding="utf-8")
+        return len(list(publish.problems([card], [f"{HIDDEN} {HIDDEN}"]))) == 1
+
+
 def _known_candidate() -> bool:
     rows = _rows("q").assign(group="q", candidate=SEEN)
     return sampling.CandidateRules(rows, "qi", sampling.SamplingSettings()).refusal("q", HIDDEN) == "known"
@@ -354,6 +361,7 @@ COMPARISONS: list[tuple[str, str, Callable[[], bool]]] = [
     ("babelcart/leaks.py", "query_key", _known_by_translation),
     ("babelcart/domain.py", "normalise", _trained_candidate),
     ("babelcart/serving/describe.py", "normalise", _known_translation),
+    ("babelcart/publish.py", "normalise", _quoted_row),
     ("babelcart/negatives/sampling.py", "normalise", _known_candidate),
     ("babelcart/negatives/sampling.py", "normalise", _copy),
     ("babelcart/translation/memory_files.py", "normalise", _memory_file),
