@@ -2,7 +2,7 @@
 
 Reads predictions/MODEL/TASK, build/train_languages/TASK.json and `evaluate` of params.yaml; writes metrics/MODEL/TASK.json and
 TASK_slices.json, and the tables of plots/MODEL. Thresholds are chosen on validation. Of dev and test, the labelled rows are scored; a
-split without labels gets no scores. Needs no torch.
+split without labels gets no scores. Needs no torch. Reports F1 and AUC to the trackers in `report_to`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from babelcart.core import config
 from babelcart.core.files import atomic_write, read_json, write_json
 from babelcart.rows.table import read_table
 from babelcart.scores import metrics
+from babelcart.training import trackers
 
 
 @cli.command
 @cli.task
 @cli.model
 def main(task: str, model: str) -> None:
+    report_to = trackers.chosen_trackers()
     settings = config.load_section(metrics.Evaluate)
     source, plots = Path("predictions") / model / task, Path("plots") / model
     native_languages = read_json(Path(f"build/train_languages/{task}.json"), [str])
@@ -37,6 +39,7 @@ def main(task: str, model: str) -> None:
     for name, plot_table in plot_tables.items():
         with atomic_write(plots / f"{task}_{name}.csv") as path:
             plot_table.to_csv(path, index=False)
+    trackers.report_scores(report_to, Path("models") / model / task, {split: summary for split, (summary, _) in scores.items()})
 
 
 if __name__ == "__main__":

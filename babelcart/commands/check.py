@@ -114,6 +114,7 @@ def main() -> None:
     from babelcart.core.tasks import TASKS, Task
     from babelcart.reading.sources import Data
     from babelcart.split import Split, check_test_rows
+    from babelcart.training.trackers import chosen_trackers
 
     declared = declared_sections()
     if used := graph.read_sections():
@@ -135,6 +136,7 @@ def main() -> None:
                 raise UserError(f"params.yaml: unknown key prompts.{name}; accepted: {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
         for name in required_blocks[parent]:
             config.load_section(kind, name)
+    chosen_trackers()
     data = config.load_section(Data)
     for task in tasks:
         check_test_rows(config.load_section(Split).test_share, task, bool(data.files(task).sources("test")))

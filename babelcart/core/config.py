@@ -27,6 +27,8 @@ Settings = TypeVar("Settings")
 PARAMS = Path("params.yaml")
 # Sections that are lists, not dataclasses.
 LISTS = ("run", "tasks")
+# Keys that no stage depends on: a change of them runs nothing again.
+UNTRACKED = ("report_to",)
 # An integer with leading zeros, or a date, without quotes.
 _MISREAD = re.compile(r"(?<![\w.+-])(?:[-+]?0[0-9]+|(?P<date>\d{4}-\d\d?-\d\d?(?:[Tt ][\d:.+Z-]*)?))(?![\w.-])")
 # An option whose value is one character, but # starts a comment.
@@ -198,8 +200,11 @@ def _declared_names() -> frozenset[str]:
 
 
 def known_sections() -> list[str]:
-    """Return the sections of params.yaml that a dataclass of this package declares in ``SECTION`` or that dvc.yaml uses; sorted."""
-    return sorted({*_declared_names(), *graph.read_sections(), *LISTS})
+    """Return the keys that params.yaml may have; sorted.
+
+    They are the sections that a dataclass of this package declares in ``SECTION``, those that dvc.yaml uses, and the other keys.
+    """
+    return sorted({*_declared_names(), *graph.read_sections(), *LISTS, *UNTRACKED})
 
 
 def read_params() -> dict[str, Any]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from babelcart.model.loading import ModelSettings
     from babelcart.model.prompts import LabelTokens
     from babelcart.training.checkpoints import Checkpoints
-    from babelcart.training.curves import Log
+    from babelcart.training.trackers import Log
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ class Trainer:
         checkpoints : Checkpoints, optional
             Written every `save_steps` steps. If one exists, training resumes from it.
         log : callable, optional
-            Called with a step and its figures (``train/loss``, ``eval/auc``, ``eval/f1``). When training resumes, the figures of earlier
-            steps are logged first.
+            Called with a step and its figures (``train/loss``, ``eval/auc``, ``eval/f1``), in the order of the steps. When training
+            resumes, the figures of earlier steps are logged first.
 
         Raises
         ------
@@ -264,10 +264,11 @@ class Trainer:
         return interval is not None and (step % interval == 0 or step == len(self.steps))
 
     def _log_history(self, log: Log) -> None:
+        evaluations = {int(evaluation["step"]): evaluation for evaluation in self.history.evaluations}
         for step, loss in enumerate(self.history.losses, 1):
             log(step, {"train/loss": loss})
-        for evaluation in self.history.evaluations:
-            _log_evaluation(log, evaluation)
+            if step in evaluations:
+                _log_evaluation(log, evaluations[step])
 
     def _optimizer_step(self, row_indices: list[int]) -> None:
         step_index = len(self.history.losses)

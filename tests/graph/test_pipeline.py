@@ -97,3 +97,12 @@ def test_translate_depends_on_the_model_of_a_local_engine(graph: Graph) -> None:
     assert "models/tiny/base" in printed
     printed = graph("dvc", "repro", "translate@qc")
     assert " from llm" in printed
+
+
+def test_no_stage_depends_on_the_list_of_trackers(graph: Graph) -> None:
+    before = graph("dvc", "status")
+    graph.project.change(report_to=["dvclive", "mlflow", "wandb", "trackio"])
+    after = graph("dvc", "status")
+    stages = graph.repro()
+    assert (before, after) == ("Data and pipelines are up to date.\n",) * 2
+    assert stages == []
