@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -106,3 +109,40 @@ def test_no_stage_depends_on_the_list_of_trackers(graph: Graph) -> None:
     stages = graph.repro()
     assert (before, after) == ("Data and pipelines are up to date.\n",) * 2
     assert stages == []
+
+
+def parse(printed: str) -> Any:
+    """Parse the JSON of a command, the last line that it prints."""
+    return json.loads(printed.strip().splitlines()[-1])
+
+
+# The commands and the keys are those of extension/src/cli/dvc/reader.ts and contract.ts in github.com/iterative/vscode-dvc, version 1.2.29.
+def test_the_extension_of_vs_code_can_read_the_project(graph: Graph) -> None:
+    shutil.copytree(ROOT / ".dvc/plots", ".dvc/plots")  # templates of the plots
+    graph.commit("run")
+    head = graph("git", "rev-parse", "HEAD").strip()
+    version, root, stages, dag = graph("dvc", "--version"), graph("dvc", "root"), graph("dvc", "stage", "list"), graph("dvc", "dag", "--md")
+    assert re.match(r"\d+\.\d+\.\d+", version)
+    assert root.strip() == "."
+    assert "train@qc-tiny" in stages
+    assert "flowchart TD" in dag
+
+    data = parse(graph("dvc", "data", "status", "--granular", "--unchanged", "--json"))
+    assert data.keys() <= {"committed", "uncommitted", "not_in_cache", "unchanged", "git"}
+    assert "models/tiny/qc/adapter_model.safetensors" in data["unchanged"]
+
+    workspace, commit = parse(graph("dvc", "exp", "show", "--rev", head, "--json"))
+    assert (workspace["rev"], commit["rev"]) == ("workspace", head)
+    for shown in (workspace, commit):
+        assert shown["data"].keys() >= {"rev", "timestamp", "params", "metrics", "deps", "outs", "meta"}
+        assert shown["data"]["params"]["params.yaml"]["data"]["train"]["epochs"] == 1
+        assert 0 <= shown["data"]["metrics"]["metrics/tiny/qc.json"]["data"]["test"]["overall"]["f1"] <= 1
+        assert all(dep.keys() >= {"hash", "size", "nfiles"} for dep in shown["data"]["deps"].values())
+        assert all(out.keys() >= {"hash", "size", "nfiles", "use_cache", "is_data_source"} for out in shown["data"]["outs"].values())
+
+    plots = parse(graph("dvc", "plots", "diff", head, "workspace", "-o", ".dvc/tmp/plots", "--split", "--json"))
+    assert "errors" not in plots
+    (curve,) = [plot for name, plot in plots["data"].items() if name.endswith("tiny/qc_training/plots/metrics/train/loss.tsv")]
+    assert curve[0].keys() >= {"type", "revisions", "content", "anchor_definitions"}
+    assert curve[0]["type"] == "vega"
+    assert set(curve[0]["revisions"]) == {head, "workspace"}
