@@ -144,6 +144,7 @@ def _track(data_path: str) -> list[str]:
     from dvc.repo import Repo
 
     with Repo() as repo:
+        repo.scm_context.quiet = True  # DVC's advice on `git add` would stand above the difference; the next commands include it
         repo.add(data_path)
     text = tracked.read_text(encoding="utf-8")
     without = re.sub(r"^ *remote: sample\n", "", text, flags=re.M)

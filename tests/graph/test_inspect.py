@@ -38,7 +38,9 @@ def test_files_in_the_tracked_folder_leave_the_remote_of_the_sample(graph: Graph
     shutil.rmtree(data)
     data.mkdir()
     datasets.WRITERS["crowdflower"](data, 200)
-    graph("python", "-m", "babelcart", "inspect", "data", "--write")
+    printed = graph("python", "-m", "babelcart", "inspect", "data", "--write")
+    assert "Recorded data in data.dvc" in printed
+    assert "dvc config" not in printed  # advice of DVC
     tracked = YAML(typ="safe").load(record.read_text(encoding="utf-8"))
     assert "remote" not in tracked["outs"][0]
     status = graph("dvc", "status", "data.dvc")
