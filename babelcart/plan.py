@@ -96,7 +96,10 @@ def read_config(folder: Path, model: ModelSettings) -> Any:
         return load_config(folder)
     if model.weights.repo in SHAPES:
         return AutoConfig.for_model(**SHAPES[model.weights.repo])
-    raise UserError(f"{folder} holds no base model; run `python -m stages.base --model {folder.parent.name}`")
+    raise UserError(
+        f"{folder} holds no base model; a plan needs it and the training set: run `dvc repro base negatives`, "
+        f"or `python -m stages.base --model {folder.parent.name}` for a model that is not in `run`"
+    )
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def test_published_shapes_have_the_published_number_of_parameters(project: Proje
 
 def test_the_command_prints_a_plan_and_writes_nothing(project: Project) -> None:
     printed = run("plan", fails=True).output
-    assert "python -m stages.base --model tiny" in printed
+    assert "run `dvc repro base negatives`, or `python -m stages.base --model tiny`" in printed
     run("base", "--model", "tiny")
     printed = run("plan", fails=True).output
     assert "run `dvc repro negatives`" in printed
