@@ -29,7 +29,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # in the path they do not start.
 RUN := $(BIN)/python -m
 
-.PHONY: help repro test test-slow verify pull heal lint setup clean plan dag deps current experiments
+.PHONY: help repro test test-slow verify pull heal lint setup clean plan dag deps current experiments tutorial
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -98,6 +98,10 @@ $(BIN)/.installed-$(INSTALL): constraints.txt pyproject.toml
 	then echo "Before you use dvc without make: export DVC_SITE_CACHE_DIR='$$DVC_SITE_CACHE_DIR'"; \
 	else $(RUN) dvc config --local core.site_cache_dir "$$DVC_SITE_CACHE_DIR"; fi
 	@touch $@
+
+tutorial:  ## Run the notebook docs/tutorial.ipynb anew and store its outputs; minutes. Installs the packages of EXTRAS=notebook
+	@$(MAKE) --no-print-directory setup EXTRAS="$(sort notebook $(EXTRAS))"
+	$(BIN)/python benchmarks/tutorial.py docs/tutorial.ipynb
 
 deps: setup  ## Write the modules that each stage imports to the dependency lists in dvc.yaml
 	@$(RUN) babelcart deps

@@ -2,7 +2,7 @@
 
 Importing torch, transformers and DVC takes longer than most commands of a test. A server imports them once. `path` returns a PATH whose
 `dvc` and `python` are small clients: they send their arguments, environment, working directory and standard streams to the server, which
-forks. The forked process runs `dvc`, or `python -m MODULE` for modules of this project, and imports the project's code from its own
+forks. The forked process runs `dvc`, or `python -m MODULE` for DVC and modules of this project, and imports the code from its own
 working directory. Other calls of `python` start the interpreter as usual.
 
 Use real processes where a test kills them or sets options of the interpreter.
@@ -28,7 +28,7 @@ LIBRARIES = (
     "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.metrics", "sklearn.pipeline", "torch.utils.checkpoint", "tqdm",
     "transformers.models.gemma3.modeling_gemma3", "transformers.models.qwen2.modeling_qwen2", "vl_convert",
 )  # fmt: skip
-PACKAGES = ("babelcart", "stages")
+PACKAGES = ("babelcart", "dvc", "stages")
 
 _server: Popen[str] | None = None
 _path = ""
