@@ -44,6 +44,7 @@ class Scorer:
     settings : babelcart.model.scoring.Predict
     decision : babelcart.scores.metrics.Decision
     domain : TrainingDomain, optional
+        That of the training rows in the workspace; None if they are missing.
     revision : str
         The beginning of the SHA-256 of the adapter's weights.
     scores : pathlib.Path
@@ -167,7 +168,9 @@ def load_scorer(name: str, task: str, threshold: float | None = None, adapter: P
 
 def _decision(scores: Path) -> metrics.Decision:
     if not scores.exists():
-        raise UserError(f"{scores} does not exist, so that no threshold is known; run `dvc repro`, or choose one with --threshold")
+        raise UserError(
+            f"{scores} does not exist, so that no threshold is known; run `dvc repro` (`score` and `ask` also accept --threshold)"
+        )
     return metrics.Decision.from_scores(read_json(scores, metrics.SCORES))
 
 

@@ -1,8 +1,13 @@
 """Answer HTTP requests with a trained model.
 
-Listens on the loopback interface. On other interfaces, all requests need the key in the environment variable BABELCART_API_KEY, as
-`Authorization: Bearer KEY`. Queries are not logged. The page at / shows the answers in a browser. SIGHUP, or POST /v1/reload, loads the
-current adapter; SIGTERM completes the requests in the queue and stops. docs/serving.md describes the requests.
+The server listens on the loopback interface. To listen on another address, set the environment variable BABELCART_API_KEY to a secret
+key, which every request must then send as `Authorization: Bearer KEY`. Queries are not logged. The page at / shows the answers in a
+browser.
+
+SIGHUP and POST /v1/reload load the current adapter of the workspace. SIGTERM and Ctrl-C stop the server after the requests in the queue
+are complete. docs/serving.md describes the requests.
+
+Example: babelcart serve --task qc --model gemma3-270m
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,22 +68,32 @@ def _language(context: click.Context, option: click.Parameter, value: str | None
 @cli.command
 @cli.task
 @cli.model
-@click.option("--rev", "revision", help="Branch, tag or commit of the adapter, from git, the cache or the remote of DVC.")
-@click.option("--compare", metavar="MODEL[@REVISION]", help="A second model of the task, which requests choose with their field model.")
+@click.option("--rev", "revision", help="Git branch, tag or commit of the adapter; default: the workspace.")
+@click.option("--compare", metavar="MODEL[@REVISION]", help="A second model of the task; requests choose it with the field `model`.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen on; 0 for any.")
-@click.option("--candidates", type=click.Path(path_type=Path), help="File with the shop's categories, one on each line, to compute once.")
-@click.option("--translate-to", callback=_language, help="Language into which local engines translate the queries of the page.")
-@click.option("--show-training-rows", is_flag=True, help="Show labelled training rows on the page; needs a key.")
-@click.option("--pack-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Tokens that are computed at once.")
-@click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Rows that may wait; others get status 429.")
-@click.option("--timeout", type=click.FloatRange(0, 3600, min_open=True), default=30, show_default=True, help="Seconds for an answer.")
+@click.option("--candidates", type=click.Path(path_type=Path), help="File of categories, one on each line, to compute once at the start.")
+@click.option("--translate-to", callback=_language, help="Language, such as en, into which local engines translate queries.")
+@click.option("--show-training-rows", is_flag=True, help="Show labelled training rows; needs a key and a loopback address.")
+@click.option("--pack-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Maximum number of tokens computed at once.")
+@click.option(
+    "--max-rows",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    help="Maximum number of waiting rows; further requests get status 429.",
+)
+@click.option(
+    "--timeout", type=click.FloatRange(0, 3600, min_open=True), default=30, show_default=True, help="Time limit of a request in seconds."
+)
 def main(task: str, model: str, host: str, port: int, **options: Any) -> None:
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise UserError(f"{error}; install the packages of the server with `make setup EXTRAS=serve`") from error
+        raise UserError(
+            f"{error}; install the packages of the server with `make setup`, or with `pip install 'babelcart[serve]'`"
+        ) from error
     from babelcart.score import read_candidates
     from babelcart.serving.app import build_app
     from babelcart.serving.describe import Describer
@@ -104,7 +120,7 @@ def _checked_key(host: str, show_training_rows: bool) -> str | None:
     key = os.environ.get(KEY)
     if not key and not is_loopback(host):
         raise UserError(
-            f"{host} can be reached by others: set {KEY} to a secret key, which every request must have, or listen on 127.0.0.1"
+            f"--host is {host}, which other machines can reach: set {KEY} to a secret key that every request must send, or use 127.0.0.1"
         )
     if show_training_rows and not (key and is_loopback(host)):
         raise UserError(f"--show-training-rows shows labelled data: set {KEY} to a secret key, and listen on 127.0.0.1")
@@ -116,7 +132,7 @@ def _compared(value: str, first: _Adapter) -> _Adapter:
     name, _, revision = value.partition("@")
     adapter = _Adapter.of(cli.model_name(name), first.task, revision)
     if (adapter.model, adapter.folder) == (first.model, first.folder):
-        raise UserError(f"--compare {value} is the adapter that the server has already; accepted: another model, or MODEL@REVISION")
+        raise UserError(f"--compare is {value}, the adapter that the server has already; accepted: another model, or MODEL@REVISION")
     return adapter
 
 
@@ -154,13 +170,14 @@ def _run(app: FastAPI, host: str, port: int, engine: Engine, shutdown_seconds: i
     url = f"http://[{address}]:{bound_port}" if ":" in address else f"http://{address}:{bound_port}"
     click.echo(f"{engine.models[0].scorer.task}: {_revisions(engine)}", err=True)
     click.echo(f"Open {url} in a browser; {url}/docs describes the requests", err=True)
-    server.run([socket])
+    with suppress(KeyboardInterrupt):  # uvicorn has stopped in order, and raises it again
+        server.run([socket])
 
 
 def _reload(engine: Engine, reload: Callable[[], None] | None) -> None:
     """Load the current adapter; an adapter that does not fit is reported, and the previous one stays."""
     if reload is None or not engine.is_ready:
-        _report("no adapter is loaded: the server starts, stops, or has adapters of fixed revisions")
+        _report("the adapter was not loaded again: the server is starting or stopping, or it serves revisions of --rev or --compare only")
         return
     try:
         future = engine.between_requests(reload)

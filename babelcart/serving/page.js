@@ -16,7 +16,7 @@ let branches = []; // lists of categories, by the index of the choice
 let answers = []; // {candidate, order, models: [answer of each model]}
 let thresholds = []; // of each model
 let sort = { column: 0, descending: true }; // index of a model, "candidate" or "order"
-let submissions = 0; // number of submissions; answers to an earlier one are not shown
+let submissions = 0; // number of submissions so far; only the answers to the last one are shown
 
 const lines = (text) => [...new Set(text.split("\n").map((line) => line.trim()).filter(Boolean))];
 const key = () => sessionStorage.getItem("babelcart-key");
@@ -34,7 +34,7 @@ async function request(path, content) {
   if (response.status === 401) {
     form.querySelector(".key").hidden = false;
     control("key").focus();
-    throw new Error("The server needs its key.");
+    throw new Error("The API key is missing or wrong.");
   }
   if (!response.ok) {
     const failure = await response.json().catch(() => ({ message: `status ${response.status}` }));
@@ -167,7 +167,7 @@ function fact(name, ...values) {
   return row;
 }
 
-/** Show what is known about the query; without a description, it has not arrived. */
+/** Show what is known about the query; `description` is undefined until it has arrived. */
 function showFacts(stated, language, description) {
   const facts = [];
   if (stated) facts.push(fact("Language, as stated", languageName(stated)));
@@ -272,6 +272,10 @@ form.addEventListener("submit", (event) => {
 form.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
+control("key").addEventListener("change", () => {
+  sessionStorage.setItem("babelcart-key", control("key").value);
+  load().then(() => showError(null), showError);
+});
 control("candidates").addEventListener("input", countCandidates);
 control("branch").addEventListener("change", () => {
   const branch = branches[control("branch").value];
@@ -284,7 +288,7 @@ document.getElementById("copy").addEventListener("click", async () => {
     await navigator.clipboard.writeText(location.href);
     statusLine.textContent = "The link is copied.";
   } catch {
-    statusLine.textContent = "The browser does not allow it; copy the address of this page.";
+    statusLine.textContent = "The browser does not allow this page to copy; copy its address by hand.";
   }
 });
 window.addEventListener("hashchange", () => readState() && submit());

@@ -205,7 +205,7 @@ def test_training_rows_need_the_key(scorer: Scorer, browser: Any) -> None:
         browser.get("about:blank")
         browser.get(f"{address}/#" + urlencode([("query", "garden hose"), ("candidate", "toys,balls")]))
         wait(browser, "!document.getElementById('error').hidden")
-        assert browser.find_element(By.ID, "error").text == "The server needs its key."
+        assert browser.find_element(By.ID, "error").text == "The API key is missing or wrong."
         console(browser)  # the refused request
         browser.find_element(By.NAME, "key").send_keys(KEY, Keys.ENTER)
         wait(browser, DESCRIBED)
@@ -217,6 +217,22 @@ def test_training_rows_need_the_key(scorer: Scorer, browser: Any) -> None:
         assert (first["query"], first["similarity"]) == ("garden hose", pytest.approx(1, abs=1e-3))
         assert {row["label"] for row in first["rows"]} == {0, 1}
         assert console(browser) == []
+
+
+def test_the_categories_are_offered_as_soon_as_the_key_is_typed(scorer: Scorer, browser: Any) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    with serve(application({"tiny": scorer}, KEY)) as address:
+        browser.get("about:blank")
+        browser.get(address)
+        browser.execute_script("sessionStorage.clear()")
+        browser.refresh()
+        wait(browser, "!document.getElementById('error').hidden")
+        browser.find_element(By.NAME, "key").send_keys(KEY, Keys.TAB)
+        wait(browser, "document.getElementsByName('branch')[0].length > 1")
+        assert browser.execute_script("return document.getElementById('error').hidden")
+        console(browser)  # the refused request
 
 
 def test_the_page_says_when_the_server_refuses(scorer: Scorer, browser: Any) -> None:
