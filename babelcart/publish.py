@@ -1,4 +1,4 @@
-"""Publish an export on the Hugging Face hub: which of its files go out, the checks before anything is sent, and the upload."""
+"""Publish an export on the Hugging Face hub: which of its files are sent, the checks before that, and the upload."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from babelcart.weights.hub import LICENCE_FILES, is_named
 from babelcart.weights.quiet import silence_libraries
 
 README = "README.md"
-# The names of the files that may go out, in addition to the licences of the base model. All others stay behind.
+# The names of the files that may be sent, in addition to the licences of the base model. All others are not sent.
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model-*-of-*.safetensors")
 # Files of the base model's tokenizer. They are not searched: almost any text occurs in a vocabulary.
 VOCABULARY = (
@@ -76,23 +76,23 @@ def check_form(task_model: TaskModel, merge: bool, licences: Sequence[Path]) -> 
     name, weights = task_model.base.parent.name, task_model.settings.weights
     if not merge and not weights.repo:
         raise UserError(
-            f"the adapter of {name} needs its base model, and these weights are not on the hub under a name that peft could load them by "
-            f"(models.{name}.weights in params.yaml has no `repo`). Publish the merged model: add --merge"
+            f"the adapter of {name} needs its base model, and peft can load it only from the hub, but "
+            f"models.{name}.weights in params.yaml has no `repo`. Publish the merged model: add --merge"
         )
     if unknown := [path for path in licences if not is_named(path, LICENCE_FILES)]:
         raise UserError(f"--licence is {unknown[0]}; accepted: files with a name such as LICENSE, NOTICE.txt or GEMMA_TERMS.html")
     if not licences and not any(licence_files(task_model.base)):
         raise UserError(
-            f"{files_folder(task_model.base)} has no file with the licence of the base model ({weights.licence}), which has to be passed "
-            "on with the model. Save its text as a file, for example LICENSE, and name the file with --licence"
+            f"{files_folder(task_model.base)} has no file with the licence of the base model ({weights.licence}), which must be "
+            "published with the model. Save its text as a file, for example LICENSE, and pass the file with --licence"
         )
 
 
 def finish(folder: Path, task_model: TaskModel, commit: str, adapter_md5: str) -> None:
-    """Change an export for readers elsewhere.
+    """Prepare an export for publication.
 
-    The card gets the revision, and loses the name of a base model that is not on the hub from its metadata. The configuration of a
-    merged model loses the folders that transformers has read its base model from, here or at its author's.
+    Add the revision to the card, and remove the name of a base model that is not on the hub from its metadata. Remove the folders from
+    which the base model was loaded, on this machine or that of its author, from the configuration of a merged model.
     """
     from huggingface_hub import ModelCard
 
@@ -117,11 +117,11 @@ def _without_names(config: Any) -> Any:
 
 
 def select(folder: Path) -> tuple[list[Path], list[str]]:
-    """Return the files of an export that go out, and the names of those that stay behind; both sorted."""
+    """Return the files of an export that are sent, and the names of the others; both sorted."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     accepted = (*WEIGHTS, *VOCABULARY, *DOCUMENTS, *LICENCE_FILES)
-    outgoing = [path for path in files if path.parent == folder and is_named(path, accepted)]
-    return outgoing, [path.relative_to(folder).as_posix() for path in files if path not in outgoing]
+    sent = [path for path in files if path.parent == folder and is_named(path, accepted)]
+    return sent, [path.relative_to(folder).as_posix() for path in files if path not in sent]
 
 
 def texts(files: Iterable[Path]) -> list[Path]:
@@ -130,14 +130,14 @@ def texts(files: Iterable[Path]) -> list[Path]:
 
 
 def problems(files: Iterable[Path], rows: Iterable[str]) -> Iterator[str]:
-    """Yield a message for each text that must not go out: texts of rows in the card and the prompt, and paths of this machine in any file.
+    """Yield a message for each text that must not be published: a text of a row in the card or the prompt, or a path of this machine.
 
     Licences are not searched, and neither is ``example.py``, which is the same for every model.
 
     Parameters
     ----------
     files : iterable of pathlib.Path
-        The files that go out.
+        The files to send.
     rows : iterable of str
         Queries and candidates of the data. Those in the fixed text of the card are not reported.
     """
@@ -241,7 +241,7 @@ def _explanation(error: Exception, repo: str) -> str:
         return "HF_HUB_OFFLINE is set; unset it"
     statuses = [response.status_code for cause in chain if (response := getattr(cause, "response", None)) is not None]
     explanations = {
-        401: "the hub asks for a login; run `hf auth login`, or set HF_TOKEN, with a token that may write",
+        401: "the hub asks for a login; run `hf auth login`, or set HF_TOKEN, with a token that has the permission to write",
         403: f"your token may not write to {repo}; use one with the permission to write to repositories of {repo.partition('/')[0]}",
         404: f"there is no such repository, or your token may not see it; check {repo!r}, and the permissions of your token",
         409: "another change of the repository is in progress",

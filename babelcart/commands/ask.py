@@ -1,6 +1,7 @@
 """Ask a trained model whether candidates answer a query.
 
-Prints the answers in words, with p(relevant), the threshold, and notes on texts that are unlike the training rows.
+The output is a line for each candidate with the decision and p(relevant), notes on texts that are unlike the training rows, and the
+threshold.
 
 Example: babelcart ask --task qc --model gemma3-270m "abendkleid lang" "women's clothing,dresses"
 """
@@ -38,7 +39,7 @@ def main(query: str, candidates: tuple[str, ...], task: str, model: str, languag
     scorer = load_scorer(model, task, threshold)
     if not code and scorer.needs_language:
         raise UserError(
-            f"the prompt or the threshold of {task} depends on the language of the query; state it, for example with --language de"
+            f"the prompt or a threshold of {task} depends on the language of the query; state it, for example with --language de"
         )
     rows = [RowTexts(code, query, candidate) for candidate in candidates]
     probability = score(scorer.model, scorer.tokenizer.encode_many(rows), scorer.tokenizer.labels, scorer.settings)

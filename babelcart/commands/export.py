@@ -1,7 +1,9 @@
 """Export an adapter or a merged model to a folder for serving.
 
-The folder also holds the prompt, the label tokens, the thresholds, an example script that needs nothing of Babelcart, the model card and
-the licence files of the base model. docs/serving.md lists the programs that can load it.
+The folder also contains the prompt, the label tokens, the thresholds, an example script that does not need Babelcart, the model card and
+the licence files of the base model. docs/serving.md shows how to use it.
+
+Example: babelcart export --task qc --model gemma3-270m --out served/qc
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ if TYPE_CHECKING:
     from babelcart.export import Dtype
 
 DTYPE = click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Of the merged weights; default: that of the model in params.yaml."
+    "--dtype", type=click.Choice(["float32", "bfloat16"]), help="Dtype of the merged weights; default: that of the model in params.yaml."
 )
 
 
 def check_dtype(merge: bool, dtype: Dtype | None) -> None:
     """Refuse a dtype for an adapter, whose weights are written as they are."""
     if dtype and not merge:
-        raise click.UsageError("--dtype is for merged weights: add --merge")
+        raise click.UsageError("--dtype applies only to merged weights: add --merge")
 
 
 def write_export(task: str, model: str, out: Path, merge: bool, dtype: Dtype | None) -> list[str]:
@@ -62,4 +64,6 @@ def main(task: str, model: str, out: Path, merge: bool, dtype: Dtype | None) -> 
     click.echo(f"{out}: {'model' if merge else 'adapter'} and {', '.join([export.CONTRACT, export.EXAMPLE, *licences])}")
     if not licences:
         licence = printable(read_task_model(Path("models") / model, task).settings.weights.licence)
-        click.echo(f"the base model came without a file of its licence ({licence}); add its text before you pass the export on", err=True)
+        click.echo(
+            f"the base model has no licence file ({licence}); add the text of the licence before you give the export to others", err=True
+        )

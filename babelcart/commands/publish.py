@@ -1,10 +1,10 @@
 """Publish an adapter or a merged model on the Hugging Face hub.
 
-Prints each file that would go out, with its size, and sends nothing. Add --upload to send the files, in one commit, to the repository of
---to, which is created if it does not exist. Needs `hf auth login` or HF_TOKEN for that.
+Without --upload, the command is a dry run: it checks and lists the files with their sizes, and sends nothing. With --upload, it sends the
+files in one commit to the repository of --to, which is created if it does not exist. The upload needs `hf auth login` or HF_TOKEN.
 
-Refuses a model that is not that of dvc.lock and of the last commit, files with secrets, rows of the data or paths of this machine, and a
-base model without the text of its licence.
+The command refuses a model that differs from dvc.lock or the last commit, files that contain secrets, rows of the data or paths of this
+machine, and a base model without a licence file. docs/publishing.md describes the checks.
 
 Example: babelcart publish --task qc --model gemma3-270m --to hf:my-name/shop-queries --merge
 """
@@ -84,12 +84,17 @@ def row_texts(task: str) -> list[str]:
 @cli.command
 @cli.task
 @cli.model
-@click.option("--to", "target", required=True, metavar="hf:OWNER/NAME", help="Repository on the hub.")
+@click.option("--to", "target", required=True, metavar="hf:OWNER/NAME", help="Repository on the Hugging Face hub.")
 @click.option("--merge", is_flag=True, help="Publish the base model with the adapter merged into its weights.")
 @export.DTYPE
 @click.option("--private/--public", default=True, help="Visibility of a new repository.  [default: private]")
-@click.option("--licence", type=click.Path(path_type=Path, exists=True, dir_okay=False), multiple=True, help="Licence of the base model.")
-@click.option("--upload", is_flag=True, help="Send the files.")
+@click.option(
+    "--licence",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="File with the licence of the base model.",
+)
+@click.option("--upload", is_flag=True, help="Send the files; without it, the command is a dry run.")
 def main(task: str, model: str, target: str, merge: bool, dtype: Dtype | None, private: bool, **options: Any) -> None:
     licence: tuple[Path, ...] = options["licence"]
     export.check_dtype(merge, dtype)
@@ -110,13 +115,13 @@ def main(task: str, model: str, target: str, merge: bool, dtype: Dtype | None, p
         files, left = publish.select(out)
         found = [f"{path.name}:{line}: {kind}" for path, line, kind in checks.secrets(publish.texts(files))]
         if found := [*found, *publish.problems(files, rows)]:
-            raise UserError("nothing was sent, because these texts must not go out; remove them\n  " + "\n  ".join(found))
+            raise UserError("nothing was sent, because these texts must not be published; remove them\n  " + "\n  ".join(found))
         click.echo(f"{publish.address(repo)}, {'private' if private else 'public'} if it is created now")
         for path in files:
             click.echo(printable(f"{path.stat().st_size:15,} bytes  {path.name}"))
         click.echo(f"{sum(path.stat().st_size for path in files):15,} bytes  in {len(files)} files")
         if left:
-            click.echo(printable(f"stay here: {', '.join(left)}"))
+            click.echo(printable(f"not sent: {', '.join(left)}"))
         if not options["upload"]:
             click.echo("Nothing was sent, and the hub was not asked whether the repository exists. --upload sends the files.")
             return

@@ -1,8 +1,10 @@
 """Score the rows of files with a trained model.
 
-FILES are read with the options of the section data in params.yaml, those of the task included; `-` reads JSON Lines from standard input.
+FILES are read with the options of the section data in params.yaml, including those of the task; `-` reads JSON Lines from standard input.
 The output has all columns of the files, p(relevant), the decision at the threshold, the model, and notes on rows that are unlike the
-training rows. An interrupted run continues where it stopped.
+training rows. If a run is interrupted, run the same command again: it continues where it stopped.
+
+Example: babelcart score --task qc --model gemma3-270m log.csv --out scores.parquet
 """
 
 from __future__ import annotations
@@ -70,11 +72,15 @@ class Options:
 @click.option(
     "--column", "columns", multiple=True, metavar="NAME=COLUMN", help="Column of FILES, such as origin_query=search_term; repeatable."
 )
-@click.option("--language", help="Language of all rows, such as de, if FILES have no column of it.")
+@click.option("--language", help="Language of all rows, such as de, if FILES have no column for it.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Threshold of the decision, in place of that of `evaluate`.")
 @click.option("--evaluate", is_flag=True, help="Print F1 and AUC of the rows that have labels.")
-@click.option("--against", type=click.Path(path_type=Path), help="Score each query of FILES with every line of this file, its candidates.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="With --against: number of best candidates to write.")
+@click.option(
+    "--against", type=click.Path(path_type=Path), help="File of candidates, one on each line; each query of FILES is scored with all."
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="With --against: number of candidates to write for each query."
+)
 @click.option("--prefix", default="", help="Beginning of the names of the added columns.")
 def main(names: tuple[str, ...], task: str, model: str, **options: Any) -> None:
     from tqdm import tqdm
@@ -84,7 +90,7 @@ def main(names: tuple[str, ...], task: str, model: str, **options: Any) -> None:
 
     chosen = Options(**options)
     if chosen.evaluate and chosen.against:
-        raise click.UsageError("--evaluate needs the candidates that have the labels; leave out --against")
+        raise click.UsageError("--evaluate needs labelled pairs of query and candidate; leave out --against")
     score.check_output(chosen.out)
     if chosen.out in names and chosen.out != score.STANDARD_OUTPUT:
         raise click.UsageError(f"--out is {chosen.out}, which is one of the files to score; choose another name")
@@ -97,7 +103,8 @@ def main(names: tuple[str, ...], task: str, model: str, **options: Any) -> None:
         scorer = load_scorer(model, task, chosen.threshold)
         if scorer.domain is None:
             click.echo(
-                f"build/negatives/{task}.parquet is missing (`dvc pull` fetches it): rows unlike the training rows get no note", err=True
+                f"build/negatives/{task}.parquet is missing (`dvc pull` fetches it): rows that are unlike the training rows get no note",
+                err=True,
             )
         job = score.Job(scorer, files, facts, SCRATCH / _key(scorer, files, chosen, candidates), chosen.prefix)
         with tqdm(total=facts.rows, desc="score", unit="row", disable=None) as bar:

@@ -128,7 +128,9 @@ class Service:
         scorer = model.scorer
         labels = [scorer.tokenizer.labels.positive, scorer.tokenizer.labels.negative]
         if body.label_token_ids not in (None, labels):
-            raise HTTPException(400, f"label_token_ids is {body.label_token_ids}; accepted: {labels}, the tokens of the two answers")
+            raise HTTPException(
+                400, f"label_token_ids is {body.label_token_ids}; accepted: {labels}, the tokens of the positive and the negative label"
+            )
         if isinstance(body.query, str):
             texts = self._texts(model, body.query, [str(item) for item in body.items], body.language)
             rows = await run_in_threadpool(scorer.tokenizer.encode_many, texts)
@@ -146,7 +148,9 @@ class Service:
     async def load_again(self) -> dict[str, str]:
         """Load the current adapter. Requests that have begun are completed with the previous one, and none is lost."""
         if self.reload is None:
-            raise HTTPException(409, "this server has an adapter of a fixed revision; start it without --rev")
+            raise HTTPException(
+                409, "the server has only adapters of fixed revisions; start it without --rev to load the adapter of the workspace"
+            )
         try:
             await asyncio.wrap_future(self.engine.between_requests(self.reload))
         except UserError as error:
@@ -200,7 +204,7 @@ class Service:
     def _texts(self, model: Served, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
         code = language_code(language) or ""
         if not code and model.scorer.needs_language:
-            raise HTTPException(422, "language: the prompt or the threshold depends on it; send an ISO 639-1 code, such as de")
+            raise HTTPException(422, "language is missing, but the prompt or a threshold depends on it; send an ISO 639-1 code, such as de")
         return [RowTexts(code, query, candidate) for candidate in candidates]
 
     def _check_count(self, candidates: int) -> None:

@@ -1,4 +1,4 @@
-"""What is known about a query apart from its answers: its language, its translations, and the labelled training rows next to it.
+"""Describe a query: its language, its translations, and the nearest labelled training rows.
 
 One thread does this work, because an SQLite connection belongs to the thread that opened it. Queries are not sent to other machines, and
 translations of queries are kept until the server stops.
@@ -148,8 +148,8 @@ def live_translator(settings: TranslateSettings, target: str, memory: Memory) ->
     if not sources:
         chain = ", ".join(settings.chain) or "empty"
         raise UserError(
-            f"params.yaml: no engine of translate.chain ({chain}) runs on this machine; queries are not sent to others. Add an engine of "
-            "the kind neural, seq2seq or llm, or leave out --translate-to"
+            f"params.yaml: no engine of translate.chain ({chain}) runs on this machine, and queries are not sent to "
+            "other machines. Add an engine of the kind neural, seq2seq or llm, or leave out --translate-to"
         )
     translator = Translator(memory, sources, settings)
 

@@ -1,4 +1,4 @@
-"""Score the rows of concurrent requests: one thread computes, and the rows of requests of the same moment share packs.
+"""Score the rows of concurrent requests: one thread computes, and a pack has rows of several requests.
 
 A pack takes rows of every waiting request in turn, so that a small request does not wait until a large one is complete.
 """
@@ -45,7 +45,7 @@ class Answer:
     probability : list of float
         p(relevant) of each row.
     revision : str
-        That of the adapter that computed all of them.
+        Revision of the adapter that computed all rows.
     decision : Decision
         The thresholds of this adapter.
     """
@@ -62,10 +62,10 @@ class Served:
     Attributes
     ----------
     name : str
-        By which requests choose it.
+        The name by which requests choose it.
     scorer : Scorer
     cache : PrefixCache
-        Prefixes that all its requests use.
+        The computed prefixes of the candidates, for all requests.
     """
 
     name: str
@@ -99,13 +99,13 @@ class Engine:
     ----------
     load : callable
         Returns the models, first the one that answers requests that choose none. The thread of the engine calls it: on a CPU, computing
-        in another thread than the first one that computed takes half as long again (measured with libgomp).
+        in another thread than the first one that computed takes 50 % longer (measured with libgomp).
     pack_tokens : int
-        Tokens of a pack. Larger packs give more rows per second, and a longer wait for each request.
+        Maximum number of tokens of a pack. Larger packs give more rows per second, and a longer wait for each request.
     max_rows : int
-        Rows that may wait. Further requests are refused with `Busy`.
+        Maximum number of waiting rows. Further requests are refused with `Busy`.
     max_seconds : float
-        Requests are also refused if the rows that wait would take longer.
+        Requests are also refused if the waiting rows are expected to take longer.
 
     Attributes
     ----------
@@ -176,7 +176,7 @@ class Engine:
         Raises
         ------
         Busy
-            If more rows would wait than `max_rows`, unless no row waits.
+            If rows wait, and more would wait than `max_rows`, or those that wait are expected to take longer than `max_seconds`.
         Stopping
             After `stop`.
         """

@@ -1,4 +1,4 @@
-"""What a request may ask for, and who may send it: checks before the application sees the request, and the form of errors."""
+"""Limits of requests, the key, and the form of errors: the checks before the application gets a request."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for.
+    """Limits of a request.
 
     Attributes
     ----------
     candidates : int
-        Candidates of a request, of all its queries together.
+        Maximum number of candidates, of all queries of a request together.
     body_bytes : int
     body_seconds : float
         Time in which the body must arrive.
@@ -84,7 +84,9 @@ class Guard:
             return
         headers = dict(scope["headers"])
         if not self.key and not all(_names_loopback(headers.get(name)) for name in (b"host", b"origin")):
-            await error_response(403, "without a key, only programs of this machine are answered")(scope, receive, send)
+            await error_response(
+                403, "the server has no key, so it answers only programs of this machine, which address it as 127.0.0.1 or localhost"
+            )(scope, receive, send)
             return
         if self.key and scope["path"] not in self.OPEN and not self._has_key(headers.get(b"authorization", b"")):
             await error_response(401, "the key is missing or wrong; send it as `Authorization: Bearer KEY`")(scope, receive, send)

@@ -45,7 +45,7 @@ class Page:
     engine : Engine
     limits : Limits
     describer : Describer
-        It has been started.
+        Must have been started.
     candidates : sequence of str
         The categories of the shop, from which a user can choose.
     """
@@ -91,7 +91,7 @@ class Page:
         return [schemas.Category(candidate=path, levels=list(taxonomy.levels(path, separator))) for path in self.candidates]
 
     async def describe(self, body: schemas.DescribeRequest) -> schemas.Description:
-        """Return the language of a query, its translations and the training queries next to it."""
+        """Return the language of a query, its translations and the nearest training queries."""
         try:
             future = self.describer.submit(body.query, language_code(body.language))
         except Busy as error:

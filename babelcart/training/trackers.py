@@ -255,7 +255,7 @@ class Report:
         except Exception as error:
             del self._trackers[name]
             reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-            tqdm.write(f"warning: {KEY}: {name} failed and gets nothing more of this run ({reason})", file=sys.stderr)
+            tqdm.write(f"warning: {KEY}: {name} failed, and nothing more of this run is reported to it ({reason})", file=sys.stderr)
             return None
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
