@@ -51,8 +51,8 @@ class TrainingDomain:
         return cls(frozenset(rows["language"].unique()), candidates, sha256(path))
 
     def notes(self, language: str, candidate: str) -> list[str]:
-        """Return the keys of `NOTES` that hold for a row."""
-        notes = [] if language in self.languages else ["language_not_trained"]
+        """Return the keys of `NOTES` that hold for a row. An empty language is unknown, and gets no note."""
+        notes = ["language_not_trained"] if language and language not in self.languages else []
         if self.candidates is not None and normalise(candidate) not in self.candidates:
             notes.append("candidate_not_trained")
         return notes

@@ -48,6 +48,5 @@ def main(query: str, candidates: tuple[str, ...], task: str, model: str, languag
     for row, p, notes in zip(rows, probability.tolist(), scorer.notes(rows), strict=True):
         click.echo(f"{ANSWERS[int(p >= bound)]:{width}}  p(relevant) {format_probability(p)}  {printable(row.candidate)}")
         for note in notes:
-            if code or note != "language_not_trained":
-                click.echo(f"{'':{width}}  {NOTES[note]}")
+            click.echo(f"{'':{width}}  {NOTES[note]}")
     click.echo(f"threshold {format_probability(bound)}; {model}, revision {scorer.revision}")

@@ -52,7 +52,7 @@ def _errors_as_messages() -> Iterator[None]:
     except UserError as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("\nStopped. The next `dvc repro` resumes where it stopped.", err=True)
+        click.echo("\nStopped." + (" The next `dvc repro` resumes where it stopped." if "DVC_STAGE" in os.environ else ""), err=True)
         raise SystemExit(130) from None
     except Exception as error:
         if message := explain(error):

@@ -101,8 +101,7 @@ class Service:
             answers = []
             for row in query_texts:
                 p = next(probability)
-                known = [note for note in next(notes) if row.language or note != "language_not_trained"]
-                answers.append(schemas.CandidateAnswer(candidate=row.candidate, p_relevant=p, relevant=p >= threshold, notes=known))
+                answers.append(schemas.CandidateAnswer(candidate=row.candidate, p_relevant=p, relevant=p >= threshold, notes=next(notes)))
             results.append(schemas.QueryAnswer(query=query.query, threshold=threshold, answers=answers))
         return schemas.ScoreResponse(task=scorer.task, model=model.name, revision=answered.revision, results=results)
 
