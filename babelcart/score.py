@@ -85,20 +85,21 @@ def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Ite
     added : iterable of str
         Names of the columns that will be added.
     with_labels : bool
-        Whether to check the labels, too.
+        Whether to check the labels, too; at least one row must have one.
 
     Raises
     ------
     UserError
-        If a row is malformed, the formats or types of the files differ, or a field has the name of an added column.
+        If a row is malformed, no row has a label, the formats or types of the files differ, or a field has the name of an added column.
     """
     import pyarrow as pa
 
     if len(formats := {file.format for file in files}) > 1:
         raise UserError(f"the files have different formats ({', '.join(sorted(map(str, formats)))}); score them one after another")
-    rows, problems, schemas = 0, list[Problem](), list[pa.Schema]()
+    rows, labelled, problems, schemas = 0, 0, list[Problem](), list[pa.Schema]()
     for records in read_records(files, task, texts, with_labels=with_labels):
         rows += records.rows.num_rows
+        labelled += records.rows.num_rows - records.rows["label"].null_count if with_labels else 0
         problems += records.problems
         if not schemas or records.records.schema != schemas[-1]:
             schemas.append(records.records.schema)
@@ -107,6 +108,11 @@ def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Ite
     if problems:
         end = f", and the files were read up to {problems[-1].file}, line {problems[-1].line} only" if len(problems) > MAX_PROBLEMS else ""
         raise BrokenRows(problems, 0, f"Fix the files: every row needs an answer, so that none can be left out{end}")
+    if with_labels and not labelled:
+        raise UserError(
+            f"{files[0].path}: no row has a label, which --evaluate needs; the fields are {', '.join(map(short_repr, schemas[0].names))}. "
+            "State the field with --column label=NAME, or score without --evaluate"
+        )
     try:
         schema = pa.unify_schemas(schemas)
     except pa.ArrowException as error:
@@ -423,20 +429,9 @@ def _json(value: Any) -> str:
 
 
 def answered_rows(files: Sequence[RawFile], task: str, paths: Sequence[Path], prefix: str) -> pd.DataFrame:
-    """Return the rows of files with their labels and scores, for `babelcart.scores.metrics.evaluate`.
-
-    Raises
-    ------
-    UserError
-        If a label is malformed, or no row has a label.
-    """
+    """Return the rows of files that `survey` has read, with their labels and scores, for `babelcart.scores.metrics.evaluate`."""
     import pyarrow as pa
 
-    batches = list(read_records(files, task, TEXTS, with_labels=True))
-    if problems := [problem for batch in batches for problem in batch.problems]:
-        raise BrokenRows(problems, 0, "Correct the labels, or score without --evaluate")
-    table = pa.concat_tables([batch.rows for batch in batches]).to_pandas()
-    if not table["label"].notna().any():
-        raise UserError(f"{short_repr([str(file.path) for file in files])}: no row has a label; score without --evaluate")
+    table = pa.concat_tables([batch.rows for batch in read_records(files, task, TEXTS, with_labels=True)]).to_pandas()
     probability = pa.concat_tables([read_chunk(path).select([prefix + "p_relevant"]) for path in paths])
     return table.assign(label=table["label"].astype("Int8"), probability=probability[0].to_numpy())

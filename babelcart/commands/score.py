@@ -9,12 +9,11 @@ Example: babelcart score --task qc --model gemma3-270m log.csv --out scores.parq
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,8 @@ import click
 from babelcart.commands import cli
 from babelcart.commands.results import COLUMNS, cells, header
 from babelcart.core import config
-from babelcart.core.errors import printable
-from babelcart.core.files import read_json, sha256, temporary_folder
+from babelcart.core.errors import UserError, printable
+from babelcart.core.files import parse_yaml, read_json, sha256, temporary_folder
 from babelcart.domain import NOTES
 from babelcart.reading.sources import Data, RawFile, ReadOptions
 from babelcart.scores import metrics
@@ -38,6 +37,12 @@ if TYPE_CHECKING:
     from babelcart.scorer import Scorer
 
 SCRATCH = Path(".scratch/score")
+COLUMN_NAMES = ("origin_query", "candidate", "language", "label", "grade")
+READ_OPTIONS = tuple(field.name for field in fields(ReadOptions) if field.name not in ("columns", "constants"))
+ADVICE = (
+    "If these files differ from the training files, do not change params.yaml: give the names of columns with --column "
+    "origin_query=NAME, and other reading options with --read, such as --read delimiter=';'. `babelcart inspect FILE` finds them"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Options:
 
     out: str
     columns: tuple[str, ...]
+    read: tuple[str, ...]
     language: str | None
     threshold: float | None
     evaluate: bool
@@ -55,13 +61,41 @@ class Options:
 
     def read_options(self) -> ReadOptions:
         """Return the reading options that precede those of params.yaml."""
-        if unknown := [column for column in self.columns if not re.fullmatch(r"(origin_query|candidate|language)=.+", column)]:
-            raise click.UsageError(f"--column is {unknown[0]!r}; accepted: origin_query=COLUMN, candidate=COLUMN and language=COLUMN")
-        names: dict[str, str | None] = {name: column for name, _, column in (text.partition("=") for text in self.columns)}
+        names = _pairs("--column", self.columns, COLUMN_NAMES)
+        values = {name: _parsed(name, value) for name, value in _pairs("--read", self.read, READ_OPTIONS).items()}
         try:
-            return ReadOptions(columns=names, constants={"language": self.language} if self.language else None)
+            options = config.build_section(ReadOptions, values, "--read") if values else ReadOptions()
+            chosen = ReadOptions(columns={**names}, constants={"language": self.language} if self.language else None)
+            return options.overridden_by(chosen)
+        except config.SettingError as error:
+            raise click.UsageError(error.message) from error
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+
+def _pairs(option: str, texts: Sequence[str], accepted: Sequence[str]) -> dict[str, str]:
+    """Return the names and values of an option that is given as NAME=VALUE."""
+    pairs = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in accepted or not value:
+            raise click.UsageError(f"{option} is {text!r}; accepted: NAME=VALUE with a name out of {', '.join(accepted)}")
+        pairs[name] = value
+    return pairs
+
+
+def _parsed(name: str, value: str) -> Any:
+    """Parse a value as YAML, except for single characters, such as ``|``, which have a meaning there."""
+    return value if len(value) == 1 else parse_yaml(value, f"--read {name}")
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    """Add to errors of reading that the options of params.yaml can be overridden for the files to score."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}\n{ADVICE}") from error
 
 
 @cli.command
@@ -70,8 +104,13 @@ class Options:
 @cli.model
 @click.option("--out", "-o", required=True, help="File to write (.parquet, .csv or .jsonl); - prints JSON Lines.")
 @click.option(
-    "--column", "columns", multiple=True, metavar="NAME=COLUMN", help="Column of FILES, such as origin_query=search_term; repeatable."
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME=COLUMN",
+    help=f"Column of FILES that holds {', '.join(COLUMN_NAMES[:-1])} or {COLUMN_NAMES[-1]}, such as origin_query=search_term; repeatable.",
 )
+@click.option("--read", multiple=True, metavar="NAME=VALUE", help="Another reading option of data, such as delimiter=';'; repeatable.")
 @click.option("--language", help="Language of all rows, such as de, if FILES have no column for it.")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Threshold of the decision, in place of that of `evaluate`.")
 @click.option("--evaluate", is_flag=True, help="Print F1 and AUC of the rows that have labels.")
@@ -99,7 +138,8 @@ def main(names: tuple[str, ...], task: str, model: str, **options: Any) -> None:
     candidates = score.read_candidates(chosen.against) if chosen.against else []
     texts, added = (score.QUERY, score.ADDED_TO_RANKED) if candidates else (score.TEXTS, score.ADDED)
     with _input_files(names, task, chosen.read_options()) as files:
-        facts = score.survey(files, task, texts, [chosen.prefix + name for name in added], chosen.evaluate)
+        with _advice():
+            facts = score.survey(files, task, texts, [chosen.prefix + name for name in added], chosen.evaluate)
         scorer = load_scorer(model, task, chosen.threshold)
         if scorer.domain is None:
             click.echo(

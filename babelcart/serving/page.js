@@ -152,6 +152,7 @@ function showStatus(milliseconds) {
   const relevant = answers.filter(({ models }) => models[0].relevant).length;
   const differing = answers.filter(differs).length;
   const parts = [`${numberFormat.format(relevant)} of ${numberFormat.format(answers.length)} relevant`];
+  if (info.models.length > 1) parts[0] = `${info.models[0].name}: ${parts[0]}`;
   if (info.models.length > 1) parts.push(differing ? `the models differ on ${numberFormat.format(differing)}` : "the models agree");
   parts.push(`${(milliseconds / 1000).toFixed(1)} s`);
   statusLine.textContent = parts.join(", ");
@@ -173,7 +174,7 @@ function showFacts(stated, language, description) {
   if (stated) facts.push(fact("Language, as stated", languageName(stated)));
   facts.push(fact("Language, guessed", description ? describeGuess(description.language) : "…"));
   if (language && !stated) facts.push(fact("Scored as", languageName(language)));
-  facts.push(fact("Translations", ...(description ? describeTranslations(description.translations) : ["…"])));
+  if (description?.translations.length) facts.push(fact("Translations", ...describeTranslations(description.translations)));
   const several = info.models.length > 1;
   facts.push(fact("Threshold", info.models.map((model, index) => formatProbability(thresholds[index]) + (several ? ` (${model.name})` : "")).join(", ")));
   document.getElementById("facts").replaceChildren(...facts);
@@ -182,7 +183,6 @@ function showFacts(stated, language, description) {
 const describeGuess = (guess) => (guess ? `${languageName(guess.code)} (confidence ${guess.confidence.toFixed(2)})` : "not certain enough");
 
 function describeTranslations(translations) {
-  if (!translations.length) return ["none known"];
   return translations.flatMap(({ language, text }, index) => [
     index ? " · " : "", element("span", { dir: "auto", lang: language }, text), element("small", {}, ` ${language}`),
   ]);
@@ -208,6 +208,7 @@ function showHead() {
   const cells = [heading("Candidate", "candidate"), ...info.models.map((model, index) => heading(several ? model.name : "p(relevant)", index))];
   if (several) cells.push(heading("Difference", "difference"));
   head.replaceChildren(...cells);
+  document.getElementById("answers").classList.toggle("several", several);
 }
 
 const difference = ({ models }) => models[1].p_relevant - models[0].p_relevant;

@@ -100,7 +100,8 @@ def test_the_notebook_runs_and_leaves_the_repository_as_it_is(graph: Graph, tmp_
     script = str(ROOT / "benchmarks/tutorial.py")
     call(sys.executable, script, "docs/tutorial.ipynb", "--out", str(out), TUTORIAL_MODEL="tiny", PATH=path)
     assert {path: path.stat().st_mtime_ns for path in graph.folder.rglob("*") if ".git" not in path.parts} == before
-    assert graph("git", "status", "--porcelain") == ""
+    changes = graph("git", "status", "--porcelain")
+    assert changes == ""
     cells = code_cells(out)
     assert faults(cells) == []
     outputs = {cell["id"]: printed(cell) for cell in cells}

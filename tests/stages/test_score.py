@@ -135,8 +135,10 @@ def test_labels_are_evaluated_as_by_evaluate(trained: Project) -> None:
     output = run("score", "wrong.jsonl", *MODEL, "-o", "wrong.csv", "--evaluate", fails=True).output
     assert "wrong.jsonl, line 4, label" in " ".join(output.split())
     assert not Path("wrong.csv").exists()
-    output = run("score", "data/test_QC.txt", *MODEL, "-o", "scores.csv", "--evaluate", fails=True).output
+    output = run("score", "data/test_QC.txt", *MODEL, "-o", "new.csv", "--evaluate", fails=True).output
     assert "no row has a label" in output
+    assert "the fields are 'id', 'task', 'language', 'origin_query', 'category_path'" in " ".join(output.split())
+    assert not Path("new.csv").exists()
 
 
 def test_rows_unlike_the_training_rows_get_notes(trained: Project) -> None:
@@ -257,6 +259,32 @@ def test_columns_can_be_named_on_the_command_line(trained: Project) -> None:
     assert "constants.language is 'xx'" in output
     output = run("score", "log.csv", *MODEL, "-o", "scores.csv", "--column", "query=q", fails=True).output
     assert "--column is 'query=q'" in output
+
+
+def test_a_file_of_another_form_is_read_without_a_change_of_params(trained: Project) -> None:
+    labels = dict(csv.reader(Path("data/test_QC_labels.csv").read_text().splitlines()))
+    rows = pd.DataFrame(records()).assign(shop="köln")
+    rows["clicked"] = ["yes" if labels[number] == "1" else "no" for number in rows["id"]]
+    names = {"origin_query": "search_term", "category_path": "category", "language": "lang", "clicked": "clicked", "shop": "shop"}
+    rows.rename(columns=names)[list(names.values())].to_csv("log.csv", index=False, sep=";", encoding="cp1252")
+    output = run("score", "log.csv", *MODEL, "-o", "scores.csv", fails=True).output
+    assert "such as --read delimiter=';'" in " ".join(output.split())
+    options = ["--read", "delimiter=;", "--read", "encoding=cp1252", "--read", "labels={yes: 1, no: 0}"]
+    for column in ("origin_query=search_term", "candidate=category", "language=lang", "label=clicked"):
+        options += ["--column", column]
+    output = run("score", "log.csv", *MODEL, "-o", "scores.csv", "--evaluate", *options).output
+    scores = read("scores.csv")
+    assert scores["p_relevant"].tolist() == predicted()["probability"].tolist()
+    assert set(scores["shop"]) == {"köln"}
+    overall = json.loads(Path("metrics/tiny/qc.json").read_text())["test"]["overall"]
+    assert f"| languages | overall | {overall['rows']} | {overall['f1']:.3f} |" in output
+    for option, message in (
+        ("delimiters=;", "--read is 'delimiters=;'; accepted: NAME=VALUE with a name out of languages, labels"),
+        ("delimiter=ab", "delimiter is 'ab'; accepted: one character"),
+        ("labels=5", "Error: --read.labels is '5'; accepted: a mapping or null"),
+    ):
+        output = run("score", "log.csv", *MODEL, "-o", "scores.csv", "--read", option, fails=True).output
+        assert message in " ".join(output.split())
 
 
 def test_a_file_that_grows_while_it_is_scored_is_reported(trained: Project, monkeypatch: pytest.MonkeyPatch) -> None:
