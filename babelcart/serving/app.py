@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +27,9 @@ from babelcart.serving.engine import Answer, Busy, Engine, Served, Stopping
 from babelcart.serving.guard import Guard, Limits, error_response, language_code, queue_is_full
 from babelcart.serving.page import Page
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 CLIENT_CLOSED_REQUEST = 499  # nginx's status of a request whose client disconnected
 
 
@@ -42,17 +45,32 @@ class Metrics:
         self.pack_seconds = Histogram("babelcart_pack_seconds", "Time of a pack", registry=self.registry)
         Gauge("babelcart_waiting_rows", "Rows in the queue", registry=self.registry).set_function(lambda: engine.waiting_rows)
 
-    async def count(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Count a request; the middleware of the application. Requests of clients that disconnected have the status 499."""
-        start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
-        try:
-            response = await call_next(request)
-            status = response.status_code
-            return response
-        finally:
-            path = getattr(request.scope.get("route"), "path", "other")
-            self.requests.labels(path, status).inc()
-            self.seconds.labels(path).observe(time.perf_counter() - start)
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """Return an ASGI application that counts the requests of another. Requests of clients that disconnected have the status 499."""
+
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            start, status = time.perf_counter(), CLIENT_CLOSED_REQUEST
+
+            async def send_noted(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            try:
+                await app(scope, receive, send_noted)
+            except Exception:  # the response has the status 500
+                status = 500
+                raise
+            finally:
+                path = getattr(scope.get("route"), "path", "other")
+                self.requests.labels(path, status).inc()
+                self.seconds.labels(path).observe(time.perf_counter() - start)
+
+        return counted
 
     def add_pack(self, rows: int, seconds: float) -> None:
         """Count a pack."""
@@ -258,7 +276,7 @@ def build_app(
 
     app = FastAPI(title="Babelcart", version=__version__, lifespan=lifespan)
     app.add_middleware(Guard, limits=limits, key=key)
-    app.middleware("http")(metrics.count)
+    app.add_middleware(metrics.middleware)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteError, _refused)
     app.post("/v1/score")(service.score)

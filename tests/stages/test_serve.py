@@ -328,6 +328,26 @@ def test_the_rows_of_a_client_that_disconnects_are_dropped(scorer: Scorer, monke
         assert 'babelcart_requests_total{path="/v1/score",status="499"} 1.0' in httpx.get(f"{address}/metrics").text
 
 
+def test_disconnections_at_every_moment_are_counted_and_not_logged(
+    scorer: Scorer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = held(scorer, monkeypatch)
+    with serve(app.build_app(started(scorer, 8, 1000), guard.Limits())) as address:
+        host, port = address.removeprefix("http://").split(":")
+        body = json.dumps({"query": "a", "candidates": ["b"]})
+        request = f"POST /v1/score HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        for content in (request[:-5], request, request + request):
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(content)
+                time.sleep(0.1)
+        release.set()
+        deadline, closed = time.monotonic() + 30, 0.0
+        while closed < 3 and time.monotonic() < deadline:
+            closed = sum(float(line.split()[-1]) for line in httpx.get(f"{address}/metrics").text.splitlines() if 'status="499"' in line)
+        assert closed >= 3
+        assert capsys.readouterr().err == ""
+
+
 def test_a_client_that_hangs_is_given_up_and_disturbs_nobody(scorer: Scorer) -> None:
     with serve(app.build_app(started(scorer, 64, 100), guard.Limits(body_seconds=0.3))) as address:
         host, port = address.removeprefix("http://").split(":")
