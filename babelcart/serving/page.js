@@ -21,8 +21,16 @@ let submissions = 0; // number of submissions so far; only the answers to the la
 const lines = (text) => [...new Set(text.split("\n").map((line) => line.trim()).filter(Boolean))];
 const key = () => sessionStorage.getItem("babelcart-key");
 
+/** Ask for the key; return the Error to raise. */
+function keyIsWrong() {
+  form.querySelector(".key").hidden = false;
+  control("key").focus();
+  return new Error("The API key is missing or wrong.");
+}
+
 /** Send a request; raise an Error with the server's message. */
 async function request(path, content) {
+  if (key() && !/^[!-~]+$/.test(key())) throw keyIsWrong(); // no header can contain it
   const headers = key() ? { Authorization: `Bearer ${key()}` } : {};
   const options = content === undefined ? { headers } : { method: "POST", headers: { ...headers, "Content-Type": "application/json" }, body: JSON.stringify(content) };
   let response;
@@ -31,11 +39,7 @@ async function request(path, content) {
   } catch {
     throw new Error("The server does not answer.");
   }
-  if (response.status === 401) {
-    form.querySelector(".key").hidden = false;
-    control("key").focus();
-    throw new Error("The API key is missing or wrong.");
-  }
+  if (response.status === 401) throw keyIsWrong();
   if (!response.ok) {
     const failure = await response.json().catch(() => ({ message: `status ${response.status}` }));
     throw new Error(failure.message);
@@ -114,14 +118,16 @@ async function submit() {
   if (control("key").value) sessionStorage.setItem("babelcart-key", control("key").value);
   writeState();
   showError(null);
+  let language = stated;
   statusLine.textContent = "Scoring …";
   form.setAttribute("aria-busy", "true");
   const start = performance.now();
+  let shown = false;
   try {
     await load();
     const described = request("v1/describe", stated ? { query, language: stated } : { query });
     described.catch(() => {}); // reported where it is awaited
-    const language = stated || (info.needs_language ? (await described).language?.code : undefined);
+    language ||= info.needs_language ? (await described).language?.code : undefined;
     const scored = info.models.map((model) => request("v1/score", { query, candidates, language, model: model.name }));
     const responses = await Promise.all(scored);
     if (submission !== submissions) return;
@@ -134,18 +140,24 @@ async function submit() {
     showTraining(null);
     showHead();
     showAnswers();
+    shown = true;
     const description = await described; // the first guess of a language takes seconds
     if (submission !== submissions) return;
     showFacts(stated, language, description);
     showTraining(description.training_queries);
   } catch (failure) {
     if (submission !== submissions) return;
-    statusLine.textContent = "";
-    results.hidden = true;
+    if (shown) showFacts(stated, language, null);
+    else hideAnswers();
     showError(failure);
   } finally {
     if (submission === submissions) form.removeAttribute("aria-busy");
   }
+}
+
+function hideAnswers() {
+  statusLine.textContent = "";
+  results.hidden = true;
 }
 
 function showStatus(milliseconds) {
@@ -168,11 +180,12 @@ function fact(name, ...values) {
   return row;
 }
 
-/** Show what is known about the query; `description` is undefined until it has arrived. */
+/** Show what is known about the query; `description` is undefined until it has arrived, and null if that failed. */
 function showFacts(stated, language, description) {
+  const missing = description === null ? "not available" : "…";
   const facts = [];
   if (stated) facts.push(fact("Language, as stated", languageName(stated)));
-  facts.push(fact("Language, guessed", description ? describeGuess(description.language) : "…"));
+  facts.push(fact("Language, guessed", description ? describeGuess(description.language) : missing));
   if (language && !stated) facts.push(fact("Scored as", languageName(language)));
   if (description?.translations.length) facts.push(fact("Translations", ...describeTranslations(description.translations)));
   const several = info.models.length > 1;
@@ -292,7 +305,17 @@ document.getElementById("copy").addEventListener("click", async () => {
     statusLine.textContent = "The browser does not allow this page to copy; copy its address by hand.";
   }
 });
-window.addEventListener("hashchange", () => readState() && submit());
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address keeps the question
+  results.focus();
+});
+window.addEventListener("hashchange", () => {
+  if (readState()) return submit();
+  submissions++; // answers that arrive later are not shown
+  form.removeAttribute("aria-busy");
+  hideAnswers();
+  showError(null);
+});
 
 if (readState()) submit();
 else load().catch(showError);

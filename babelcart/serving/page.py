@@ -6,11 +6,12 @@ The page has the style of the report. It loads nothing from other hosts, and its
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, HTTPException, Response
 
 from babelcart.domain import NOTES
 from babelcart.rows import taxonomy
@@ -96,7 +97,14 @@ class Page:
             future = self.describer.submit(body.query, language_code(body.language))
         except Busy as error:
             raise queue_is_full(error) from None
-        return await asyncio.wrap_future(future)
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise HTTPException(504, f"the query was not described within {self.limits.seconds:g} seconds") from None
+        except Exception as error:
+            logging.getLogger("uvicorn.error").exception("a query could not be described")
+            raise HTTPException(500, f"the query could not be described ({type(error).__name__})") from error
 
 
 def _file(content: str, kind: str) -> Callable[[], Awaitable[Response]]:

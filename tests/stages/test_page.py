@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.support.project import Project, run, run_to
 from tests.support.serving import KEY, other_adapter, predicted, serve, serve_command
 
 CANDIDATES = ["home & garden,watering,hoses", "home & garden,lamps", "toys,balls"]
+LIMITS = guard.Limits(candidates=50)
 HOSTILE = [
     "<img src=x onerror=window.hacked=1>",
     "<script>window.hacked=1</script>",
@@ -44,7 +46,7 @@ def browser() -> Iterator[Any]:
         yield chrome
 
 
-def application(scorers: dict[str, Scorer], key: str | None = None, **options: Any) -> Any:
+def application(scorers: dict[str, Scorer], key: str | None = None, limits: guard.Limits = LIMITS, **options: Any) -> Any:
     """Return an application with a page."""
 
     def load() -> list[engine.Served]:
@@ -54,7 +56,6 @@ def application(scorers: dict[str, Scorer], key: str | None = None, **options: A
     queue.start()
     describer = Describer("qc", **options)
     describer.start()
-    limits = guard.Limits(candidates=50)
     return app.build_app(queue, limits, key, page=Page(queue, limits, describer, CANDIDATES))
 
 
@@ -244,6 +245,62 @@ def test_the_page_says_when_the_server_refuses(scorer: Scorer, browser: Any) -> 
             "return document.getElementById('error').textContent"
         )
         console(browser)
+
+
+def test_a_key_that_no_header_can_contain_is_wrong(scorer: Scorer, browser: Any) -> None:
+    with serve(application({"tiny": scorer}, KEY)) as address:
+        browser.get(f"{address}/page.css")
+        browser.execute_script("sessionStorage.setItem('babelcart-key', 'ключ')")
+        browser.get(address)
+        wait(browser, "!document.getElementById('error').hidden")
+        assert browser.execute_script("return document.getElementById('error').textContent") == "The API key is missing or wrong."
+        assert browser.execute_script("return document.activeElement.name") == "key"
+        browser.execute_script("sessionStorage.clear()")
+        console(browser)
+
+
+def test_answers_stay_if_the_query_cannot_be_described(scorer: Scorer, browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Describer, query: str, language: str | None) -> None:
+        raise OSError("a defect")
+
+    monkeypatch.setattr(Describer, "_describe", fails)
+    with serve(application({"tiny": scorer})) as address:
+        response = httpx.post(f"{address}/v1/describe", json={"query": "a"})
+        assert (response.status_code, response.json()["message"]) == (500, "the query could not be described (OSError)")
+        open_page(browser, address, [("query", "dog bed"), ("candidate", "toys,balls")])
+        wait(browser, "!document.getElementById('error').hidden")
+        assert [cells[0] for cells in shown(browser)] == ["toys,balls"]
+        assert browser.execute_script("return document.getElementById('results').hidden") is False
+        assert "not available" in browser.execute_script("return document.getElementById('facts').textContent")
+        console(browser)
+
+
+def test_a_description_that_takes_too_long_is_given_up(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(Describer, "_describe", lambda self, query, language: release.wait(30))
+    served = application({"tiny": scorer}, limits=guard.Limits(seconds=0.2))
+    with serve(served) as address:
+        response = httpx.post(f"{address}/v1/describe", json={"query": "a"})
+        assert (response.status_code, response.json()["message"]) == (504, "the query was not described within 0.2 seconds")
+        release.set()
+
+
+def test_the_address_and_the_answers_are_of_the_same_question(scorer: Scorer, browser: Any) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    with serve(application({"tiny": scorer})) as address:
+        open_page(browser, address, [("query", "dog bed"), ("candidate", "toys,balls")])
+        link = browser.current_url
+        browser.find_element(By.CLASS_NAME, "skip").send_keys(Keys.ENTER)
+        assert browser.execute_script("return [location.href, document.activeElement.id]") == [link, "results"]
+        assert browser.execute_script("return document.getElementsByName('query')[0].value") == "dog bed"
+        browser.execute_script("location.hash = ''")
+        wait(browser, "document.getElementById('results').hidden")
+        assert browser.execute_script("return document.getElementsByName('query')[0].value") == ""
+        browser.back()
+        wait(browser, "!document.getElementById('results').hidden")
+        assert [cells[0] for cells in shown(browser)] == ["toys,balls"]
 
 
 def test_a_language_is_guessed_where_the_answer_needs_it(scorer: Scorer, browser: Any) -> None:
