@@ -13,6 +13,7 @@ Example: babelcart serve --task qc --model gemma3-270m
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -114,13 +115,18 @@ def main(task: str, model: str, host: str, port: int, **options: Any) -> None:
 
 
 def _checked_key(host: str, show_training_rows: bool) -> str | None:
-    """Return the key of the environment; raise an error if it is missing where it must be set."""
+    """Return the key of the environment; raise an error if it is missing where it must be set, or no header can contain it."""
     from babelcart.serving.guard import is_loopback
 
     key = os.environ.get(KEY)
     if not key and not is_loopback(host):
         raise UserError(
             f"--host is {host}, which other machines can reach: set {KEY} to a secret key that every request must send, or use 127.0.0.1"
+        )
+    if key and not re.fullmatch("[!-~]+", key):
+        raise UserError(
+            f"{KEY} contains a space or a character that is not ASCII, which clients cannot send in a header; use a key such as that of "
+            "`openssl rand -hex 32`"
         )
     if show_training_rows and not (key and is_loopback(host)):
         raise UserError(f"--show-training-rows shows labelled data: set {KEY} to a secret key, and listen on 127.0.0.1")

@@ -82,13 +82,12 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        if not self.key and not all(_names_loopback(headers.get(name)) for name in (b"host", b"origin")):
+        if not self.key and not all(_names_loopback(value) for name, value in scope["headers"] if name in (b"host", b"origin")):
             await error_response(
                 403, "the server has no key, so it answers only programs of this machine, which address it as 127.0.0.1 or localhost"
             )(scope, receive, send)
             return
-        if self.key and scope["path"] not in self.OPEN and not self._has_key(headers.get(b"authorization", b"")):
+        if self.key and scope["path"] not in self.OPEN and not self._has_key(dict(scope["headers"]).get(b"authorization", b"")):
             await error_response(401, "the key is missing or wrong; send it as `Authorization: Bearer KEY`")(scope, receive, send)
             return
         body = b""
@@ -144,7 +143,8 @@ class Guard:
             disconnected.cancel()
 
     def _has_key(self, header: bytes) -> bool:
-        return hmac.compare_digest(header, f"Bearer {self.key}".encode())
+        scheme, _, key = header.partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(key, str(self.key).encode())
 
 
 def is_loopback(host: str) -> bool:
@@ -155,10 +155,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _names_loopback(value: bytes | None) -> bool:
-    """Return whether a Host or Origin header is missing or names this machine, which the pages of other hosts cannot pretend."""
-    if value is None:
-        return True
+def _names_loopback(value: bytes) -> bool:
+    """Return whether a Host or Origin header names this machine, which the pages of other hosts cannot pretend."""
     text = value.decode("latin-1")
     try:
         return is_loopback(urlsplit(text if "://" in text else f"//{text}").hostname or "")

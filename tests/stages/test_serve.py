@@ -260,6 +260,14 @@ def test_pages_of_other_hosts_are_refused_without_a_key(address: str, header: di
     assert answers(httpx.post(f"{address}/v1/score", json={"query": "a", "candidates": ["b"]}, headers={"Origin": address}))
 
 
+@pytest.mark.parametrize("hosts", [("shop.example", "localhost"), ("localhost", "shop.example")])
+def test_each_of_several_host_headers_must_name_this_machine(address: str, hosts: tuple[str, str]) -> None:
+    server, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((server, int(port)), 30) as client:  # the clients of HTTP send one
+        client.sendall("GET /readyz HTTP/1.1\r\nHost: {}\r\nHost: {}\r\n\r\n".format(*hosts).encode())
+        assert client.recv(100).startswith((b"HTTP/1.1 403", b"HTTP/1.1 400"))
+
+
 def test_an_error_of_a_pack_is_that_of_its_requests_only(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     compute = scorer.chunk_probability
     failing = True
@@ -395,6 +403,19 @@ def test_all_addresses_of_the_loopback_interface_are_served_without_a_key(traine
 def test_other_machines_need_a_key(trained: Project) -> None:
     output = run("serve", "--task", "qc", "--model", "tiny", "--host", "0.0.0.0", fails=True).output
     assert "set BABELCART_API_KEY to a secret key" in output
+
+
+@pytest.mark.parametrize("key", ["clé", "two words", " "])
+def test_a_key_that_clients_cannot_send_is_refused(trained: Project, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("BABELCART_API_KEY", key)
+    output = run("serve", "--task", "qc", "--model", "tiny", fails=True).output
+    assert "BABELCART_API_KEY contains a space or a character that is not ASCII" in output
+
+
+@pytest.mark.parametrize(("scheme", "status"), [("Bearer", 200), ("bearer", 200), ("Basic", 401), ("", 401)])
+def test_the_name_of_the_scheme_of_the_key_has_any_case(scorer: Scorer, scheme: str, status: int) -> None:
+    with serve(app.build_app(started(scorer, 64, 100), guard.Limits(), KEY)) as address:
+        assert httpx.get(f"{address}/metrics", headers={"Authorization": f"{scheme} {KEY}".strip()}).status_code == status
 
 
 def test_a_model_that_is_missing_is_reported(trained: Project) -> None:
