@@ -71,7 +71,7 @@ def check_form(task_model: TaskModel, merge: bool, licences: Sequence[Path]) -> 
     Raises
     ------
     UserError
-        If the adapter's base model is not on the hub, or no file states the licence of the base model.
+        If the adapter's base model is not on the hub, no file states the licence of the base model, or two such files have the same name.
     """
     name, weights = task_model.base.parent.name, task_model.settings.weights
     if not merge and not weights.repo:
@@ -81,7 +81,12 @@ def check_form(task_model: TaskModel, merge: bool, licences: Sequence[Path]) -> 
         )
     if unknown := [path for path in licences if not is_named(path, LICENCE_FILES)]:
         raise UserError(f"--licence is {unknown[0]}; accepted: files with a name such as LICENSE, NOTICE.txt or GEMMA_TERMS.html")
-    if not licences and not any(licence_files(task_model.base)):
+    present = [path.name for path in licence_files(task_model.base)]
+    for path in licences:
+        if path.name in present:
+            raise UserError(f"--licence is {path}, but the model has another licence file named {path.name}; give the file another name")
+        present.append(path.name)
+    if not present:
         raise UserError(
             f"{files_folder(task_model.base)} has no file with the licence of the base model ({weights.licence}), which must be "
             "published with the model. Save its text as a file, for example LICENSE, and pass the file with --licence"

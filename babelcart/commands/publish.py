@@ -60,7 +60,8 @@ def revision(task: str, model: str) -> tuple[str, str]:
     if changed := current.changes(*{written_by[path][0] for path in needed}):
         raise UserError("the model is not up to date; run `dvc repro` and commit the changes\n  " + "\n  ".join(changed))
     recorded = ["dvc.yaml", "dvc.lock", "params.yaml", f"{adapter}.md", f"metrics/{model}/{task}.json", *graph.code_folders()]
-    status = subprocess.run(["git", "status", "--porcelain", "--", *recorded, "*.dvc"], capture_output=True, text=True)
+    porcelain = ["git", "status", "--porcelain", "--untracked-files=normal"]  # the user's settings may leave out new files
+    status = subprocess.run([*porcelain, "--", *recorded, "*.dvc"], capture_output=True, text=True)
     commit = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True, text=True)
     if status.returncode or commit.returncode:
         raise UserError(f"git knows no commit of this project ({(status.stderr or commit.stderr).strip()}); commit the model first")

@@ -231,6 +231,12 @@ def test_a_model_that_is_not_that_of_the_last_commit_is_refused(graph: Graph, hu
     edit("params.yaml", "# All settings", "# The settings")
     printed = run(*PUBLISH, "--upload", fails=True).output
     assert "these files are not committed; commit them first\n M params.yaml" in printed
+    graph("git", "checkout", "--quiet", "params.yaml")
+    graph("git", "config", "status.showUntrackedFiles", "no")
+    Path("babelcart/new.py").write_text("")
+    printed = run(*PUBLISH, "--upload", fails=True).output
+    assert "these files are not committed; commit them first\n?? babelcart/new.py" in printed
+    Path("babelcart/new.py").unlink()
     graph.project.change(train={"epochs": 3})
     graph.commit()
     printed = run(*PUBLISH, "--upload", fails=True).output
@@ -296,6 +302,10 @@ def test_a_base_model_that_others_cannot_load_or_without_a_licence_is_refused(pr
     Path("terms.txt").rename("LICENSE")
     printed = run(*PUBLISH, "--merge", "--licence", "LICENSE", fails=True).output
     assert "models/tiny/qc is not in dvc.lock" in printed
+    Path("other").mkdir()
+    Path("other/LICENSE").write_text("other terms")
+    printed = " ".join(run(*PUBLISH, "--merge", "--licence", "LICENSE", "--licence", "other/LICENSE", fails=True).output.split())
+    assert "--licence is other/LICENSE, but the model has another licence file named LICENSE; give the file another name" in printed
 
 
 def test_the_example_shows_no_row_of_the_sample_and_imports_nothing_of_babelcart() -> None:
