@@ -16,6 +16,7 @@ from babelcart.export import CONTRACT, EXAMPLE, EXAMPLE_ARGUMENTS, USAGE, licenc
 from babelcart.model.loading import files_folder
 from babelcart.model.task_model import TaskModel
 from babelcart.rows.text import normalise
+from babelcart.scorer import adapter_revision
 from babelcart.weights.hub import LICENCE_FILES, is_named
 from babelcart.weights.quiet import silence_libraries
 
@@ -33,7 +34,7 @@ DOCUMENTS = (
 # Shorter texts of rows, such as "red", also occur in a card that quotes no row.
 MIN_CHARACTERS = 12
 # An absolute path, or one in a home folder, with at least two parts, that is not part of an address.
-_PATH = re.compile(r"(?<![\w/.:~<-])~?/(?:[\w.-]+/)+[\w.-]*")
+_PATH = re.compile(r"(?:(?<![\w/.:~<-])|(?<=file://)|(?<=\w:)(?!//))~?/(?:[\w.-]+/)+[\w.-]*")
 
 
 def parse_target(target: str) -> str:
@@ -107,9 +108,10 @@ def finish(folder: Path, task_model: TaskModel, commit: str, adapter_md5: str) -
     card = ModelCard.load(folder / README)
     if not task_model.settings.weights.repo:
         card.data.base_model = card.data.base_model_relation = None
+    revision = adapter_revision(task_model.adapter)
     card.text = (
         f"{card.text.rstrip()}\n\n### Revision\n\nThe adapter is that of the commit `{commit}` of the project. "
-        f"Its MD5 hash in `dvc.lock` is `{adapter_md5}`.\n"
+        f"Its MD5 hash in `dvc.lock` is `{adapter_md5}`, and `babelcart serve` and `score` call it revision `{revision}`.\n"
     )
     card.save(folder / README)
 

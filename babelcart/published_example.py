@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     contract = json.loads((FOLDER / "babelcart.json").read_text(encoding="utf-8"))
     model, tokenizer = load(options.base, options.dtype, contract["quantization"])
-    threshold = contract.get("thresholds", {}).get(options.language, contract["threshold"])
+    threshold = contract.get("thresholds", {}).get(options.language.lower(), contract["threshold"])
     for candidate in options.candidates:
         texts = {"query": options.query, "pivot": options.pivot or options.query, "candidate": candidate}
         tokens = encode(tokenizer, contract["prompt"], options.language, texts)

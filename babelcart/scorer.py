@@ -30,6 +30,24 @@ SCORES = "metrics.json"  # in the folder of an adapter that is not that of the w
 REVISION_LENGTH = 12  # hexadecimal digits
 
 
+@dataclass(frozen=True)
+class NewAdapter:
+    """An adapter that was read and is not used yet; the attributes are those of `Scorer`.
+
+    Attributes
+    ----------
+    weights : dict of str to torch.Tensor
+    decision : babelcart.scores.metrics.Decision
+    domain : TrainingDomain, optional
+    revision : str
+    """
+
+    weights: dict[str, Any]
+    decision: metrics.Decision
+    domain: TrainingDomain | None
+    revision: str
+
+
 @dataclass
 class Scorer:
     """Answers rows of one task with one model.
@@ -70,15 +88,14 @@ class Scorer:
         """Whether an answer depends on the language of the query."""
         return "{language}" in self.task_model.prompt.template or bool(self.decision.languages)
 
-    def load_adapter_again(self) -> None:
-        """Replace the weights and the thresholds by those that the workspace has now.
+    def read_adapter(self) -> NewAdapter:
+        """Read the adapter and the thresholds that the workspace has now, without using them.
 
         Raises
         ------
         UserError
-            If the adapter has another shape or prompt than the loaded one; nothing is replaced then.
+            If the adapter has another shape or prompt than the loaded one.
         """
-        from peft import set_peft_model_state_dict
         from safetensors.torch import load
 
         folder = self.task_model.adapter
@@ -89,10 +106,15 @@ class Scorer:
         content = (folder / WEIGHTS).read_bytes()
         with readable_folder(folder):
             weights = load(content)
-        decision, domain = _decision(self.scores), TrainingDomain.read(self.task)
-        set_peft_model_state_dict(self.model, weights)
-        self.decision, self.domain = decision, domain
-        self.revision = hashlib.sha256(content).hexdigest()[:REVISION_LENGTH]
+        revision = hashlib.sha256(content).hexdigest()[:REVISION_LENGTH]
+        return NewAdapter(weights, _decision(self.scores), TrainingDomain.read(self.task), revision)
+
+    def use_adapter(self, adapter: NewAdapter) -> None:
+        """Replace the weights, the thresholds and the facts about the training rows."""
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(self.model, adapter.weights)
+        self.decision, self.domain, self.revision = adapter.decision, adapter.domain, adapter.revision
 
     def chunk_probability(
         self, rows: Sequence[TokenRow], cache: PrefixCache, update: Callable[[int], object] = lambda count: None
@@ -160,7 +182,7 @@ def load_scorer(name: str, task: str, threshold: float | None = None, adapter: P
         config.load_section(scoring.Predict),
         decision,
         TrainingDomain.read(task),
-        _revision(task_model.adapter),
+        adapter_revision(task_model.adapter),
         scores,
         read_json(task_model.adapter / "adapter_config.json", {...: object}),
     )
@@ -174,5 +196,6 @@ def _decision(scores: Path) -> metrics.Decision:
     return metrics.Decision.from_scores(read_json(scores, metrics.SCORES))
 
 
-def _revision(adapter: Path) -> str:
+def adapter_revision(adapter: Path) -> str:
+    """Return the revision of an adapter in a folder: the beginning of the SHA-256 of its weights."""
     return sha256(adapter / WEIGHTS)[:REVISION_LENGTH]

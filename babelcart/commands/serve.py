@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from babelcart.commands import cli
+from babelcart.core import config
 from babelcart.core.errors import UserError
 from babelcart.rows import languages
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from babelcart.scorer import Scorer
-    from babelcart.serving.engine import Engine, Served
+    from babelcart.serving.engine import Engine, ServedModel
 
 KEY = "BABELCART_API_KEY"
 MAX_CONNECTIONS = 1000
@@ -136,7 +137,9 @@ def _checked_key(host: str, show_training_rows: bool) -> str | None:
 def _compared(value: str, first: _Adapter) -> _Adapter:
     """Return the adapter of the option --compare."""
     name, _, revision = value.partition("@")
-    adapter = _Adapter.of(cli.model_name(name), first.task, revision)
+    if name not in (models := config.read_params().get("models", {})):
+        raise UserError(f"--compare is {value!r}; accepted: MODEL or MODEL@REVISION with a MODEL out of {', '.join(models)}")
+    adapter = _Adapter.of(name, first.task, revision)
     if (adapter.model, adapter.folder) == (first.model, first.folder):
         raise UserError(f"--compare is {value}, the adapter that the server has already; accepted: another model, or MODEL@REVISION")
     return adapter
@@ -144,18 +147,19 @@ def _compared(value: str, first: _Adapter) -> _Adapter:
 
 def _start_engine(adapters: list[_Adapter], candidates: list[str], options: dict[str, Any]) -> tuple[Engine, Callable[[], None] | None]:
     """Start the engine; return it and the function that loads the adapters of the workspace again, if there are any."""
-    from babelcart.serving.engine import Engine, Served
+    from babelcart.serving.engine import Engine, ServedModel
 
-    def load() -> list[Served]:
+    def load() -> list[ServedModel]:
         scorers = [(adapter.label, adapter.load()) for adapter in adapters]
-        return [Served(label, scorer, scorer.candidate_prefixes(candidates)) for label, scorer in scorers]
+        return [ServedModel(label, scorer, scorer.candidate_prefixes(candidates)) for label, scorer in scorers]
 
     def reload() -> None:
-        for adapter, served in zip(adapters, engine.models, strict=True):
-            if adapter.folder is None:
-                served.scorer.load_adapter_again()
-                served.cache = served.scorer.candidate_prefixes([])
-                served.cache = served.scorer.candidate_prefixes(candidates)
+        current = [served for adapter, served in zip(adapters, engine.models, strict=True) if adapter.folder is None]
+        new_adapters = [served.scorer.read_adapter() for served in current]  # if one of them does not fit, none is replaced
+        for served, adapter in zip(current, new_adapters, strict=True):
+            served.cache = served.scorer.candidate_prefixes([])
+            served.scorer.use_adapter(adapter)
+            served.cache = served.scorer.candidate_prefixes(candidates)
 
     engine = Engine(load, options["pack_tokens"], options["max_rows"], options["timeout"])
     reload_or_none = reload if any(adapter.folder is None for adapter in adapters) else None

@@ -23,7 +23,7 @@ from babelcart.core.errors import UserError
 from babelcart.model.packing import TokenRow
 from babelcart.model.prompts import RowTexts
 from babelcart.serving import schemas
-from babelcart.serving.engine import Answer, Busy, Engine, Served, Stopping
+from babelcart.serving.engine import Answer, Busy, Engine, ServedModel, Stopping
 from babelcart.serving.guard import Guard, Limits, error_response, language_code, queue_is_full
 from babelcart.serving.page import Page
 
@@ -98,7 +98,7 @@ class Service:
     reload: Callable[[], None] | None
 
     @property
-    def main(self) -> Served:
+    def default_model(self) -> ServedModel:
         """The model that answers requests that choose none."""
         return self.engine.models[0]
 
@@ -125,7 +125,7 @@ class Service:
 
     async def rerank(self, body: schemas.RerankRequest) -> schemas.RerankResponse:
         """Order candidates by p(relevant), with requests and responses as those of Cohere and Jina."""
-        candidates, model = body.candidates(), self.main
+        candidates, model = body.candidates(), self.default_model
         self._check_count(len(candidates))
         texts = self._texts(model, body.query, candidates, body.language)
         rows = await run_in_threadpool(model.scorer.tokenizer.encode_many, texts)
@@ -141,7 +141,7 @@ class Service:
     async def generative_scoring(self, body: schemas.GenerativeScoringRequest) -> schemas.GenerativeScoringResponse:
         """Score items with a query, with requests and responses as those of vLLM."""
         self._check_count(len(body.items))
-        model = self.main
+        model = self.default_model
         scorer = model.scorer
         labels = [scorer.tokenizer.labels.positive, scorer.tokenizer.labels.negative]
         if body.label_token_ids not in (None, labels):
@@ -174,7 +174,7 @@ class Service:
             raise HTTPException(409, str(error)) from error
         except Stopping:
             raise HTTPException(503, "the server is stopping") from None
-        return {"revision": self.main.scorer.revision}
+        return {"revision": self.default_model.scorer.revision}
 
     async def healthy(self) -> dict[str, str]:
         """Whether the process works."""
@@ -186,20 +186,20 @@ class Service:
         """Whether requests are accepted."""
         if not self.engine.is_ready:
             raise HTTPException(503, "the server is stopping")
-        scorer = self.main.scorer
-        return {"status": "ok", "model": self.main.name, "task": scorer.task, "revision": scorer.revision}
+        scorer = self.default_model.scorer
+        return {"status": "ok", "model": self.default_model.name, "task": scorer.task, "revision": scorer.revision}
 
     async def prometheus(self) -> Response:
         """Metrics in the format of Prometheus."""
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    def _model(self, name: str | None) -> Served:
+    def _model(self, name: str | None) -> ServedModel:
         models = {model.name: model for model in self.engine.models}
         if name is not None and name not in models:
             raise HTTPException(422, f"model is {name!r}; accepted: {', '.join(models)}")
-        return self.main if name is None else models[name]
+        return self.default_model if name is None else models[name]
 
-    async def _answer(self, model: Served, rows: Sequence[TokenRow], exact: bool = False) -> Answer:
+    async def _answer(self, model: ServedModel, rows: Sequence[TokenRow], exact: bool = False) -> Answer:
         try:
             future = self.engine.submit(model, rows, exact)
         except Busy as error:
@@ -218,7 +218,7 @@ class Service:
             logging.getLogger("uvicorn.error").exception("a pack failed")
             raise HTTPException(500, f"the rows could not be computed ({type(error).__name__})") from error
 
-    def _texts(self, model: Served, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
+    def _texts(self, model: ServedModel, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
         code = language_code(language) or ""
         if not code and model.scorer.needs_language:
             raise HTTPException(422, "language is missing, but the prompt or a threshold depends on it; send an ISO 639-1 code, such as de")
@@ -230,7 +230,7 @@ class Service:
 
     def _token_rows(self, query: list[int], items: Sequence[Any], item_first: bool) -> list[TokenRow]:
         """Return the rows of prompts that are given in token ids."""
-        scorer = self.main.scorer
+        scorer = self.default_model.scorer
         size, prompt = scorer.model.get_input_embeddings().num_embeddings, scorer.task_model.prompt
         longest = prompt.max_query_tokens + prompt.max_candidate_tokens + len(scorer.tokenizer.encode("en", "", "").tokens)
         rows = []

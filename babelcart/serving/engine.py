@@ -56,7 +56,7 @@ class Answer:
 
 
 @dataclass(eq=False)
-class Served:
+class ServedModel:
     """A model that answers requests.
 
     Attributes
@@ -75,7 +75,7 @@ class Served:
 
 @dataclass(eq=False)
 class _Request:
-    model: Served
+    model: ServedModel
     rows: Sequence[TokenRow]
     exact: bool
     future: Future[Answer] = field(default_factory=Future)
@@ -111,15 +111,15 @@ class Engine:
     ----------
     on_pack : callable
         Called with the rows and the seconds of each pack.
-    models : sequence of Served
+    models : sequence of ServedModel
         After `start`.
     """
 
-    models: Sequence[Served]
+    models: Sequence[ServedModel]
 
     def __init__(
         self,
-        load: Callable[[], Sequence[Served]],
+        load: Callable[[], Sequence[ServedModel]],
         pack_tokens: int,
         max_rows: int,
         max_seconds: float = math.inf,
@@ -155,12 +155,12 @@ class Engine:
         """Number of rows that are not computed, without those of cancelled requests."""
         return sum(len(request.order) for request in list(self._requests) if not request.future.cancelled())
 
-    def submit(self, model: Served, rows: Sequence[TokenRow], exact: bool = False) -> Future[Answer]:
+    def submit(self, model: ServedModel, rows: Sequence[TokenRow], exact: bool = False) -> Future[Answer]:
         """Add a request to the queue.
 
         Parameters
         ----------
-        model : Served
+        model : ServedModel
             One of `models`.
         rows : sequence of TokenRow
             At least one row.

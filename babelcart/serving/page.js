@@ -90,7 +90,7 @@ async function load() {
   document.title = `${info.models[0].name} · Babelcart`;
   document.getElementById("models").textContent = info.models.map((model) => `${model.name}, revision ${model.revision}`).join("; ");
   document.getElementById("languages").replaceChildren(...info.languages.map((code) => option(code, languageName(code))));
-  if (info.candidates && control("branch").length === 0) fillBranches(await request("v1/candidates"));
+  if (info.candidate_count && control("branch").length === 0) fillBranches(await request("v1/candidates"));
 }
 
 function writeState() {
@@ -217,6 +217,7 @@ function heading(text, column) {
 }
 
 function showHead() {
+  if (sort.column === "difference" ? info.models.length < 2 : sort.column >= info.models.length) sort = { column: 0, descending: true };
   const several = info.models.length > 1;
   const cells = [heading("Candidate", "candidate"), ...info.models.map((model, index) => heading(several ? model.name : "p(relevant)", index))];
   if (several) cells.push(heading("Difference", "difference"));

@@ -81,7 +81,7 @@ class Page:
             models=models,
             needs_language=any(model.scorer.needs_language for model in self.engine.models),
             languages=sorted(domain.languages) if domain else [],
-            candidates=len(self.candidates),
+            candidate_count=len(self.candidates),
             max_candidates=self.limits.candidates,
             notes=NOTES,
         )

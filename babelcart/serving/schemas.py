@@ -96,7 +96,7 @@ class Info(BaseModel):
     models: list[ModelInfo]
     needs_language: bool
     languages: list[str] = Field(description="ISO 639-1 codes of the training rows")
-    candidates: int = Field(description="number of candidates of /v1/candidates")
+    candidate_count: int = Field(description="number of candidates of /v1/candidates")
     max_candidates: int = Field(description="of a request")
     notes: dict[str, str] = Field(description="the meaning of each note of an answer")
 

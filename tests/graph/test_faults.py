@@ -145,6 +145,9 @@ def test_ctrl_c_ends_a_stage_with_a_one_line_message(project: Project, monkeypat
 
     monkeypatch.setattr(split_module, "split_rows", pressed)
     result = run("split", "--task", "qc", fails=True)
+    assert (result.exit_code, result.output) == (130, "\nStopped.\n")
+    monkeypatch.setenv("DVC_STAGE", "split@qc")
+    result = run("split", "--task", "qc", fails=True)
     assert result.exit_code == 130
     assert "`dvc repro` resumes where it stopped" in result.output
 

@@ -34,6 +34,7 @@ PUBLISH = ("publish", "--task", "qc", "--model", "tiny", "--to", f"hf:{REPO}")
 OUTSIDE = """
 import importlib.machinery, json, sys
 find = importlib.machinery.PathFinder.find_spec
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]  # that of an editable installation
 hidden = {"babelcart", "stages", "pandas", "sklearn", *sys.argv[2:]}
 importlib.machinery.PathFinder.find_spec = lambda name, *rest: None if name.partition(".")[0] in hidden else find(name, *rest)
 for name in hidden:
@@ -306,6 +307,20 @@ def test_a_base_model_that_others_cannot_load_or_without_a_licence_is_refused(pr
     Path("other/LICENSE").write_text("other terms")
     printed = " ".join(run(*PUBLISH, "--merge", "--licence", "LICENSE", "--licence", "other/LICENSE", fails=True).output.split())
     assert "--licence is other/LICENSE, but the model has another licence file named LICENSE; give the file another name" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "is_path"),
+    [
+        ("at /home/jo/rows.csv", True), ("file:///home/jo/rows.csv", True), ("path:/home/jo/rows.csv", True),
+        ("C:/Users/jo/rows.csv", True), ("~/data/rows.csv", True), ("https://huggingface.co/org/name", False),
+        ("google/gemma-3/x", False), ("</a/b>", False),
+    ],
+)  # fmt: skip
+def test_paths_of_a_machine_are_distinguished_from_addresses(tmp_path: Path, text: str, is_path: bool) -> None:
+    card = tmp_path / "README.md"
+    card.write_text(f"{text}\n", encoding="utf-8")
+    assert bool(list(publish.problems([card], []))) == is_path
 
 
 def test_the_example_shows_no_row_of_the_sample_and_imports_nothing_of_babelcart() -> None:

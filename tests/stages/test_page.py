@@ -49,8 +49,8 @@ def browser() -> Iterator[Any]:
 def application(scorers: dict[str, Scorer], key: str | None = None, limits: guard.Limits = LIMITS, **options: Any) -> Any:
     """Return an application with a page."""
 
-    def load() -> list[engine.Served]:
-        return [engine.Served(name, scorer, scorer.candidate_prefixes([])) for name, scorer in scorers.items()]
+    def load() -> list[engine.ServedModel]:
+        return [engine.ServedModel(name, scorer, scorer.candidate_prefixes([])) for name, scorer in scorers.items()]
 
     queue = engine.Engine(load, 256, 10_000)
     queue.start()
@@ -337,6 +337,8 @@ def test_labelled_rows_are_shown_only_with_a_key_on_loopback(scorer: Scorer, mon
 def test_another_model_is_served_beside_the_first(scorer: Scorer, project: Project) -> None:
     message = serve_fails("--compare", "tiny")
     assert "the adapter that the server has already" in message
+    message = serve_fails("--compare", "../tiny@main")
+    assert "'../tiny@main'; accepted: MODEL or MODEL@REVISION with a MODEL out of" in message
     params = (project.folder / "params.yaml").read_text(encoding="utf-8")
     (project.folder / "params.yaml").write_text(
         params.replace(
@@ -352,4 +354,11 @@ def test_another_model_is_served_beside_the_first(scorer: Scorer, project: Proje
             body = {"queries": [{"query": row.origin_query, "candidates": [row.candidate]} for row in rows.itertuples()], "model": name}
             results = httpx.post(f"{address}/v1/score", json=body, timeout=60).json()["results"]
             assert [result["answers"][0]["p_relevant"] for result in results] == pytest.approx(rows["probability"].tolist(), abs=1e-5)
-        assert [model["name"] for model in httpx.get(f"{address}/v1/info").json()["models"]] == ["tiny", "twin"]
+        before = httpx.get(f"{address}/v1/info").json()["models"]
+        assert [model["name"] for model in before] == ["tiny", "twin"]
+        other_adapter()
+        settings = Path("models/twin/qc/adapter_config.json")
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "lora_alpha": 1}), encoding="utf-8")
+        refused = httpx.post(f"{address}/v1/reload", timeout=60)
+        assert (refused.status_code, "models/twin/qc has other settings" in refused.json()["message"]) == (409, True)
+        assert httpx.get(f"{address}/v1/info").json()["models"] == before  # neither was replaced

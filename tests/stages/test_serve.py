@@ -42,14 +42,16 @@ def scorer(trained: Project) -> Scorer:
 
 def started(scorer: Scorer, pack_tokens: int, max_rows: int, candidates: Sequence[str] = ()) -> engine.Engine:
     """Return an engine that answers with a scorer."""
-    queue = engine.Engine(lambda: [engine.Served(scorer.name, scorer, scorer.candidate_prefixes(candidates))], pack_tokens, max_rows)
+    queue = engine.Engine(lambda: [engine.ServedModel(scorer.name, scorer, scorer.candidate_prefixes(candidates))], pack_tokens, max_rows)
     queue.start()
     return queue
 
 
 @pytest.fixture
 def address(scorer: Scorer) -> Iterator[str]:
-    with serve(app.build_app(started(scorer, 256, 10_000), guard.Limits(), reload=scorer.load_adapter_again)) as served:
+    with serve(
+        app.build_app(started(scorer, 256, 10_000), guard.Limits(), reload=lambda: scorer.use_adapter(scorer.read_adapter()))
+    ) as served:
         yield served
 
 

@@ -143,7 +143,8 @@ def test_only_the_reading_of_rows_splits_a_path() -> None:
     splitting = re.compile(r"taxonomy\.levels\(|import levels|find_separator\(")
     files = [path for folder in ("babelcart", "stages") for path in (ROOT / folder).rglob("*.py")]
     splitters = {path.relative_to(ROOT).as_posix() for path in files if splitting.search(path.read_text(encoding="utf-8"))}
-    assert splitters - {"babelcart/scores/slices.py"} == {
+    # slices.py counts levels, and page.py offers the branches of a list of categories that is not read as rows.
+    assert splitters - {"babelcart/scores/slices.py", "babelcart/serving/page.py"} == {
         "babelcart/reading/readers.py",
         "babelcart/rows/taxonomy.py",
         "babelcart/inspection/proposal.py",
