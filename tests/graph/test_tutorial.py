@@ -60,6 +60,11 @@ def faults(cells: list[dict[str, Any]]) -> list[str]:
     return found
 
 
+def scored_rows(cells: list[dict[str, Any]]) -> list[str]:
+    """Numbers of rows that `babelcart score` reports and that its file has."""
+    return re.findall(r"^(\d+) rows (?:written|in scored\.csv)", "\n".join(map(printed, cells)), re.MULTILINE)
+
+
 def write_sample(folder: Path) -> None:
     """Write 240 train rows and 80 labelled test rows of the task qc, with the columns and file names of the sample."""
     for split, languages, words in (("train", ("en", "fr"), WORDS[:4]), ("test", ("en", "de"), WORDS[4:])):
@@ -105,8 +110,7 @@ def test_the_notebook_runs_and_leaves_the_repository_as_it_is(graph: Graph, tmp_
     cells = code_cells(out)
     assert faults(cells) == []
     outputs = {cell["id"]: printed(cell) for cell in cells}
-    rows, scored = map(int, re.findall(r"(\d+) rows in", outputs["table"]))
-    assert rows == scored == 60
+    assert [int(rows) for rows in scored_rows(cells)] == [60, 60]
     assert outputs["table"].count("<tr") > 12
     assert "| QC | overall" in outputs["results"]
     assert outputs["ask"].count("p(relevant)") == 2
@@ -117,8 +121,8 @@ def test_the_stored_notebook_is_complete() -> None:
     cells = code_cells(NOTEBOOK)
     assert faults(cells) == []
     assert {cell["id"] for cell in cells if cell["outputs"]} == SHOWS
-    rows, scored = map(int, re.findall(r"(\d+) rows in", "".join(map(printed, cells))))
-    assert rows == scored
+    written, read = scored_rows(cells)
+    assert written == read
     assert NOTEBOOK.stat().st_size < 500_000
     metadata = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["metadata"]
     assert metadata == {
