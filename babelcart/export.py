@@ -120,6 +120,18 @@ def usage(task_model: TaskModel, merge: bool) -> str:
     )
 
 
+def _write_card(card: Path, readme: Path, task_model: TaskModel, merge: bool) -> None:
+    """Write the card of an adapter as the card of an export, with the section of `usage` before the first other one."""
+    from huggingface_hub import ModelCard
+
+    content = ModelCard.load(card)
+    if merge:
+        content.data.library_name, content.data.base_model_relation = "transformers", "finetune"
+    introduction, heading, rest = content.text.partition("\n## ")
+    content.text = introduction + usage(task_model, merge) + heading + rest
+    content.save(readme)
+
+
 def export_model(
     task_model: TaskModel,
     out: Path,
@@ -164,8 +176,6 @@ def export_model(
         If `out` exists, or `babelcart.model.loading.check_adapter` rejects the adapter, or the prompt in params.yaml is another one than
         that of the adapter.
     """
-    from huggingface_hub import ModelCard
-
     if out.exists():
         raise UserError(f"{out} exists; choose another folder or remove it")
     check_adapter(task_model.adapter)
@@ -189,11 +199,6 @@ def export_model(
         contract |= {"threshold": decision.threshold, "thresholds": decision.languages}
     write_json(unfinished / CONTRACT, contract)
     if card:
-        readme = ModelCard.load(card)
-        if merge:
-            readme.data.library_name, readme.data.base_model_relation = "transformers", "finetune"
-        introduction, heading, rest = readme.text.partition("\n## ")
-        readme.text = introduction + usage(task_model, merge) + heading + rest
-        readme.save(unfinished / "README.md")
+        _write_card(card, unfinished / "README.md", task_model, merge)
     unfinished.rename(out)
     return licences

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,7 +23,7 @@ from babelcart.model.packing import TokenRow
 from babelcart.model.prompts import RowTexts
 from babelcart.serving import schemas
 from babelcart.serving.engine import Answer, Busy, Engine, ServedModel, Stopping
-from babelcart.serving.guard import Guard, Limits, error_response, language_code, queue_is_full
+from babelcart.serving.guard import Guard, Limits, error_response, language_code, queue_is_full, result_in_time
 from babelcart.serving.page import Page
 
 if TYPE_CHECKING:
@@ -206,17 +205,8 @@ class Service:
             raise queue_is_full(error) from None
         except Stopping:
             raise HTTPException(503, "the server is stopping", {"Retry-After": "1"}) from None
-        try:
-            async with asyncio.timeout(self.limits.seconds):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            message = f"not answered within {self.limits.seconds:g} seconds; send fewer candidates in a request"
-            raise HTTPException(504, message) from None
-        except UserError as error:
-            raise HTTPException(500, str(error)) from error
-        except Exception as error:
-            logging.getLogger("uvicorn.error").exception("a pack failed")
-            raise HTTPException(500, f"the rows could not be computed ({type(error).__name__})") from error
+        late = f"not answered within {self.limits.seconds:g} seconds; send fewer candidates in a request"
+        return await result_in_time(future, self.limits.seconds, late, "the rows could not be computed")
 
     def _texts(self, model: ServedModel, query: str, candidates: Sequence[str], language: str | None) -> list[RowTexts]:
         code = language_code(language) or ""

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import logging
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
+from babelcart.core.errors import UserError
 from babelcart.rows.languages import iso_code
 from babelcart.serving.engine import Busy
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,29 @@ def error_response(status: int, message: str, headers: dict[str, str] | None = N
 def queue_is_full(error: Busy) -> HTTPException:
     """Return the error of a request for which a queue has no room."""
     return HTTPException(429, "the queue is full; try again later", {"Retry-After": str(1 + int(error.seconds))})
+
+
+async def result_in_time(future: Future[Result], seconds: float, late: str, failed: str) -> Result:
+    """Wait for the result of another thread; a time-out or an error of the thread becomes the error of the request.
+
+    Parameters
+    ----------
+    future : concurrent.futures.Future
+        Cancelled after the time-out, and when the client disconnects.
+    seconds : float
+    late, failed : str
+        Messages for a time-out and for an error. A `UserError` has its own message.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await asyncio.wrap_future(future)
+    except TimeoutError:
+        raise HTTPException(504, late) from None
+    except UserError as error:
+        raise HTTPException(500, str(error)) from error
+    except Exception as error:
+        logging.getLogger("uvicorn.error").exception(failed)
+        raise HTTPException(500, f"{failed} ({type(error).__name__})") from error
 
 
 def language_code(language: str | None) -> str | None:

@@ -15,7 +15,7 @@ let info; // the response of /v1/info
 let branches = []; // lists of categories, by the index of the choice
 let answers = []; // {candidate, order, models: [answer of each model]}
 let thresholds = []; // of each model
-let sort = { column: 0, descending: true }; // index of a model, "candidate" or "order"
+let sort = { column: 0, descending: true }; // index of a model, "candidate" or "difference"
 let submissions = 0; // number of submissions so far; only the answers to the last one are shown
 
 const lines = (text) => [...new Set(text.split("\n").map((line) => line.trim()).filter(Boolean))];

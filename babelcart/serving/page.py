@@ -5,20 +5,18 @@ The page has the style of the report. It loads nothing from other hosts, and its
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, Response
 
 from babelcart.domain import NOTES
 from babelcart.rows import taxonomy
 from babelcart.serving import schemas
 from babelcart.serving.describe import Describer
 from babelcart.serving.engine import Busy, Engine
-from babelcart.serving.guard import Limits, language_code, queue_is_full
+from babelcart.serving.guard import Limits, language_code, queue_is_full, result_in_time
 
 FOLDER = Path(__file__).parent
 REPORT = FOLDER.parent / "report"
@@ -97,14 +95,8 @@ class Page:
             future = self.describer.submit(body.query, language_code(body.language))
         except Busy as error:
             raise queue_is_full(error) from None
-        try:
-            async with asyncio.timeout(self.limits.seconds):
-                return await asyncio.wrap_future(future)
-        except TimeoutError:
-            raise HTTPException(504, f"the query was not described within {self.limits.seconds:g} seconds") from None
-        except Exception as error:
-            logging.getLogger("uvicorn.error").exception("a query could not be described")
-            raise HTTPException(500, f"the query could not be described ({type(error).__name__})") from error
+        late = f"the query was not described within {self.limits.seconds:g} seconds"
+        return await result_in_time(future, self.limits.seconds, late, "the query could not be described")
 
 
 def _file(content: str, kind: str) -> Callable[[], Awaitable[Response]]:
