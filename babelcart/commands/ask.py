@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import click
 
-from babelcart.commands import cli
+from babelcart.commands import cli, options
 from babelcart.core.errors import UserError, printable
 from babelcart.domain import NOTES
-from babelcart.rows.languages import iso_code
 from babelcart.scores.formatting import format_probability
 from babelcart.scores.metrics import ANSWERS
 
@@ -23,7 +22,11 @@ from babelcart.scores.metrics import ANSWERS
 @click.argument("candidates", nargs=-1, required=True, metavar="CANDIDATES...")
 @cli.task
 @cli.model
-@click.option("--language", help="Language of the query, such as de. Required if the prompt or a threshold depends on it.")
+@click.option(
+    "--language",
+    callback=options.language,
+    help="Language of the query, such as de. Required if the prompt or a threshold depends on it.",
+)
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Threshold of the decision, in place of that of `evaluate`.")
 def main(query: str, candidates: tuple[str, ...], task: str, model: str, language: str | None, threshold: float | None) -> None:
     from babelcart.model.prompts import RowTexts
@@ -33,17 +36,14 @@ def main(query: str, candidates: tuple[str, ...], task: str, model: str, languag
     for name, text in (("query", query), *(("candidate", candidate) for candidate in candidates)):
         if not text.strip():
             raise UserError(f"the {name} is empty; expected a text")
-    code = iso_code(language) if language else ""
-    if code is None:
-        raise UserError(f"--language is {language!r}; accepted: ISO 639-1 codes, such as de or pt")
     scorer = load_scorer(model, task, threshold)
-    if not code and scorer.needs_language:
+    if not language and scorer.needs_language:
         raise UserError(
             f"the prompt or a threshold of {task} depends on the language of the query; state it, for example with --language de"
         )
-    rows = [RowTexts(code, query, candidate) for candidate in candidates]
+    rows = [RowTexts(language or "", query, candidate) for candidate in candidates]
     probability = score(scorer.model, scorer.tokenizer.encode_many(rows), scorer.tokenizer.labels, scorer.settings)
-    bound = scorer.threshold(code)
+    bound = scorer.threshold(language or "")
     width = max(map(len, ANSWERS.values()))
     for row, p, notes in zip(rows, probability.tolist(), scorer.notes(rows), strict=True):
         click.echo(f"{ANSWERS[int(p >= bound)]:{width}}  p(relevant) {format_probability(p)}  {printable(row.candidate)}")

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from babelcart.commands import cli
+from babelcart.commands.options import language
 from babelcart.core import config
 from babelcart.core.errors import UserError
-from babelcart.rows import languages
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -61,12 +61,6 @@ class _Adapter:
         return load_scorer(self.model, self.task, adapter=self.folder)
 
 
-def _language(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and languages.iso_code(value) is None:
-        raise click.BadParameter(f"{value!r}; accepted: {languages.ACCEPTED}")
-    return None if value is None else languages.iso_code(value)
-
-
 @cli.command
 @cli.task
 @cli.model
@@ -75,7 +69,7 @@ def _language(context: click.Context, option: click.Parameter, value: str | None
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen on; 0 for any.")
 @click.option("--candidates", type=click.Path(path_type=Path), help="File of categories, one on each line, to compute once at the start.")
-@click.option("--translate-to", callback=_language, help="Language, such as en, into which local engines translate queries.")
+@click.option("--translate-to", callback=language, help="Language, such as en, into which local engines translate queries.")
 @click.option("--show-training-rows", is_flag=True, help="Show labelled training rows; needs a key and a loopback address.")
 @click.option("--pack-tokens", type=click.IntRange(1), default=1024, show_default=True, help="Maximum number of tokens computed at once.")
 @click.option(

@@ -6,6 +6,7 @@ translations of queries are kept until the server stops.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,7 +55,7 @@ class Describer:
         self.task, self.translate_to, self.training_rows = task, translate_to, training_rows
         self._executor = ThreadPoolExecutor(1, "describer")
         self._resources = ExitStack()
-        self._waiting = 0
+        self._room = threading.BoundedSemaphore(MAX_WAITING)
         self._translations: dict[str, list[tuple[str, str]]] = {}
         self._translate: Callable[[str, str], str | None] = lambda language, query: None
         self._nearest: Callable[[str], list[schemas.TrainingQuery]] | None = None
@@ -82,15 +83,11 @@ class Describer:
         Busy
             If `MAX_WAITING` queries wait.
         """
-        if self._waiting >= MAX_WAITING:
+        if not self._room.acquire(blocking=False):
             raise Busy(1.0)
-        self._waiting += 1
         future = self._executor.submit(self._describe, query, language)
-        future.add_done_callback(self._done)
+        future.add_done_callback(lambda _: self._room.release())
         return future
-
-    def _done(self, _: object) -> None:
-        self._waiting -= 1
 
     def _load(self) -> None:
         settings = config.load_section(TranslateSettings)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from babelcart.scorer import Scorer
     from babelcart.scores.metrics import Decision
 
+RECENT_PACKS = 16  # the time that waiting rows take is estimated from these
+
 
 class Busy(Exception):
     """The queue is full. `seconds` is an estimate of the time until it has room."""
@@ -132,7 +134,7 @@ class Engine:
         self._change: tuple[Callable[[], object], Future[None]] | None = None
         self._wake = threading.Condition()
         self._stopping = False
-        self._rows_per_second = 0.0
+        self._recent: deque[tuple[int, float]] = deque(maxlen=RECENT_PACKS)  # rows and seconds of each pack
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -184,13 +186,17 @@ class Engine:
             if not self.is_ready:
                 raise Stopping
             waiting = self.waiting_rows
-            seconds = waiting / self._rows_per_second if self._rows_per_second else 0.0
+            seconds = waiting * self._seconds_per_row()
             if waiting and (waiting + len(rows) > self.max_rows or seconds > self.max_seconds):
                 raise Busy(seconds)
             request = _Request(model, rows, exact)
             self._requests.append(request)
             self._wake.notify()
         return request.future
+
+    def _seconds_per_row(self) -> float:
+        packs = list(self._recent)
+        return sum(seconds for _, seconds in packs) / sum(rows for rows, _ in packs) if packs else 0.0
 
     def between_requests(self, change: Callable[[], object]) -> Future[None]:
         """Call a function in the thread of the engine, when every request that has begun is complete. Others wait and are not lost."""
@@ -297,7 +303,7 @@ class Engine:
                 _finish(request.future, error)
             return
         seconds = time.perf_counter() - start
-        self._rows_per_second = len(rows) / seconds
+        self._recent.append((len(rows), seconds))
         self.on_pack(len(rows), seconds)
         for request, indices in pack:
             for index in indices:

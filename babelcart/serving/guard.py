@@ -16,7 +16,7 @@ from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 
 from babelcart.core.errors import UserError
-from babelcart.rows.languages import iso_code
+from babelcart.rows import languages
 from babelcart.serving.engine import Busy
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 Result = TypeVar("Result")
+CLOSE = {"Connection": "close"}  # the rest of a body that was not read would be taken for the next request
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ def language_code(language: str | None) -> str | None:
     """Return the ISO 639-1 code of the field `language` of a request; None if it has none."""
     if language is None:
         return None
-    if not (code := iso_code(language)):
-        raise HTTPException(422, f"language is {language!r}; accepted: ISO 639-1 codes, such as de or pt")
-    return code
+    try:
+        return languages.code(language, "language")
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
 
 
 class Guard:
@@ -131,10 +133,10 @@ class Guard:
                     more = message.get("more_body", False)
                     if len(body) > self.limits.body_bytes:
                         text = f"the body is larger than {self.limits.body_bytes:,} bytes; send fewer candidates in a request"
-                        await error_response(413, text)(scope, receive, send)
+                        await error_response(413, text, CLOSE)(scope, receive, send)
                         return
         except TimeoutError:
-            await error_response(408, f"the body did not arrive within {self.limits.body_seconds:g} seconds")(scope, receive, send)
+            await error_response(408, f"the body did not arrive within {self.limits.body_seconds:g} seconds", CLOSE)(scope, receive, send)
             return
         try:
             body.decode("utf-8")

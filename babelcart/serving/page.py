@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fastapi import FastAPI, Response
@@ -54,6 +55,11 @@ class Page:
     describer: Describer
     candidates: Sequence[str] = ()
 
+    @cached_property
+    def _categories(self) -> list[schemas.Category]:
+        separator = taxonomy.find_separator(self.candidates)
+        return [schemas.Category(candidate=path, levels=list(taxonomy.levels(path, separator))) for path in self.candidates]
+
     def add_to(self, app: FastAPI) -> None:
         """Add the files and the requests to an application."""
         for path, (files, kind) in FILES.items():
@@ -86,8 +92,7 @@ class Page:
 
     def categories(self) -> list[schemas.Category]:
         """Return the candidates of the option --candidates with the levels of their paths."""
-        separator = taxonomy.find_separator(self.candidates)
-        return [schemas.Category(candidate=path, levels=list(taxonomy.levels(path, separator))) for path in self.candidates]
+        return self._categories
 
     async def describe(self, body: schemas.DescribeRequest) -> schemas.Description:
         """Return the language of a query, its translations and the nearest training queries."""

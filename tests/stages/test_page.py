@@ -323,7 +323,7 @@ def test_queries_are_translated_by_local_engines_only(scorer: Scorer, project: P
     message = serve_fails("--port", "0", "--translate-to", "en")
     assert "no engine of translate.chain (google) runs on this machine" in message
     message = serve_fails("--translate-to", "klingon")
-    assert "'klingon'; accepted: ISO 639 codes" in message
+    assert "'klingon' is not a language; accepted: ISO 639 codes" in message
 
 
 def test_labelled_rows_are_shown_only_with_a_key_on_loopback(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,7 +322,7 @@ def test_ask_answers_in_words(trained: Project) -> None:
     assert f"p(relevant) {row['probability']:.3f}  {row['candidate']}" in output
     assert "no training row has this category" in output.split(other)[1]
     output = run("ask", *MODEL, "--language", "xx", "dress", "dresses", fails=True).output
-    assert "--language is 'xx'" in output
+    assert "Invalid value for '--language': 'xx' is not a language" in output
     output = run("ask", *MODEL, " ", "dresses", fails=True).output
     assert "the query is empty" in output
 
