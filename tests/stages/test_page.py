@@ -123,7 +123,7 @@ def test_hostile_texts_are_shown_as_text(scorer: Scorer, browser: Any) -> None:
     with serve(application({"tiny": scorer})) as address:
         browser.get(f"{address}/#{urlencode([('query', HOSTILE[0]), ('language', HOSTILE[1]), ('candidate', HOSTILE[2])])}")
         wait(browser, "!document.getElementById('error').hidden")
-        assert f"language is '{HOSTILE[1]}'" in browser.execute_script("return document.getElementById('error').textContent")
+        assert f"'{HOSTILE[1]}' is not a language" in browser.execute_script("return document.getElementById('error').textContent")
         open_page(browser, address, [("query", HOSTILE[0]), *(("candidate", text) for text in HOSTILE)])
         assert {cells[0] for cells in shown(browser)} == set(HOSTILE)
         assert browser.execute_script("return [window.hacked, document.querySelectorAll('main img, main script').length]") == [None, 0]
