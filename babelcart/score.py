@@ -12,7 +12,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ class Summary:
             self.notes.update(notes.split())
 
 
-def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Iterable[str], with_labels: bool = False) -> Survey:
+def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], with_labels: bool = False) -> Survey:
     """Read all rows of the files, and check them.
 
     Parameters
@@ -82,15 +82,13 @@ def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Ite
     task : str
     texts : sequence of str
         `TEXTS`, or `QUERY` for files of queries.
-    added : iterable of str
-        Names of the columns that will be added.
     with_labels : bool
         Whether to check the labels, too; at least one row must have one.
 
     Raises
     ------
     UserError
-        If a row is malformed, no row has a label, the formats or types of the files differ, or a field has the name of an added column.
+        If a row is malformed, no row has a label, or the formats or types of the files differ.
     """
     import pyarrow as pa
 
@@ -117,12 +115,16 @@ def survey(files: Sequence[RawFile], task: str, texts: Sequence[str], added: Ite
         schema = pa.unify_schemas(schemas)
     except pa.ArrowException as error:
         raise UserError(f"the files have different types in a column ({error}); score them one after another") from error
-    if taken := sorted(set(added) & set(schema.names)):
-        raise UserError(
-            f"{files[0].path} already has the column {taken[0]!r}, which this command writes; choose other names, for "
-            "example with --prefix new_"
-        )
     return Survey(rows, schema.remove_metadata())
+
+
+def check_added_columns(added: Sequence[str], facts: Survey, path: Path) -> None:
+    """Raise `UserError` if a file to score has a column with the name of an added one."""
+    if taken := sorted(set(added) & set(facts.schema.names)):
+        raise UserError(
+            f"{path} already has the column {taken[0]!r}, which this command writes; --prefix new_ gives all added columns "
+            f"other names, such as new_{taken[0]}"
+        )
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,8 @@ def main(names: tuple[str, ...], task: str, model: str, **options: Any) -> None:
     texts, added = (score.QUERY, score.ADDED_TO_RANKED) if candidates else (score.TEXTS, score.ADDED)
     with _input_files(names, task, chosen.read_options()) as files:
         with _advice():
-            facts = score.survey(files, task, texts, [chosen.prefix + name for name in added], chosen.evaluate)
+            facts = score.survey(files, task, texts, chosen.evaluate)
+        score.check_added_columns([chosen.prefix + name for name in added], facts, files[0].path)
         scorer = load_scorer(model, task, chosen.threshold)
         if scorer.domain is None:
             click.echo(

@@ -286,7 +286,8 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     """Return the first problem of a body."""
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {"loc": (), "msg": str(error)}
     place = ".".join(str(part) for part in first["loc"] if part != "body")
-    return error_response(422, f"{place}: {first['msg']}" if place else str(first["msg"]))
+    message = str(first["msg"]).removeprefix("Value error, ")  # pydantic's prefix of the messages of our own checks
+    return error_response(422, f"{place}: {message}" if place else message)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

@@ -215,7 +215,7 @@ def damaged(line: bytes) -> bytes:
         (damaged, "line 3, origin_query: the field is missing"),
         (lambda line: line[:20], "line 3, the line: not JSON"),
         (lambda line: line.replace(b'"en"', b'"xx"').replace(b'"de"', b'"xx"'), "line 3, language: unknown language"),
-        (lambda line: line.replace(b'"task"', b'"relevant": 1, "task"'), "already has the column 'relevant'"),
+        (lambda line: line.replace(b'"task"', b'"relevant": 1, "task"'), "other names, such as new_relevant"),
         (lambda line: line.replace(b'"id": "', b'"id": "\xff'), "line 3, the line: is not valid UTF-8"),
     ],
 )
