@@ -122,8 +122,7 @@ def check_added_columns(added: Sequence[str], facts: Survey, path: Path) -> None
     """Raise `UserError` if a file to score has a column with the name of an added one."""
     if taken := sorted(set(added) & set(facts.schema.names)):
         raise UserError(
-            f"{path} already has the column {taken[0]!r}, which this command writes; --prefix new_ gives all added columns "
-            f"other names, such as new_{taken[0]}"
+            f"{path} already has the column {taken[0]!r}, which this command writes; choose other names, for example with --prefix new_"
         )
 
 

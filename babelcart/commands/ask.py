@@ -37,13 +37,14 @@ def main(query: str, candidates: tuple[str, ...], task: str, model: str, languag
         if not text.strip():
             raise UserError(f"the {name} is empty; expected a text")
     scorer = load_scorer(model, task, threshold)
-    if not language and scorer.needs_language:
+    code = language or ""
+    if not code and scorer.needs_language:
         raise UserError(
             f"the prompt or a threshold of {task} depends on the language of the query; state it, for example with --language de"
         )
-    rows = [RowTexts(language or "", query, candidate) for candidate in candidates]
+    rows = [RowTexts(code, query, candidate) for candidate in candidates]
     probability = score(scorer.model, scorer.tokenizer.encode_many(rows), scorer.tokenizer.labels, scorer.settings)
-    bound = scorer.threshold(language or "")
+    bound = scorer.threshold(code)
     width = max(map(len, ANSWERS.values()))
     for row, p, notes in zip(rows, probability.tolist(), scorer.notes(rows), strict=True):
         click.echo(f"{ANSWERS[int(p >= bound)]:{width}}  p(relevant) {format_probability(p)}  {printable(row.candidate)}")

@@ -194,10 +194,6 @@ class Engine:
             self._wake.notify()
         return request.future
 
-    def _seconds_per_row(self) -> float:
-        packs = list(self._recent)
-        return sum(seconds for _, seconds in packs) / sum(rows for rows, _ in packs) if packs else 0.0
-
     def between_requests(self, change: Callable[[], object]) -> Future[None]:
         """Call a function in the thread of the engine, when every request that has begun is complete. Others wait and are not lost."""
         with self._wake:
@@ -216,6 +212,10 @@ class Engine:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join()
+
+    def _seconds_per_row(self) -> float:
+        packs = list(self._recent)  # the thread adds to it
+        return sum(seconds for _, seconds in packs) / sum(rows for rows, _ in packs) if packs else 0.0
 
     def _run(self) -> None:
         try:

@@ -215,7 +215,7 @@ def damaged(line: bytes) -> bytes:
         (damaged, "line 3, origin_query: the field is missing"),
         (lambda line: line[:20], "line 3, the line: not JSON"),
         (lambda line: line.replace(b'"en"', b'"xx"').replace(b'"de"', b'"xx"'), "line 3, language: unknown language"),
-        (lambda line: line.replace(b'"task"', b'"relevant": 1, "task"'), "other names, such as new_relevant"),
+        (lambda line: line.replace(b'"task"', b'"relevant": 1, "task"'), "already has the column 'relevant'"),
         (lambda line: line.replace(b'"id": "', b'"id": "\xff'), "line 3, the line: is not valid UTF-8"),
     ],
 )
@@ -227,6 +227,7 @@ def test_a_broken_file_is_refused_before_it_is_scored(trained: Project, change: 
     shutil.rmtree("models/tiny/qc")  # is not read
     output = run("score", "pairs.jsonl", *MODEL, "-o", "scores.csv", fails=True).output
     assert message in " ".join(output.split())
+    assert ("do not change params.yaml" in output) == ("already has the column" not in message)  # the advice is for errors of reading
     assert Path("scores.csv").read_text() == "old\n"
 
 
